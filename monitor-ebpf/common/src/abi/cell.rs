@@ -1,0 +1,113 @@
+//! Access to a flow entry that several processors may update at once.
+
+use core::cell::UnsafeCell;
+
+use super::FlowValue;
+
+/// A [`FlowValue`] in place: a map entry in the kernel, a table entry in the replay.
+///
+/// Counters are added atomically on BPF. The other fields are plain loads and stores: each
+/// direction of a flow has its own, and one direction is handled by one processor at a time but
+/// for rare steering changes, when an update of a flag may be lost until the next packet.
+#[repr(transparent)]
+pub struct FlowCell(UnsafeCell<FlowValue>);
+
+/// Adds to a counter that other processors may add to at the same time.
+///
+/// # Safety
+/// `counter` must point to a live map entry's counter (in the replay: one that nobody else
+/// accesses), all of whose writers use this function.
+#[inline(always)]
+pub unsafe fn add_shared(counter: *mut u64, amount: u64) {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: the caller's; after the JIT this is one `lock xadd`.
+    unsafe {
+        core::intrinsics::atomic_xadd::<u64, u64, { core::intrinsics::AtomicOrdering::Relaxed }>(
+            counter, amount,
+        );
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: the caller's.
+    unsafe {
+        *counter = (*counter).wrapping_add(amount);
+    }
+}
+
+impl FlowCell {
+    /// A cell that holds `value`.
+    pub const fn new(value: FlowValue) -> Self {
+        Self(UnsafeCell::new(value))
+    }
+
+    /// Views a map entry as a cell.
+    ///
+    /// # Safety
+    /// `entry` must point to a live [`FlowValue`] that stays valid for `'a` and that is only
+    /// accessed through cells or by the kernel meanwhile.
+    #[inline(always)]
+    pub const unsafe fn from_entry<'a>(entry: *mut FlowValue) -> &'a Self {
+        // SAFETY: repr(transparent) over UnsafeCell over FlowValue; validity is the caller's.
+        unsafe { &*entry.cast::<Self>() }
+    }
+
+    /// A copy of the whole value.
+    #[inline(always)]
+    pub fn snapshot(&self) -> FlowValue {
+        // SAFETY: the pointer of an UnsafeCell is valid and aligned; the value is plain data.
+        unsafe { *self.0.get() }
+    }
+
+    /// Copies the whole value, without taking stack for it.
+    ///
+    /// # Safety
+    /// `to` must be valid for writing a [`FlowValue`] and not overlap this cell.
+    #[inline(always)]
+    pub unsafe fn copy_to(&self, to: *mut FlowValue) {
+        // SAFETY: this cell is valid and aligned; `to` is the caller's.
+        unsafe { core::ptr::copy_nonoverlapping(self.0.get(), to, 1) };
+    }
+
+    /// Sets the whole value to zeros.
+    #[inline(always)]
+    pub fn clear(&self) {
+        let words = self.0.get().cast::<u64>();
+        for index in 0..size_of::<FlowValue>() / size_of::<u64>() {
+            // SAFETY: within the value, which is plain data of this size and alignment. Volatile,
+            // lest the compiler makes a call of `memset` of it, a loop over bytes on BPF.
+            unsafe { words.add(index).write_volatile(0) };
+        }
+    }
+
+    /// Adds packets and bytes to a direction ([`super::TX`] or [`super::RX`]).
+    #[inline(always)]
+    pub fn add(&self, direction: usize, packets: u64, bytes: u64) {
+        let entry = self.0.get();
+        // SAFETY: `direction & 1` is within the two-element arrays of a valid entry.
+        let (packet_cell, byte_cell) = unsafe {
+            (
+                (&raw mut (*entry).packets).cast::<u64>().add(direction & 1),
+                (&raw mut (*entry).bytes).cast::<u64>().add(direction & 1),
+            )
+        };
+        // SAFETY: both point into the entry; `FlowCell` is not `Sync`, so that the replay's is not
+        // accessed by others.
+        unsafe {
+            add_shared(packet_cell, packets);
+            add_shared(byte_cell, bytes);
+        }
+    }
+
+    /// Reads one field.
+    #[inline(always)]
+    pub fn get<T: Copy>(&self, field: impl FnOnce(&FlowValue) -> T) -> T {
+        // SAFETY: the value is plain data; a torn read of one field is excluded by its alignment.
+        field(unsafe { &*self.0.get() })
+    }
+
+    /// Updates fields that are not counters.
+    #[inline(always)]
+    pub fn update(&self, change: impl FnOnce(&mut FlowValue)) {
+        // SAFETY: the value is plain data; see the type's documentation for concurrent updates.
+        change(unsafe { &mut *self.0.get() });
+    }
+}

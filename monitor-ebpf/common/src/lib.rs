@@ -1,0 +1,20 @@
+//! What the kernel program and userspace share.
+//!
+//! - [`abi`]: the layout of every map key, map value and ring-buffer event.
+//! - [`packet`]: where a packet's bytes come from (the kernel's `__sk_buff`, or a captured frame).
+//! - [`parse`]: bytes to headers; everything that cannot be counted has an [`abi::Reason`].
+//! - [`classify`]: application protocol from the first payload bytes.
+//! - [`program`]: the whole per-packet logic, generic over [`packet::Packet`] and
+//!   [`program::Backend`]. Built for BPF it is the kernel program, built for the host the replay.
+//!
+//! `no_std`, no dependencies, no panics on the packet path.
+
+#![no_std]
+#![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
+#![cfg_attr(target_arch = "bpf", allow(internal_features, reason = "no atomics on the BPF target"))]
+
+pub mod abi;
+pub mod classify;
+pub mod packet;
+pub mod parse;
+pub mod program;

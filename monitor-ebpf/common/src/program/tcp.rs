@@ -1,0 +1,136 @@
+//! TCP: who opened the connection, its handshake, retransmissions, and entries taken over.
+
+use crate::{
+    abi::{FlowCell, flag},
+    packet::Packet,
+    parse::{Network, Transport},
+    program::{Backend, Family, inspect},
+};
+
+/// Notes what a segment tells about its connection.
+#[inline(always)]
+pub(super) fn on_segment<A: Family, P: Packet, B: Backend>(
+    packet: &P,
+    backend: &B,
+    key: &A::Key,
+    flow: &FlowCell,
+    direction: usize,
+    transport: &Transport,
+    network: &Network<A>,
+) {
+    let header = u16::from(transport.flags);
+    let payload = network.end - transport.payload;
+    let other = direction ^ 1;
+
+    if header & flag::SYN != 0 {
+        on_syn::<A, B>(backend, key, flow, direction, transport);
+    }
+
+    let before = flow.get(|value| value.flags[direction & 1]);
+    let mut flags = before | header;
+    if header & flag::SYN != 0 {
+        flags |= if header & flag::ACK == 0 { flag::OPENS } else { flag::ACCEPTS };
+    }
+
+    if payload > 0 {
+        let expected = flow.get(|value| value.next_sequence[direction & 1]);
+        let next = transport.sequence.wrapping_add(payload);
+        // Serial number arithmetic (RFC 9293 section 3.4).
+        let is_new = before & (flag::SYN | flag::DATA) == 0 || (next.wrapping_sub(expected) as i32) > 0;
+        if is_new {
+            flow.update(|value| value.next_sequence[direction & 1] = next);
+        } else {
+            flow.update(|value| {
+                let count = &mut value.retransmits[direction & 1];
+                *count = count.wrapping_add(1);
+            });
+        }
+        if flags & flag::INSPECTED == 0 {
+            let in_order =
+                before & (flag::SYN | flag::DATA) == 0 || expected == transport.sequence;
+            let done = if in_order {
+                inspect::segment(packet, flow, direction, transport.payload, payload)
+            } else {
+                inspect::skip(flow, direction)
+            };
+            if done {
+                flags |= flag::INSPECTED;
+            }
+        }
+        flags |= flag::DATA;
+    }
+
+    if flags != before {
+        flow.update(|value| value.flags[direction & 1] = flags);
+    }
+
+    // The first ACK of the opening side completes the handshake.
+    let completes = flow.get(|value| value.handshake_rtt_ns) == 0
+        && flags & flag::OPENS != 0
+        && header & (flag::ACK | flag::SYN) == flag::ACK
+        && flow.get(|value| value.flags[other & 1]) & flag::ACCEPTS != 0;
+    if completes {
+        let elapsed = backend.now_ns().wrapping_sub(flow.get(|value| value.syn_ns));
+        let elapsed = if elapsed > u64::from(u32::MAX) { u32::MAX } else { elapsed as u32 };
+        flow.update(|value| value.handshake_rtt_ns = if elapsed == 0 { 1 } else { elapsed });
+    }
+}
+
+/// A SYN: the start of the entry's connection, a retransmission of it, or a new connection between
+/// the same ports.
+#[inline(always)]
+fn on_syn<A: Family, B: Backend>(
+    backend: &B,
+    key: &A::Key,
+    flow: &FlowCell,
+    direction: usize,
+    transport: &Transport,
+) {
+    let next = transport.sequence.wrapping_add(1);
+    let (own, opposite, expected) = flow.get(|value| {
+        (
+            value.flags[direction & 1],
+            value.flags[(direction ^ 1) & 1],
+            value.next_sequence[direction & 1],
+        )
+    });
+    if u16::from(transport.flags) & flag::ACK == 0 {
+        let untouched = (own | opposite) & !flag::FIRST == 0;
+        let repeated = own & flag::OPENS != 0 && own & flag::DATA == 0 && expected == next;
+        // Both ends may open at once (RFC 9293 section 3.5).
+        let simultaneous = own & flag::TCP_MASK == 0
+            && opposite & flag::TCP_MASK == flag::SYN
+            && opposite & flag::OPENS != 0;
+        if !untouched && !repeated && !simultaneous {
+            take_over::<A, B>(backend, key, flow, direction);
+        }
+        let now = backend.now_ns();
+        flow.update(|value| {
+            if repeated {
+                let count = &mut value.retransmits[direction & 1];
+                *count = count.wrapping_add(1);
+            }
+            value.syn_ns = now;
+        });
+    }
+    flow.update(|value| value.next_sequence[direction & 1] = next);
+}
+
+/// Ends the entry's connection and starts another in its place.
+///
+/// Where the end cannot be told, the entry keeps its counters: the new connection is then counted
+/// within the old one, and the backend counts that.
+#[inline(never)]
+fn take_over<A: Family, B: Backend>(backend: &B, key: &A::Key, flow: &FlowCell, direction: usize) {
+    if A::ended(backend, key, flow) {
+        let (cgroup_id, generation) = flow.get(|value| (value.cgroup_id, value.generation));
+        flow.clear();
+        let now = backend.now_ns();
+        flow.update(|value| {
+            value.first_seen_ns = now;
+            value.cgroup_id = cgroup_id;
+            value.generation = generation.wrapping_add(1);
+            value.flags[direction & 1] = flag::FIRST;
+        });
+    }
+}

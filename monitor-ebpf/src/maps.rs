@@ -1,0 +1,235 @@
+//! The maps, and [`Backend`] on them.
+
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    helpers::{bpf_jiffies64, bpf_ktime_get_ns},
+    macros::btf_map,
+};
+use monitor_common::{
+    abi::{
+        ClockSample, Counters, DEFAULT_FLOWS4, DEFAULT_FLOWS6, EVENT_RING_BYTES, FRAGMENT_ENTRIES,
+        FlowCell, FlowEnd, FlowKey4, FlowKey6, FlowValue, FragmentKey, FragmentPorts, Hook,
+        Interface, Lost, REASONS, Reason, SLOT_PROBES, SLOTS, Uncounted, add_shared, event, slot_probe,
+    },
+    program::Backend,
+};
+
+/// Flows over IPv4. Shared by all processors: a per-CPU map would be multiplied by the number of
+/// *possible* ones. Plain, not LRU: an LRU map evicts silently.
+#[btf_map]
+static FLOWS4: HashMap<FlowKey4, FlowValue, { DEFAULT_FLOWS4 as usize }> = HashMap::new();
+
+/// Flows over IPv6.
+#[btf_map]
+static FLOWS6: HashMap<FlowKey6, FlowValue, { DEFAULT_FLOWS6 as usize }> = HashMap::new();
+
+/// Ports of fragmented datagrams; an evicted one shows as [`Reason::FragmentUnknown`].
+#[btf_map]
+static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts, { FRAGMENT_ENTRIES as usize }> =
+    LruHashMap::new();
+
+/// Watched interfaces.
+#[btf_map]
+static INTERFACES: Array<Interface, { SLOTS as usize }> = Array::new();
+
+/// Totals of each interface slot.
+#[btf_map]
+static COUNTERS: PerCpuArray<Counters, { SLOTS as usize }> = PerCpuArray::new();
+
+/// Uncounted packets of each interface slot, and of unknown interfaces.
+#[btf_map]
+static UNCOUNTED: Array<Uncounted, { SLOTS as usize + 1 }> = Array::new();
+
+/// Losses on the way to userspace.
+#[btf_map]
+static LOST: Array<Lost, 1> = Array::new();
+
+/// The last clock sample.
+#[btf_map]
+static CLOCK: Array<ClockSample, 1> = Array::new();
+
+/// The value of a new flow: zeros that are never written. A value on the stack would have to be
+/// cleared for each new flow, and take a quarter of the stack.
+#[btf_map]
+static ZERO: Array<FlowValue, 1> = Array::new();
+
+/// Memory through which a program makes the verifier forget; see
+/// [`monitor_common::packet::Packet::forget`].
+#[btf_map]
+static SCRATCH: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// Events for userspace.
+#[btf_map]
+static EVENTS: RingBuf<u8, { EVENT_RING_BYTES as usize }> = RingBuf::new();
+
+/// The same value, by way of memory of which the verifier knows nothing.
+#[inline(always)]
+pub(crate) fn forget(value: u16) -> u16 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this processor's own element, which only the running program uses; volatile, so
+    // that both accesses stay.
+    unsafe {
+        scratch.write_volatile(u64::from(value));
+        scratch.read_volatile() as u16
+    }
+}
+
+const E2BIG: i32 = -7;
+const EEXIST: i32 = -17;
+
+pub(crate) fn set_clock(sample: ClockSample) {
+    if let Some(slot) = CLOCK.get_ptr_mut(0) {
+        // SAFETY: a live array element; userspace runs one sample at a time.
+        unsafe { *slot = sample };
+    }
+}
+
+/// The kernel's maps as the place where flows are kept.
+pub(crate) struct Maps;
+
+impl Maps {
+    #[inline(always)]
+    fn lost(ring_full: u64, merged: u64) {
+        if let Some(lost) = LOST.get_ptr_mut(0) {
+            // SAFETY: fields of a live array element.
+            unsafe {
+                add_shared(&raw mut (*lost).ring_full, ring_full);
+                add_shared(&raw mut (*lost).merged_connections, merged);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn send_end<K: Copy + 'static>(kind: u32, key: &K, last: &FlowCell) -> bool {
+        let Some(mut entry) = EVENTS.reserve_untyped::<FlowEnd<K>>(0) else {
+            Self::lost(1, 1);
+            return false;
+        };
+        let event = entry.as_mut_ptr();
+        // SAFETY: reserved memory of this type; written field by field, so that nothing of it is
+        // built on the stack first.
+        unsafe {
+            (*event).kind = kind;
+            (*event)._pad = 0;
+            (*event).key = *key;
+            last.copy_to(&raw mut (*event).value);
+        }
+        entry.submit(0);
+        true
+    }
+
+    #[inline(always)]
+    fn inserted(result: Result<(), i32>) -> Result<(), Reason> {
+        match result {
+            Ok(()) | Err(EEXIST) => Ok(()),
+            Err(E2BIG) => Err(Reason::TableFull),
+            Err(_) => Err(Reason::InsertFailed),
+        }
+    }
+}
+
+impl Backend for Maps {
+    #[inline(always)]
+    fn interface(&self, ifindex: u32) -> Option<(u32, &Interface)> {
+        let mut probe = 0;
+        while probe < SLOT_PROBES {
+            let slot = slot_probe(ifindex, probe);
+            let interface = INTERFACES.get(slot)?;
+            if interface.ifindex == ifindex {
+                return Some((slot, interface));
+            }
+            probe += 1;
+        }
+        None
+    }
+
+    #[inline(always)]
+    fn account(&self, slot: u32, hook: Hook, packets: u32, result: Result<u64, Reason>) {
+        let hook = hook as usize & 1;
+        if let Some(counters) = COUNTERS.get_ptr_mut(slot) {
+            // SAFETY: this processor's own element; a program is not preempted by another
+            // instance of itself on the same hook and processor (migration is disabled).
+            let counters = unsafe { &mut *counters };
+            counters.buffers[hook] += 1;
+            counters.seen[hook] += u64::from(packets);
+            if let Ok(bytes) = result {
+                counters.counted[hook] += u64::from(packets);
+                counters.bytes[hook] += bytes;
+            }
+        }
+        if let Err(reason) = result
+            && let Some(uncounted) = UNCOUNTED.get_ptr_mut(slot)
+        {
+            // SAFETY: a live array element; the index is below REASONS.
+            unsafe {
+                let counter = (&raw mut (*uncounted).packets)
+                    .cast::<u64>()
+                    .add(hook * REASONS + (reason as usize & (REASONS - 1)));
+                add_shared(counter, u64::from(packets));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn flow4(&self, key: &FlowKey4) -> Option<&FlowCell> {
+        let entry = FLOWS4.get_ptr_mut(key)?;
+        // SAFETY: a live map entry. Userspace deletes entries only after they were idle, so that
+        // its slot is not reused while this program runs.
+        Some(unsafe { FlowCell::from_entry(entry) })
+    }
+
+    #[inline(always)]
+    fn flow6(&self, key: &FlowKey6) -> Option<&FlowCell> {
+        let entry = FLOWS6.get_ptr_mut(key)?;
+        // SAFETY: as in `flow4`.
+        Some(unsafe { FlowCell::from_entry(entry) })
+    }
+
+    #[inline(always)]
+    fn insert4(&self, key: &FlowKey4) -> Result<(), Reason> {
+        let zero = ZERO.get(0).ok_or(Reason::InsertFailed)?;
+        Self::inserted(FLOWS4.insert(key, zero, u64::from(BPF_NOEXIST)))
+    }
+
+    #[inline(always)]
+    fn insert6(&self, key: &FlowKey6) -> Result<(), Reason> {
+        let zero = ZERO.get(0).ok_or(Reason::InsertFailed)?;
+        Self::inserted(FLOWS6.insert(key, zero, u64::from(BPF_NOEXIST)))
+    }
+
+    #[inline(always)]
+    fn ended4(&self, key: &FlowKey4, last: &FlowCell) -> bool {
+        Self::send_end(event::FLOW_END4, key, last)
+    }
+
+    #[inline(always)]
+    fn ended6(&self, key: &FlowKey6, last: &FlowCell) -> bool {
+        Self::send_end(event::FLOW_END6, key, last)
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {
+        // SAFETY: copied at once; a slot that is reused meanwhile gives another datagram's ports,
+        // as a reused identification on the wire would.
+        unsafe { FRAGMENTS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn remember_fragment(&self, key: &FragmentKey, ports: &FragmentPorts) {
+        // A failure shows when the later fragments arrive, as `FragmentUnknown`.
+        let _ = FRAGMENTS.insert(key, ports, 0);
+    }
+
+    #[inline(always)]
+    fn ticks(&self) -> u32 {
+        // SAFETY: the helper takes no arguments.
+        unsafe { bpf_jiffies64() as u32 }
+    }
+
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        // SAFETY: the helper takes no arguments.
+        unsafe { bpf_ktime_get_ns() }
+    }
+}

@@ -1,0 +1,360 @@
+//! The engine: what was observed goes in, what to do about it comes out.
+//!
+//! One task owns it. Everything that it knows came in by [`Engine::step`], so that live monitoring,
+//! replay and tests differ only in who calls it.
+
+mod books;
+mod query;
+mod record;
+mod snapshot;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use monitor_common::abi::{FlowValue, Lost};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    account::{Interface, InterfaceAccount, Ledger},
+    entity::{NamedRange, Names, RangeError},
+    event::{Record, SummaryRecord, VERSION},
+    flow::{Anomaly, Expiry, Family, FlowKey, Table, Timeouts},
+    metric::Store,
+    time::{ClockMap, Timestamp},
+};
+
+pub use snapshot::{FamilyStatus, Snapshot, Status};
+
+use books::Books;
+
+/// What the engine is told once.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How long idle connections are kept.
+    pub timeouts: Timeouts,
+    /// For this long after the hooks of an interface were attached, the first packet of a flow
+    /// does not tell who opened it.
+    pub settle: Duration,
+    /// The most series that may grow with traffic; beyond, they are counted as `other`.
+    pub max_series: usize,
+    /// How many closed connections are remembered for queries.
+    pub recent: usize,
+    /// The most entries that the source is asked to delete at one tick.
+    pub max_expire: usize,
+    /// Whether to make records of connections that open and close.
+    pub records: bool,
+    /// Names of address ranges.
+    pub ranges: Vec<NamedRange>,
+}
+
+/// Something that was observed.
+///
+/// What concerns map entries ([`Input::Flows`], [`Input::Removed`], [`Input::Missing`]) must come
+/// in the order in which the maps were read. [`Input::FlowEnded`] may come earlier or later by up
+/// to half a minute. Times of a source do not go backwards: a replay clamps those of its capture,
+/// and ends with [`Input::Removed`] of all its entries, so that all of their packets are counted.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The clocks were sampled. Holds for all inputs up to the next sample, so it goes before
+    /// each pass over the maps and before each tick.
+    Clock(ClockMap),
+    /// An interface is about to be watched, or cannot be; again when that changes.
+    Interface(Interface),
+    /// An interface is gone. Its last account went before.
+    InterfaceGone {
+        /// [`Interface::id`].
+        id: u32,
+    },
+    /// The addresses of the node's own interfaces, with their prefix lengths; all of them.
+    Addresses(Vec<IpNet>),
+    /// Entries of the kernel's maps: keys with cumulative values. May be any part of a map.
+    Flows(Vec<(FlowKey, FlowValue)>),
+    /// An event of the kernel: a new connection takes over the entry; the value is the old one's.
+    FlowEnded {
+        /// Key of the entry.
+        key: FlowKey,
+        /// Final value of the old connection.
+        value: FlowValue,
+    },
+    /// Entries that the source deleted, with their final values. Answers [`Outputs::expire`].
+    Removed(Vec<(FlowKey, FlowValue)>),
+    /// Entries that the source was to delete and that do not exist.
+    Missing(Vec<FlowKey>),
+    /// The kernel's counters of interfaces, read after a complete pass over both flow maps.
+    Accounting(Vec<InterfaceAccount>),
+    /// The kernel's counters of what was lost on the way to its reader.
+    Lost(Lost),
+    /// Events that were lost in the daemon, in total.
+    EventsLost {
+        /// Where.
+        stage: LossStage,
+        /// How many so far.
+        total: u64,
+    },
+    /// Time passes; about once a second.
+    Tick {
+        /// Capacity of the kernel's flow maps.
+        capacity: Capacity,
+    },
+}
+
+/// Where events may be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossStage {
+    /// The kernel's event ring was full.
+    KernelRing,
+    /// The channel to the engine was full.
+    Channel,
+    /// A client that follows did not keep up.
+    Follower,
+    /// The event log could not be written.
+    EventLog,
+}
+
+/// Capacity of the kernel's flow maps in entries; 0 if unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capacity {
+    /// Of the IPv4 map.
+    pub ipv4: u64,
+    /// Of the IPv6 map.
+    pub ipv6: u64,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outputs {
+    /// Records to log and to send to those who follow: connections whose outcome was decided
+    /// (`"state":"open"`) and connections that closed (`"state":"closed"`).
+    pub records: Vec<Record>,
+    /// Entries that the source should delete. It answers each with [`Input::Removed`] or
+    /// [`Input::Missing`]; one that it could not delete it is asked for again.
+    pub expire: Vec<FlowKey>,
+}
+
+/// The engine.
+#[derive(Debug)]
+pub struct Engine {
+    config: Config,
+    clock: ClockMap,
+    now: Timestamp,
+    capacity: Capacity,
+    table: Table,
+    books: Books,
+    events_lost: BTreeMap<LossStage, u64>,
+    connections_merged: u64,
+}
+
+// === impl Config ===
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            timeouts: Timeouts::default(),
+            settle: Duration::from_secs(1),
+            max_series: 20_000,
+            recent: 4_096,
+            max_expire: 32_768,
+            records: true,
+            ranges: Vec::new(),
+        }
+    }
+}
+
+// === impl LossStage ===
+
+impl LossStage {
+    /// Every stage, from the kernel outwards.
+    pub const ALL: [Self; 4] = [
+        Self::KernelRing,
+        Self::Channel,
+        Self::Follower,
+        Self::EventLog,
+    ];
+
+    /// Name in metric labels.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::KernelRing => "kernel_ring",
+            Self::Channel => "channel",
+            Self::Follower => "follower",
+            Self::EventLog => "event_log",
+        }
+    }
+}
+
+// === impl Capacity ===
+
+impl Capacity {
+    fn by_family(self) -> [u64; 2] {
+        [self.ipv4, self.ipv6]
+    }
+}
+
+// === impl Engine ===
+
+impl Engine {
+    /// An engine that has seen nothing.
+    pub fn new(config: Config) -> Result<Self, RangeError> {
+        Ok(Self {
+            books: Books {
+                names: Names::new(config.ranges.clone())?,
+                store: Store::new(config.max_series),
+                ledger: Ledger::default(),
+                recent: VecDeque::new(),
+                recent_max: config.recent,
+                settle_ns: u64::try_from(config.settle.as_nanos()).unwrap_or(u64::MAX),
+                anomalies: [0; Anomaly::ALL.len()],
+                connections: 0,
+                records: config.records.then(Vec::new),
+                now: Timestamp::UNIX_EPOCH,
+                blank: "".into(),
+            },
+            config,
+            clock: ClockMap::default(),
+            now: Timestamp::UNIX_EPOCH,
+            capacity: Capacity::default(),
+            table: Table::default(),
+            events_lost: LossStage::ALL.map(|stage| (stage, 0)).into(),
+            connections_merged: 0,
+        })
+    }
+
+    /// Takes in what was observed.
+    pub fn step(&mut self, input: Input, now: Timestamp) -> Outputs {
+        self.now = now;
+        self.books.now = now;
+        let Self {
+            clock,
+            table,
+            books,
+            ..
+        } = self;
+        let mut expire = Vec::new();
+        match input {
+            Input::Clock(sample) => *clock = sample,
+            Input::Interface(interface) => books.ledger.announce(interface),
+            Input::InterfaceGone { id } => {
+                table.interface_gone(id);
+                books.ledger.gone(id);
+            }
+            Input::Addresses(addresses) => books.names.set_addresses(&addresses),
+            Input::Flows(flows) => {
+                for (key, value) in &flows {
+                    table.sighted(key, value, clock, books);
+                }
+            }
+            Input::FlowEnded { key, value } => table.ended(&key, &value, clock, books),
+            Input::Removed(flows) => {
+                for (key, value) in &flows {
+                    table.removed(key, value, clock, books);
+                }
+            }
+            Input::Missing(keys) => {
+                for key in &keys {
+                    table.missing(key, books);
+                }
+            }
+            Input::Accounting(accounts) => {
+                let unknown = books.ledger.account(&accounts, table.is_settled());
+                books.anomalies[Anomaly::InterfaceUnknown as usize] += unknown;
+            }
+            Input::Lost(lost) => {
+                self.raise_lost(LossStage::KernelRing, lost.ring_full);
+                self.connections_merged = self.connections_merged.max(lost.merged_connections);
+            }
+            Input::EventsLost { stage, total } => self.raise_lost(stage, total),
+            Input::Tick { capacity } => expire = self.tick(capacity),
+        }
+        Outputs {
+            records: self.books.take_records(),
+            expire,
+        }
+    }
+
+    /// Closes every connection with the counts last seen: the end of a replay or of the daemon.
+    pub fn finish(&mut self, now: Timestamp) -> Outputs {
+        self.now = now;
+        self.books.now = now;
+        self.table.close_all(&mut self.books);
+        Outputs {
+            records: self.books.take_records(),
+            expire: Vec::new(),
+        }
+    }
+
+    /// Whether to make records from now on. Without anyone to read them they cost time for
+    /// nothing.
+    pub fn set_records(&mut self, wanted: bool) {
+        self.books.records = wanted.then(Vec::new);
+    }
+
+    /// Totals of all that was seen. Who replays fills in the files and how long it took.
+    pub fn summary(&self) -> SummaryRecord {
+        let totals = self.books.ledger.totals();
+        let sum = |counts: [u64; 2]| counts.iter().fold(0_u64, |sum, n| sum.saturating_add(*n));
+        let mut uncounted = BTreeMap::new();
+        for (hook, _) in crate::account::HOOKS {
+            for (reason, packets) in totals.reasons(hook).filter(|(_, packets)| *packets > 0) {
+                *uncounted.entry(reason.name().into()).or_default() += packets;
+            }
+        }
+        SummaryRecord {
+            version: VERSION,
+            time: self.now,
+            files: Vec::new(),
+            interfaces: self.books.ledger.seen_interfaces(),
+            packets_seen: sum(totals.counters.seen),
+            packets_counted: sum(totals.counters.counted),
+            packets_uncounted: uncounted.values().sum(),
+            uncounted,
+            bytes_counted: sum(totals.counters.bytes),
+            flows: self.books.connections,
+            ssh_connections: 0,
+            findings: 0,
+            wall_time_ms: 0,
+        }
+    }
+
+    fn tick(&mut self, capacity: Capacity) -> Vec<FlowKey> {
+        self.capacity = capacity;
+        let used = self.table.live().map(|live| live as u64);
+        let expiry = Expiry::new(
+            &self.config.timeouts,
+            &self.clock,
+            used,
+            capacity.by_family(),
+        );
+        self.table.expire(
+            &expiry,
+            &self.clock,
+            self.config.max_expire,
+            &mut self.books,
+        )
+    }
+
+    fn raise_lost(&mut self, stage: LossStage, total: u64) {
+        let lost = self.events_lost.entry(stage).or_default();
+        *lost = total.max(*lost);
+    }
+
+    fn families(&self) -> [(Family, FamilyStatus); 2] {
+        let (live, capacity) = (self.table.live(), self.capacity.by_family());
+        Family::ALL.map(|family| {
+            let active = live[family as usize] as u64;
+            (
+                family,
+                FamilyStatus {
+                    active,
+                    capacity: capacity[family as usize],
+                },
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

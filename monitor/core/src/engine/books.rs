@@ -1,0 +1,163 @@
+//! What connections leave behind: series, accounts, records, recent connections.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use super::record;
+use crate::{
+    account::{Interface, Ledger},
+    entity::{Names, Sight},
+    event::{Outcome, Record, State},
+    flow::{Anomaly, Delta, Effects, FlowKey, Mark, Tracked},
+    metric::{FlowTexts, SeriesId, Store},
+    time::Timestamp,
+};
+
+/// Everything but the flow table.
+#[derive(Debug)]
+pub(super) struct Books {
+    pub(super) names: Names,
+    pub(super) store: Store,
+    pub(super) ledger: Ledger,
+    /// Closed connections, the latest last.
+    pub(super) recent: VecDeque<Closed>,
+    pub(super) recent_max: usize,
+    pub(super) settle_ns: u64,
+    /// By [`Anomaly`].
+    pub(super) anomalies: [u64; Anomaly::ALL.len()],
+    /// Connections so far.
+    pub(super) connections: u64,
+    /// Records since they were last taken, if wanted.
+    pub(super) records: Option<Vec<Record>>,
+    /// Time of the present step.
+    pub(super) now: Timestamp,
+    /// The empty label.
+    pub(super) blank: Arc<str>,
+}
+
+/// A closed connection.
+#[derive(Debug)]
+pub(super) struct Closed {
+    pub(super) key: FlowKey,
+    pub(super) flow: Tracked,
+    pub(super) interface: Arc<Interface>,
+}
+
+/// Whether an outcome can be counted now: no packet that may still come makes it another, or only
+/// one that says how an established connection ended.
+const fn is_decided(outcome: Outcome) -> bool {
+    match outcome {
+        Outcome::Established | Outcome::Refused | Outcome::Reset | Outcome::Midstream => true,
+        Outcome::Unanswered | Outcome::OneWay => false,
+    }
+}
+
+// === impl Books ===
+
+impl Books {
+    /// Records since the last call.
+    pub(super) fn take_records(&mut self) -> Vec<Record> {
+        self.records
+            .as_mut()
+            .map(std::mem::take)
+            .unwrap_or_default()
+    }
+
+    /// Where to count a connection's traffic.
+    fn series(&mut self, key: &FlowKey, flow: &Tracked, interface: &Interface) -> SeriesId {
+        let sight = |ip| Sight {
+            ip,
+            point: interface.point,
+            at: flow.start,
+        };
+        let local = self.names.resolve(&sight(key.local()));
+        let remote = self.names.resolve(&sight(key.remote()));
+        self.store.flow(&FlowTexts {
+            point: interface.point,
+            namespace: local.namespace.as_ref().unwrap_or(&self.blank),
+            workload: local.workload.as_ref().unwrap_or(&self.blank),
+            pod: local.pod.as_ref().unwrap_or(&self.blank),
+            port: flow.orientation(key).service_port(key),
+            protocol: key.protocol(),
+            peer: &remote.class,
+        })
+    }
+
+    fn count(&mut self, key: &FlowKey, flow: &Tracked, outcome: Outcome) {
+        let is_inbound = !flow.orientation(key).source_is_local;
+        self.store.add_connection(flow.series, is_inbound, outcome);
+    }
+
+    fn push_record(&mut self, key: &FlowKey, flow: &Tracked, state: State) {
+        let Some(records) = &mut self.records else {
+            return;
+        };
+        let Some(interface) = self.ledger.interface(key.interface_id()) else {
+            return;
+        };
+        records.push(record::of(&self.names, key, flow, interface, state, self.now).into());
+    }
+}
+
+impl Effects for Books {
+    fn opened(&mut self, key: &FlowKey, flow: &mut Tracked) {
+        self.connections += 1;
+        let (interface, is_gone, is_known) = self.ledger.opened(key.interface_id());
+        if !is_known {
+            self.anomaly(Anomaly::InterfaceUnknown);
+        }
+        let is_unsettled = interface.attached_ns.is_some_and(|attached_ns| {
+            flow.first_seen_ns < attached_ns.saturating_add(self.settle_ns)
+        });
+        let is_multicast =
+            self.names.is_multicast(key.remote()) || self.names.is_multicast(key.local());
+        flow.set(Mark::Unsettled, is_unsettled);
+        flow.set(Mark::Gone, is_gone);
+        flow.set(Mark::Multicast, is_multicast);
+        flow.series = self.series(key, flow, &interface);
+    }
+
+    fn advanced(&mut self, key: &FlowKey, flow: &mut Tracked, delta: &Delta, is_final: bool) {
+        // What is learned late of who opened the connection changes its service port.
+        let port = flow.orientation(key).service_port(key);
+        if self.store.is_at_other_port(flow.series, port)
+            && let Some(interface) = self.ledger.interface(key.interface_id()).map(Arc::clone)
+        {
+            flow.series = self.series(key, flow, &interface);
+        }
+        self.store.add(flow.series, delta);
+        self.ledger.advanced(key.interface_id(), delta);
+        let outcome = flow.outcome(key);
+        if is_decided(outcome) && !flow.has(Mark::Counted) {
+            flow.set(Mark::Counted, true);
+            self.count(key, flow, outcome);
+            if !is_final {
+                self.push_record(key, flow, State::Open);
+            }
+        }
+    }
+
+    fn closed(&mut self, key: &FlowKey, flow: &Tracked) {
+        if !flow.has(Mark::Counted) {
+            self.count(key, flow, flow.outcome(key));
+        }
+        self.push_record(key, flow, State::Closed);
+        if self.recent_max > 0
+            && let Some(interface) = self.ledger.interface(key.interface_id())
+        {
+            if self.recent.len() >= self.recent_max {
+                self.recent.pop_front();
+            }
+            let interface = Arc::clone(interface);
+            self.recent.push_back(Closed {
+                key: *key,
+                flow: flow.clone(),
+                interface,
+            });
+        }
+        self.ledger.closed(key.interface_id());
+    }
+
+    fn anomaly(&mut self, anomaly: Anomaly) {
+        self.anomalies[anomaly as usize] += 1;
+    }
+}

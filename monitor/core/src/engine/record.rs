@@ -1,0 +1,106 @@
+//! Connections as records.
+
+use std::sync::Arc;
+
+use monitor_common::abi::flag;
+
+use crate::{
+    account::Interface,
+    entity::{Names, Sight},
+    event::{
+        FlowRecord, IcmpRecord, Initiator, LocalEnd, Protocol, Retransmits, State, TcpFlags,
+        TcpRecord, Traffic, VERSION,
+    },
+    flow::{FlowKey, Tracked},
+    time::Timestamp,
+};
+
+/// Nanoseconds in a microsecond.
+const MICROSECOND: u32 = 1_000;
+
+/// The record of a connection, made at `time`.
+pub(super) fn of(
+    names: &Names,
+    key: &FlowKey,
+    flow: &Tracked,
+    interface: &Interface,
+    state: State,
+    time: Timestamp,
+) -> FlowRecord {
+    let protocol = key.protocol();
+    let orientation = flow.orientation(key);
+    let (forward, reverse) = (orientation.forward(), orientation.forward() ^ 1);
+    let endpoint = |ip, port| {
+        let entity = names.resolve(&Sight {
+            ip,
+            point: interface.point,
+            at: flow.start,
+        });
+        entity.endpoint(ip, protocol.has_ports().then_some(port))
+    };
+    let local = endpoint(key.local(), key.local_port());
+    let remote = endpoint(key.remote(), key.remote_port());
+    let (source, destination, local) = if orientation.source_is_local {
+        (local, remote, LocalEnd::Source)
+    } else {
+        (remote, local, LocalEnd::Destination)
+    };
+    let traffic = |direction: usize| Traffic {
+        packets: flow.packets[direction],
+        bytes: flow.bytes[direction],
+    };
+    let is_tcp = protocol == Protocol::TCP;
+    FlowRecord {
+        version: VERSION,
+        time,
+        start: flow.start,
+        end: flow.end(),
+        state,
+        point: interface.point,
+        interface: Arc::clone(&interface.name),
+        protocol,
+        source,
+        destination,
+        local,
+        initiator: if orientation.is_known {
+            Initiator::Source
+        } else {
+            Initiator::Unknown
+        },
+        app: flow.app().name().into(),
+        forward: traffic(forward),
+        reverse: traffic(reverse),
+        tcp: is_tcp.then(|| TcpRecord {
+            forward_flags: tcp_flags(flow.flags[forward]),
+            reverse_flags: tcp_flags(flow.flags[reverse]),
+            handshake_rtt_us: (flow.handshake_rtt_ns != 0)
+                .then(|| flow.handshake_rtt_ns.div_ceil(MICROSECOND).into()),
+        }),
+        icmp: protocol.is_icmp().then(|| icmp(key)),
+        retransmits: is_tcp.then(|| Retransmits {
+            forward: flow.retransmits[forward],
+            reverse: flow.retransmits[reverse],
+        }),
+        outcome: flow.outcome(key),
+        cgroup_id: (flow.cgroup_id != 0).then_some(flow.cgroup_id),
+        finding: None,
+    }
+}
+
+fn tcp_flags(flags: u16) -> Option<TcpFlags> {
+    let flags = (flags & flag::TCP_MASK) as u8;
+    (flags != 0).then_some(TcpFlags(flags))
+}
+
+fn icmp(key: &FlowKey) -> IcmpRecord {
+    let [kind, code] = key.remote_port().to_be_bytes();
+    let is_echo = match key.protocol() {
+        Protocol::ICMP => kind == monitor_common::parse::icmp_type::ECHO_REQUEST,
+        _ => kind == monitor_common::parse::icmp_type::V6_ECHO_REQUEST,
+    };
+    IcmpRecord {
+        kind,
+        code,
+        id: is_echo.then(|| key.local_port()),
+    }
+}

@@ -1,0 +1,133 @@
+//! The engine's state at one moment, for scrapes and for people.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Engine, LossStage};
+use crate::{
+    account::InterfaceStatus,
+    flow::{Anomaly, Family},
+    metric::{Fixed, Metric, Rows, Text, Value},
+    time::Timestamp,
+};
+
+/// The engine's state at one moment; a copy that can be read while the engine goes on.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Every sample of every metric.
+    pub rows: Rows,
+    /// For people.
+    pub status: Status,
+}
+
+/// The engine's state, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// When this was so.
+    pub time: Timestamp,
+    /// Connections tracked, and room for them, by family.
+    pub flows: BTreeMap<Family, FamilyStatus>,
+    /// Closed connections that are remembered.
+    pub recent: u64,
+    /// Connections so far.
+    pub connections: u64,
+    /// Present interfaces, uplinks first.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// Events lost so far, by stage.
+    pub events_lost: BTreeMap<LossStage, u64>,
+    /// Connections counted within an earlier one of the same ports.
+    pub connections_merged: u64,
+    /// Readings that did not fit; kinds that did not occur are absent.
+    pub anomalies: BTreeMap<Anomaly, u64>,
+    /// Series in use that grow with traffic.
+    pub series: u64,
+    /// The most there may be.
+    pub max_series: u64,
+    /// Flows and connections counted beyond that, by metric.
+    pub series_folded: BTreeMap<Cow<'static, str>, u64>,
+}
+
+/// Connections of one family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FamilyStatus {
+    /// Connections tracked.
+    pub active: u64,
+    /// Entries that the kernel's map can hold; 0 if unknown.
+    pub capacity: u64,
+}
+
+// === impl Engine ===
+
+impl Engine {
+    /// The state now.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            rows: Rows::new(&self.books.store, self.fixed()),
+            status: self.status(),
+        }
+    }
+
+    /// The state now, without the samples.
+    pub fn status(&self) -> Status {
+        let store = &self.books.store;
+        Status {
+            time: self.now,
+            flows: self.families().into(),
+            recent: self.books.recent.len() as u64,
+            connections: self.books.connections,
+            interfaces: self.books.ledger.status(),
+            events_lost: self.events_lost.clone(),
+            connections_merged: self.connections_merged,
+            anomalies: self.anomalies().filter(|(_, count)| *count > 0).collect(),
+            series: store.used() as u64,
+            max_series: store.max() as u64,
+            series_folded: store
+                .folded()
+                .map(|(metric, count)| (metric.definition().name.into(), count))
+                .into(),
+        }
+    }
+
+    fn anomalies(&self) -> impl Iterator<Item = (Anomaly, u64)> {
+        Anomaly::ALL.into_iter().zip(self.books.anomalies)
+    }
+
+    /// Samples of all metrics that do not grow with traffic.
+    fn fixed(&self) -> Vec<Fixed> {
+        let mut fixed = Vec::new();
+        self.books.ledger.samples(&mut fixed);
+        let mut push = |metric: Metric, label: &'static str, value: Value| {
+            let labels = [Text::Static(label), Text::Static(""), Text::Static("")];
+            fixed.push(Fixed {
+                metric,
+                labels,
+                value,
+            });
+        };
+        for (stage, total) in &self.events_lost {
+            push(Metric::EventsLost, stage.name(), Value::Counter(*total));
+        }
+        push(
+            Metric::ConnectionsMerged,
+            "",
+            Value::Counter(self.connections_merged),
+        );
+        for (anomaly, count) in self.anomalies() {
+            push(Metric::Anomalies, anomaly.name(), Value::Counter(count));
+        }
+        for (metric, count) in self.books.store.folded() {
+            push(
+                Metric::SeriesFolded,
+                metric.definition().name,
+                Value::Counter(count),
+            );
+        }
+        for (family, status) in self.families() {
+            let gauge = |count: u64| Value::Gauge(i64::try_from(count).unwrap_or(i64::MAX));
+            push(Metric::FlowsActive, family.name(), gauge(status.active));
+            push(Metric::FlowsCapacity, family.name(), gauge(status.capacity));
+        }
+        fixed
+    }
+}

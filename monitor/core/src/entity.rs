@@ -1,0 +1,233 @@
+//! Whose an address is.
+//!
+//! [`Names`] is the one place that answers it. It is asked with a [`Sight`]: the address, the
+//! vantage point it was seen from and when, because an address may pass from one pod to another
+//! and may mean something else before and after translation.
+
+mod range;
+mod reach;
+
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
+
+use ipnet::IpNet;
+
+use crate::{
+    event::{Endpoint, EntityKind, Labels, Point},
+    time::Timestamp,
+};
+
+pub use range::{NamedRange, RangeError};
+pub use reach::normalise;
+
+pub(crate) use range::parse_net;
+
+use range::Ranges;
+use reach::Reach;
+
+/// An address as it was observed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sight {
+    /// The address.
+    pub ip: IpAddr,
+    /// Where it was seen.
+    pub point: Point,
+    /// When it was seen.
+    pub at: Timestamp,
+}
+
+/// What an address belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entity {
+    /// Kind of thing.
+    pub kind: EntityKind,
+    /// Bounded class for metrics: `pod:<namespace>`, `node`, `service`, `range:<name>`,
+    /// `internet`, `private` (no name, not public) or `multicast` (broadcast included).
+    pub class: Arc<str>,
+    /// Name of the range, node or service.
+    pub name: Option<Arc<str>>,
+    /// Kubernetes namespace.
+    pub namespace: Option<Arc<str>>,
+    /// Name of the pod.
+    pub pod: Option<Arc<str>>,
+    /// Kind and name of the pod's owner.
+    pub workload: Option<Arc<str>>,
+    /// Labels of the pod.
+    pub labels: Option<Labels>,
+}
+
+/// Everything that names addresses.
+///
+/// In this order: addresses of the node itself, configured ranges (the longest prefix wins), then
+/// what the address says of itself.
+#[derive(Debug)]
+pub struct Names {
+    node: HashSet<IpAddr>,
+    broadcast: HashSet<IpAddr>,
+    ranges: Ranges,
+    classes: Classes,
+}
+
+/// Classes without a name in them, made once.
+#[derive(Debug)]
+struct Classes {
+    node: Arc<str>,
+    internet: Arc<str>,
+    private: Arc<str>,
+    multicast: Arc<str>,
+}
+
+// === impl Entity ===
+
+impl Entity {
+    /// An entity of which only kind and class are known.
+    pub fn new(kind: EntityKind, class: Arc<str>) -> Self {
+        Self {
+            kind,
+            class,
+            name: None,
+            namespace: None,
+            pod: None,
+            workload: None,
+            labels: None,
+        }
+    }
+
+    /// This entity as an end of a record.
+    pub fn endpoint(self, ip: IpAddr, port: Option<u16>) -> Endpoint {
+        Endpoint {
+            ip: normalise(ip),
+            port,
+            kind: self.kind,
+            name: self.name,
+            namespace: self.namespace,
+            pod: self.pod,
+            workload: self.workload,
+            labels: self.labels,
+        }
+    }
+}
+
+// === impl Names ===
+
+impl Names {
+    /// Names from configured ranges.
+    pub fn new(ranges: Vec<NamedRange>) -> Result<Self, RangeError> {
+        Ok(Self {
+            node: HashSet::new(),
+            broadcast: HashSet::new(),
+            ranges: Ranges::new(ranges)?,
+            classes: Classes {
+                node: "node".into(),
+                internet: "internet".into(),
+                private: "private".into(),
+                multicast: "multicast".into(),
+            },
+        })
+    }
+
+    /// Replaces the node's own addresses: those of its interfaces, with their prefix lengths,
+    /// which tell the broadcast addresses.
+    pub fn set_addresses(&mut self, addresses: &[IpNet]) {
+        self.node = addresses
+            .iter()
+            .map(|address| normalise(address.addr()))
+            .collect();
+        self.broadcast = addresses
+            .iter()
+            .filter_map(|address| match address {
+                IpNet::V4(address) if address.prefix_len() < 31 => {
+                    Some(IpAddr::V4(address.broadcast()))
+                }
+                _ => None,
+            })
+            .collect();
+    }
+
+    /// What an address belonged to when it was seen.
+    pub fn resolve(&self, sight: &Sight) -> Entity {
+        let ip = normalise(sight.ip);
+        if self.node.contains(&ip) {
+            return Entity::new(EntityKind::Node, Arc::clone(&self.classes.node));
+        }
+        if let Some(range) = self.ranges.find(ip) {
+            return Entity {
+                name: Some(Arc::clone(&range.name)),
+                ..Entity::new(EntityKind::Range, Arc::clone(&range.class))
+            };
+        }
+        let (kind, class) = match Reach::of(ip) {
+            _ if self.broadcast.contains(&ip) => (EntityKind::Unknown, &self.classes.multicast),
+            Reach::Multicast => (EntityKind::Unknown, &self.classes.multicast),
+            Reach::Private => (EntityKind::Unknown, &self.classes.private),
+            Reach::Internet => (EntityKind::Internet, &self.classes.internet),
+        };
+        Entity::new(kind, Arc::clone(class))
+    }
+
+    /// Whether packets to this address go to many: multicast, limited broadcast, and the
+    /// broadcast addresses of the node's networks.
+    pub fn is_multicast(&self, ip: IpAddr) -> bool {
+        let ip = normalise(ip);
+        Reach::of(ip) == Reach::Multicast || self.broadcast.contains(&ip)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> Names {
+        let ranges = [
+            "office=198.51.100.0/24",
+            "vpn=198.51.100.128/25",
+            "lab=fd00:1::/32",
+        ];
+        let ranges = ranges.iter().map(|text| text.parse().unwrap()).collect();
+        let mut names = Names::new(ranges).unwrap();
+        names.set_addresses(&[
+            "10.224.0.5/16".parse().unwrap(),
+            "fd00:1::5/64".parse().unwrap(),
+            "127.0.0.1/8".parse().unwrap(),
+        ]);
+        names
+    }
+
+    #[test]
+    fn every_address_has_a_kind_and_a_class() {
+        let names = names();
+        let check = |ip: &str, kind: EntityKind, class: &str| {
+            let sight = Sight {
+                ip: ip.parse().unwrap(),
+                point: Point::Uplink,
+                at: Timestamp::UNIX_EPOCH,
+            };
+            let entity = names.resolve(&sight);
+            assert_eq!((entity.kind, &*entity.class), (kind, class), "{ip}");
+        };
+        check("10.224.0.5", EntityKind::Node, "node");
+        check("::ffff:10.224.0.5", EntityKind::Node, "node");
+        check("fd00:1::5", EntityKind::Node, "node");
+        check("127.0.0.1", EntityKind::Node, "node");
+        check("198.51.100.7", EntityKind::Range, "range:office");
+        check("198.51.100.200", EntityKind::Range, "range:vpn");
+        check("::ffff:198.51.100.7", EntityKind::Range, "range:office");
+        check("fd00:1:2::", EntityKind::Range, "range:lab");
+        check("10.224.0.6", EntityKind::Unknown, "private");
+        check("100.64.0.1", EntityKind::Unknown, "private");
+        check("10.224.255.255", EntityKind::Unknown, "multicast");
+        check("255.255.255.255", EntityKind::Unknown, "multicast");
+        check("224.0.0.251", EntityKind::Unknown, "multicast");
+        check("ff02::1", EntityKind::Unknown, "multicast");
+        check("fe80::1", EntityKind::Unknown, "private");
+        check("203.0.113.9", EntityKind::Internet, "internet");
+        check("2001:db8::1", EntityKind::Internet, "internet");
+    }
+
+    #[test]
+    fn addresses_are_replaced() {
+        let mut names = names();
+        names.set_addresses(&[]);
+        assert!(!names.is_multicast("10.224.255.255".parse().unwrap()));
+        assert!(names.is_multicast("ff02::1".parse().unwrap()));
+    }
+}

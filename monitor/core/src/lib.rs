@@ -1,0 +1,27 @@
+//! The domain of nodewatch: flows, names, metrics and records.
+//!
+//! - [`engine`]: [`engine::Engine::step`] takes what was observed and returns what to do about it.
+//! - [`flow`]: connections from cumulative kernel counters; outcome, initiator, expiry.
+//! - [`entity`]: whose an address is.
+//! - [`account`]: packets seen, counted and uncounted, and the check that nothing is missing.
+//! - [`metric`]: names and labels of every metric, capped series, rows for a scrape.
+//! - [`event`]: the public record schema.
+//! - [`filter`]: which flows a user asks for.
+//! - [`time`]: wall-clock times and the kernel clocks they come from.
+//!
+//! Pure: inputs in, outputs out, time as an argument. Nothing here reads a clock, a file, a socket
+//! or an environment variable, so that live monitoring, replay and tests drive the same code.
+
+#![forbid(unsafe_code)]
+
+pub mod account;
+pub mod engine;
+pub mod entity;
+pub mod event;
+pub mod filter;
+pub mod flow;
+pub mod metric;
+pub mod time;
+
+#[cfg(test)]
+mod fixture;

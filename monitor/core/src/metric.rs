@@ -1,0 +1,287 @@
+//! Names, labels and rows of every metric.
+//!
+//! The number of series that grow with traffic is capped ([`crate::engine::Config::max_series`]).
+//! Beyond the cap, a new set of labels is counted in one row of its metric whose labels all read
+//! `other`, so that sums stay right.
+
+mod rows;
+mod series;
+mod symbol;
+
+pub use rows::{Rows, Value};
+
+pub(crate) use rows::{Fixed, Text};
+pub(crate) use series::{FlowTexts, SeriesId, Store};
+
+/// Value of every label of the row that counts what is beyond the cap.
+pub const OTHER: &str = "other";
+
+/// A metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Metric {
+    /// `nodewatch_flow_bytes_total`.
+    FlowBytes,
+    /// `nodewatch_flow_packets_total`.
+    FlowPackets,
+    /// `nodewatch_connections_total`.
+    Connections,
+    /// `nodewatch_packets_seen_total`.
+    PacketsSeen,
+    /// `nodewatch_packets_counted_total`.
+    PacketsCounted,
+    /// `nodewatch_packets_uncounted_total`.
+    PacketsUncounted,
+    /// `nodewatch_socket_buffers_total`.
+    SocketBuffers,
+    /// `nodewatch_accounting_difference_packets`.
+    AccountingDifference,
+    /// `nodewatch_events_lost_total`.
+    EventsLost,
+    /// `nodewatch_connections_merged_total`.
+    ConnectionsMerged,
+    /// `nodewatch_anomalies_total`.
+    Anomalies,
+    /// `nodewatch_series_folded_total`.
+    SeriesFolded,
+    /// `nodewatch_flows_active`.
+    FlowsActive,
+    /// `nodewatch_flows_capacity`.
+    FlowsCapacity,
+    /// `nodewatch_interface_covered`.
+    InterfaceCovered,
+}
+
+/// Type of a metric in the exposition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Only grows; its name ends in `_total`.
+    Counter,
+    /// May go either way.
+    Gauge,
+}
+
+/// What the exposition and the documentation say of a metric.
+#[derive(Clone, Copy, Debug)]
+pub struct MetricDef {
+    /// The metric.
+    pub metric: Metric,
+    /// Full name.
+    pub name: &'static str,
+    /// Type.
+    pub kind: MetricKind,
+    /// One sentence without a full stop.
+    pub help: &'static str,
+    /// Names of its labels, in order.
+    pub labels: &'static [&'static str],
+    /// Whether its series count towards the cap.
+    pub is_capped: bool,
+}
+
+const fn counter(
+    metric: Metric,
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> MetricDef {
+    MetricDef {
+        metric,
+        name,
+        kind: MetricKind::Counter,
+        help,
+        labels,
+        is_capped: false,
+    }
+}
+
+const fn capped(
+    metric: Metric,
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> MetricDef {
+    MetricDef {
+        is_capped: true,
+        ..counter(metric, name, labels, help)
+    }
+}
+
+const fn gauge(
+    metric: Metric,
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> MetricDef {
+    MetricDef {
+        kind: MetricKind::Gauge,
+        ..counter(metric, name, labels, help)
+    }
+}
+
+const FLOW_LABELS: &[&str] = &[
+    "point",
+    "namespace",
+    "workload",
+    "pod",
+    "port",
+    "protocol",
+    "direction",
+    "peer",
+];
+
+/// Every metric, in the order of the exposition.
+pub const ALL: &[MetricDef] = &[
+    capped(
+        Metric::FlowBytes,
+        "nodewatch_flow_bytes_total",
+        FLOW_LABELS,
+        "Layer-3 bytes by local workload, service port and peer class, as seen at one point",
+    ),
+    capped(
+        Metric::FlowPackets,
+        "nodewatch_flow_packets_total",
+        FLOW_LABELS,
+        "Packets by local workload, service port and peer class, as seen at one point",
+    ),
+    capped(
+        Metric::Connections,
+        "nodewatch_connections_total",
+        &[
+            "point",
+            "namespace",
+            "workload",
+            "pod",
+            "port",
+            "protocol",
+            "direction",
+            "peer",
+            "outcome",
+        ],
+        "Connections by outcome when it was decided, each counted once per point",
+    ),
+    counter(
+        Metric::PacketsSeen,
+        "nodewatch_packets_seen_total",
+        &["interface", "direction"],
+        "Packets that passed a watched hook, segments of a GRO or GSO packet counted one each",
+    ),
+    counter(
+        Metric::PacketsCounted,
+        "nodewatch_packets_counted_total",
+        &["interface", "direction"],
+        "Packets that were added to flows",
+    ),
+    counter(
+        Metric::PacketsUncounted,
+        "nodewatch_packets_uncounted_total",
+        &["interface", "direction", "reason"],
+        "Packets that were not added to a flow, and why",
+    ),
+    counter(
+        Metric::SocketBuffers,
+        "nodewatch_socket_buffers_total",
+        &["interface", "direction"],
+        "Socket buffers that passed a watched hook: what the interface's own statistics count",
+    ),
+    gauge(
+        Metric::AccountingDifference,
+        "nodewatch_accounting_difference_packets",
+        &["interface", "direction", "check"],
+        "Packets missing (negative: too many) when last checked on a quiet interface: seen against \
+         counted and uncounted (program), counted against flows (flows); 0 is right",
+    ),
+    counter(
+        Metric::EventsLost,
+        "nodewatch_events_lost_total",
+        &["stage"],
+        "Events that were lost, by where",
+    ),
+    counter(
+        Metric::ConnectionsMerged,
+        "nodewatch_connections_merged_total",
+        &[],
+        "Connections that were counted within an earlier one of the same ports, as the event ring \
+         was full",
+    ),
+    counter(
+        Metric::Anomalies,
+        "nodewatch_anomalies_total",
+        &["kind"],
+        "Readings of the kernel's maps that did not fit the ones before",
+    ),
+    counter(
+        Metric::SeriesFolded,
+        "nodewatch_series_folded_total",
+        &["metric"],
+        "Flows and connections counted in the row `other`, as the series cap was reached",
+    ),
+    gauge(
+        Metric::FlowsActive,
+        "nodewatch_flows_active",
+        &["family"],
+        "Connections that are tracked",
+    ),
+    gauge(
+        Metric::FlowsCapacity,
+        "nodewatch_flows_capacity",
+        &["family"],
+        "Connections that the kernel's flow map can hold",
+    ),
+    gauge(
+        Metric::InterfaceCovered,
+        "nodewatch_interface_covered",
+        &["interface", "point", "attach"],
+        "Whether the packets of an interface are seen (1) or not (0), and how it is attached to",
+    ),
+];
+
+// === impl Metric ===
+
+impl Metric {
+    /// What the exposition and the documentation say of it.
+    pub fn definition(self) -> &'static MetricDef {
+        ALL.iter()
+            .find(|definition| definition.metric == self)
+            .expect("ALL holds every metric")
+    }
+}
+
+// === impl MetricDef ===
+
+impl MetricDef {
+    /// Name without `_total`, as encoders that append it want it.
+    pub fn base_name(&self) -> &'static str {
+        self.name.strip_suffix("_total").unwrap_or(self.name)
+    }
+}
+
+// === impl MetricKind ===
+
+impl MetricKind {
+    /// Name in the exposition's `# TYPE` lines.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_contract() {
+        for definition in ALL {
+            let name = definition.name;
+            assert!(name.starts_with("nodewatch_"), "{name}");
+            let is_counter = definition.kind == MetricKind::Counter;
+            assert_eq!(name.ends_with("_total"), is_counter, "{name}");
+            assert_eq!(definition.metric.definition().name, name);
+            assert!(
+                !definition.help.is_empty() && !definition.help.ends_with('.'),
+                "{name}"
+            );
+        }
+    }
+}

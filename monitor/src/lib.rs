@@ -1,0 +1,3 @@
+//! nodewatch: node traffic and SSH access monitor. See ARCHITECTURE.md.
+
+pub mod source;

@@ -1,0 +1,2 @@
+//! nodewatch.
+fn main() {}

@@ -1,0 +1,454 @@
+//! The loaded kernel program and typed access to its maps.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, RawFd},
+    thread,
+    time::Duration,
+};
+
+use aya::{
+    Btf, Ebpf, EbpfError, EbpfLoader, Pod, VerifierLogLevel,
+    maps::{Array, HashMap, IterableMap as _, MapData, MapError, PerCpuArray, RingBuf},
+    programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions},
+};
+use monitor_common::abi::{
+    ABI_VERSION, ClockSample, Counters, FlowKey4, FlowKey6, FlowValue, Hook, Interface, Lost,
+    SLOT_PROBES, Uncounted, names, slot_probe,
+};
+
+use super::{batch, object};
+
+/// A map type of the ABI, as aya's typed maps want it.
+#[derive(Clone, Copy, Default)]
+#[repr(transparent)]
+pub(super) struct Abi<T>(pub T);
+
+macro_rules! pod {
+    ($($type:ty),*) => {
+        $(
+            // SAFETY: repr(C), integers only, no padding; sizes asserted next to the types.
+            unsafe impl Pod for Abi<$type> {}
+        )*
+    };
+}
+pod!(FlowKey4, FlowKey6, FlowValue, Interface, Counters, Uncounted, Lost, ClockSample);
+
+/// How to load the kernel program.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Capacity of the IPv4 flow map.
+    pub max_flows4: u32,
+    /// Capacity of the IPv6 flow map.
+    pub max_flows6: u32,
+    /// Size of the event ring in bytes, a power of two multiple of the page size.
+    pub event_ring_bytes: u32,
+    /// Level of the kernel program's own log: 0 off, 1 error to 5 trace. When off, the verifier
+    /// removes the log statements.
+    pub log_level: u8,
+}
+
+/// Why the kernel program could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The kernel refuses for want of privileges.
+    #[error(
+        "the kernel refuses to load BPF programs: run as root or with CAP_BPF, CAP_NET_ADMIN and \
+         CAP_PERFMON ({0})"
+    )]
+    Privileges(io::Error),
+    /// The object does not fit this build.
+    #[error("the kernel object has layout version {found}, this program expects {ABI_VERSION}")]
+    AbiVersion {
+        /// Version that the object states.
+        found: u32,
+    },
+    /// The object lacks a map or program.
+    #[error("the kernel object has no {0}")]
+    Missing(&'static str),
+    /// The kernel refuses the object.
+    #[error("cannot load the kernel program: {}", chain(.0))]
+    Object(#[source] EbpfError),
+    /// The kernel refuses a program.
+    #[error("cannot load program {name}: {}", chain(.source))]
+    Program {
+        /// Its name.
+        name: &'static str,
+        /// The cause, with the verifier's log.
+        #[source]
+        source: ProgramError,
+    },
+    /// A map cannot be used.
+    #[error("cannot use map {name}: {source}")]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// The cause.
+        #[source]
+        source: MapError,
+    },
+    /// The clocks cannot be compared.
+    #[error("cannot read the kernel's clocks: {0}")]
+    Clock(#[source] Box<AccessError>),
+}
+
+/// Why a map could not be read or written, or a program not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// By aya's map interface.
+    #[error("map {name}: {source}")]
+    Map {
+        /// Name of the map.
+        name: &'static str,
+        /// The cause.
+        #[source]
+        source: MapError,
+    },
+    /// By a system call of our own.
+    #[error("map {name}: {source}")]
+    Batch {
+        /// Name of the map.
+        name: &'static str,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// No free slot for an interface.
+    #[error("no free slot for interface {ifindex}: too many interfaces are watched")]
+    NoSlot {
+        /// The interface.
+        ifindex: u32,
+    },
+    /// A test run failed.
+    #[error("cannot run program {name}: {source}")]
+    TestRun {
+        /// Name of the program.
+        name: &'static str,
+        /// The cause.
+        #[source]
+        source: Box<ProgramError>,
+    },
+}
+
+/// The loaded kernel program. Dropping it detaches what was attached by links and frees the maps.
+pub struct Kernel {
+    pub(super) ebpf: Ebpf,
+    flows4: HashMap<MapData, Abi<FlowKey4>, Abi<FlowValue>>,
+    flows6: HashMap<MapData, Abi<FlowKey6>, Abi<FlowValue>>,
+    interfaces: Array<MapData, Abi<Interface>>,
+    counters: PerCpuArray<MapData, Abi<Counters>>,
+    uncounted: Array<MapData, Abi<Uncounted>>,
+    lost: Array<MapData, Abi<Lost>>,
+    clock: Array<MapData, Abi<ClockSample>>,
+    events: RingBuf<MapData>,
+    ns_per_tick: u64,
+}
+
+/// An error with its causes, on one line each.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Whether an error, or one of its causes, is the kernel's refusal for want of privileges.
+fn is_permission(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<io::Error>()
+            // EACCES is the verifier's verdict, not a want of privileges.
+            && io.raw_os_error() == Some(libc::EPERM)
+        {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+macro_rules! take_map {
+    ($ebpf:expr, $name:expr, $type:ident) => {
+        $type::try_from($ebpf.take_map($name).ok_or(LoadError::Missing($name))?)
+            .map_err(|source| LoadError::Map { name: $name, source })?
+    };
+}
+
+impl Kernel {
+    /// Loads the programs; nothing is attached yet.
+    ///
+    /// Where the kernel lacks a helper that is not essential, the program is loaded without it:
+    /// that is found out by trying.
+    pub fn load(options: &LoadOptions) -> Result<Self, LoadError> {
+        match Self::load_with(options, true) {
+            Err(LoadError::Program { .. }) => Self::load_with(options, false),
+            result => result,
+        }
+    }
+
+    fn load_with(options: &LoadOptions, cgroup: bool) -> Result<Self, LoadError> {
+        // Without BTF in the kernel the maps are created without type information.
+        let btf = Btf::from_sys_fs().ok();
+        let cgroup = u8::from(cgroup);
+        let mut ebpf = EbpfLoader::new()
+            .btf(btf.as_ref())
+            .verifier_log_level(VerifierLogLevel::default())
+            .override_global("AYA_LOG_LEVEL", &options.log_level, false)
+            .override_global("NODEWATCH_CGROUP", &cgroup, true)
+            .map_max_entries(names::FLOWS4, options.max_flows4)
+            .map_max_entries(names::FLOWS6, options.max_flows6)
+            .map_max_entries(names::EVENTS, options.event_ring_bytes)
+            .load(object::PROGRAMS)
+            .map_err(|error| {
+                if is_permission(&error) {
+                    LoadError::Privileges(io::Error::from_raw_os_error(libc::EPERM))
+                } else {
+                    LoadError::Object(error)
+                }
+            })?;
+        for name in [names::INGRESS_PROGRAM, names::EGRESS_PROGRAM, names::CLOCK_PROGRAM] {
+            let program: &mut SchedClassifier = ebpf
+                .program_mut(name)
+                .and_then(|program| program.try_into().ok())
+                .ok_or(LoadError::Missing(name))?;
+            program.load().map_err(|source| {
+                if is_permission(&source) {
+                    LoadError::Privileges(io::Error::from_raw_os_error(libc::EPERM))
+                } else {
+                    LoadError::Program { name, source }
+                }
+            })?;
+        }
+        let mut kernel = Self {
+            flows4: take_map!(ebpf, names::FLOWS4, HashMap),
+            flows6: take_map!(ebpf, names::FLOWS6, HashMap),
+            interfaces: take_map!(ebpf, names::INTERFACES, Array),
+            counters: take_map!(ebpf, names::COUNTERS, PerCpuArray),
+            uncounted: take_map!(ebpf, names::UNCOUNTED, Array),
+            lost: take_map!(ebpf, names::LOST, Array),
+            clock: take_map!(ebpf, names::CLOCK, Array),
+            events: take_map!(ebpf, names::EVENTS, RingBuf),
+            ns_per_tick: 0,
+            ebpf,
+        };
+        kernel.calibrate()?;
+        Ok(kernel)
+    }
+
+    /// Finds out how long a tick is, and that the object has the layout of this build.
+    fn calibrate(&mut self) -> Result<(), LoadError> {
+        let found = self
+            .run(names::CLOCK_PROGRAM, &[0; 64], None, 1)
+            .map_err(|error| LoadError::Clock(Box::new(error)))?
+            .0;
+        if found != ABI_VERSION {
+            return Err(LoadError::AbiVersion { found });
+        }
+        let clock = |error| LoadError::Clock(Box::new(error));
+        let first = self.clock().map_err(clock)?;
+        thread::sleep(Duration::from_millis(60));
+        let second = self.clock().map_err(clock)?;
+        let ticks = second.ticks.saturating_sub(first.ticks).max(1);
+        let measured = second.monotonic_ns.saturating_sub(first.monotonic_ns) / ticks;
+        // CONFIG_HZ is one of these.
+        self.ns_per_tick = [1_000_000, 3_333_333, 4_000_000, 10_000_000]
+            .into_iter()
+            .min_by_key(|candidate: &u64| candidate.abs_diff(measured))
+            .expect("a non-empty list");
+        Ok(())
+    }
+
+    /// Nanoseconds per tick of [`FlowValue::last_seen_ticks`].
+    pub fn ns_per_tick(&self) -> u64 {
+        self.ns_per_tick
+    }
+
+    /// Both kernel clocks, now.
+    pub fn clock(&mut self) -> Result<ClockSample, AccessError> {
+        self.run(names::CLOCK_PROGRAM, &[0; 64], None, 1)?;
+        let sample = self.clock.get(&0, 0);
+        sample.map(|sample| sample.0).map_err(|source| map_error(names::CLOCK, source))
+    }
+
+    /// Runs a program over a frame `repeat` times, without attaching it: its return value and the
+    /// mean duration. `ifindex` names an existing interface as the packet's.
+    pub fn run(
+        &mut self,
+        name: &'static str,
+        frame: &[u8],
+        ifindex: Option<u32>,
+        repeat: u32,
+    ) -> Result<(u32, Duration), AccessError> {
+        // struct __sk_buff: ifindex is the eleventh word.
+        let mut context = [0_u8; 192];
+        if let Some(ifindex) = ifindex {
+            context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
+        }
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.repeat = repeat;
+        if ifindex.is_some() {
+            options.ctx_in = Some(&context);
+        }
+        let program: &SchedClassifier = self
+            .ebpf
+            .program(name)
+            .and_then(|program| program.try_into().ok())
+            .expect("loaded with the object");
+        let result = program
+            .test_run(options)
+            .map_err(|source| AccessError::TestRun { name, source: Box::new(source) })?;
+        Ok((result.return_value, result.duration))
+    }
+
+    /// Instructions that the verifier looked at to accept a program, where the kernel tells (5.16).
+    pub fn verified_instructions(&self, hook: Hook) -> Option<u32> {
+        self.program(hook).info().ok()?.verified_instruction_count()
+    }
+
+    /// Kernel id of a program.
+    pub fn program_id(&self, hook: Hook) -> Option<u32> {
+        Some(self.program(hook).info().ok()?.id())
+    }
+
+    pub(super) fn program(&self, hook: Hook) -> &SchedClassifier {
+        self.ebpf
+            .program(program_name(hook))
+            .and_then(|program| program.try_into().ok())
+            .expect("loaded with the object")
+    }
+
+    pub(super) fn program_mut(&mut self, hook: Hook) -> &mut SchedClassifier {
+        self.ebpf
+            .program_mut(program_name(hook))
+            .and_then(|program| program.try_into().ok())
+            .expect("loaded with the object")
+    }
+
+    /// Registers an interface, so that its packets are counted; its slot.
+    pub fn register(&mut self, interface: Interface) -> Result<u32, AccessError> {
+        for probe in 0..SLOT_PROBES {
+            let slot = slot_probe(interface.ifindex, probe);
+            let present = self
+                .interfaces
+                .get(&slot, 0)
+                .map_err(|source| map_error(names::INTERFACES, source))?;
+            if present.0.ifindex == 0 {
+                self.interfaces
+                    .set(slot, Abi(interface), 0)
+                    .map_err(|source| map_error(names::INTERFACES, source))?;
+                return Ok(slot);
+            }
+        }
+        Err(AccessError::NoSlot { ifindex: interface.ifindex })
+    }
+
+    /// Frees a slot, and zeroes its counters after they were read for the last time.
+    pub fn unregister(&mut self, slot: u32) -> Result<(), AccessError> {
+        self.interfaces
+            .set(slot, Abi(Interface::default()), 0)
+            .map_err(|source| map_error(names::INTERFACES, source))?;
+        let processors = aya::util::nr_cpus().map_err(|(_, source)| AccessError::Batch {
+            name: names::COUNTERS,
+            source,
+        })?;
+        let zero = aya::maps::PerCpuValues::try_from(vec![Abi(Counters::default()); processors])
+            .map_err(|source| AccessError::Batch { name: names::COUNTERS, source })?;
+        self.counters
+            .set(slot, zero, 0)
+            .map_err(|source| map_error(names::COUNTERS, source))?;
+        self.uncounted
+            .set(slot, Abi(Uncounted::default()), 0)
+            .map_err(|source| map_error(names::UNCOUNTED, source))
+    }
+
+    /// Totals of an interface slot, summed over processors.
+    pub fn counters(&self, slot: u32) -> Result<Counters, AccessError> {
+        let per_processor = self
+            .counters
+            .get(&slot, 0)
+            .map_err(|source| map_error(names::COUNTERS, source))?;
+        let mut sum = Counters::default();
+        for Abi(part) in per_processor.iter() {
+            for hook in 0..2 {
+                sum.seen[hook] += part.seen[hook];
+                sum.counted[hook] += part.counted[hook];
+                sum.buffers[hook] += part.buffers[hook];
+                sum.bytes[hook] += part.bytes[hook];
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Uncounted packets of an interface slot.
+    pub fn uncounted(&self, slot: u32) -> Result<Uncounted, AccessError> {
+        let uncounted = self.uncounted.get(&slot, 0);
+        uncounted.map(|value| value.0).map_err(|source| map_error(names::UNCOUNTED, source))
+    }
+
+    /// Losses on the way to userspace.
+    pub fn lost(&self) -> Result<Lost, AccessError> {
+        let lost = self.lost.get(&0, 0);
+        lost.map(|value| value.0).map_err(|source| map_error(names::LOST, source))
+    }
+
+    /// Appends all IPv4 flows.
+    pub fn read_flows4(&self, flows: &mut Vec<(FlowKey4, FlowValue)>) -> Result<(), AccessError> {
+        batch::read(self.flows4.map().fd().as_fd(), flows)
+            .map_err(|source| AccessError::Batch { name: names::FLOWS4, source })
+    }
+
+    /// Appends all IPv6 flows.
+    pub fn read_flows6(&self, flows: &mut Vec<(FlowKey6, FlowValue)>) -> Result<(), AccessError> {
+        batch::read(self.flows6.map().fd().as_fd(), flows)
+            .map_err(|source| AccessError::Batch { name: names::FLOWS6, source })
+    }
+
+    /// Removes an IPv4 flow and tells its last value.
+    pub fn take_flow4(&self, key: &FlowKey4) -> Result<Option<FlowValue>, AccessError> {
+        batch::take(self.flows4.map().fd().as_fd(), key)
+            .map_err(|source| AccessError::Batch { name: names::FLOWS4, source })
+    }
+
+    /// Removes an IPv6 flow and tells its last value.
+    pub fn take_flow6(&self, key: &FlowKey6) -> Result<Option<FlowValue>, AccessError> {
+        batch::take(self.flows6.map().fd().as_fd(), key)
+            .map_err(|source| AccessError::Batch { name: names::FLOWS6, source })
+    }
+
+    /// Descriptor that becomes readable when events arrive.
+    pub fn events_fd(&self) -> RawFd {
+        self.events.as_fd().as_raw_fd()
+    }
+
+    /// Hands over the events that are there, at most `limit`; how many there were.
+    pub fn drain_events(&mut self, limit: usize, mut on_event: impl FnMut(&[u8])) -> usize {
+        let mut drained = 0;
+        while drained < limit
+            && let Some(item) = self.events.next()
+        {
+            on_event(&item);
+            drained += 1;
+        }
+        drained
+    }
+}
+
+/// Name of the program for a hook.
+pub(super) fn program_name(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Ingress => names::INGRESS_PROGRAM,
+        Hook::Egress => names::EGRESS_PROGRAM,
+    }
+}
+
+fn map_error(name: &'static str, source: MapError) -> AccessError {
+    AccessError::Map { name, source }
+}

@@ -1,0 +1,16 @@
+//! Network labs, real servers and a daemon under test.
+//!
+//! Everything here happens inside network namespaces that a [`lab::Lab`] made itself, under a
+//! name prefix of its own. The machine's interfaces, sysctls and processes are never touched,
+//! and a lab leaves nothing behind, also when the test that made it panics.
+
+pub mod account;
+pub mod bpf;
+pub mod daemon;
+pub mod demo;
+pub mod foreign;
+pub mod held;
+pub mod lab;
+pub mod openmetrics;
+pub mod traffic;
+pub mod tshark;

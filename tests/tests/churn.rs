@@ -1,0 +1,173 @@
+//! Pods come and go: each is covered at once, and nothing of them stays.
+
+use std::time::{Duration, Instant};
+
+use tests::account::COVERED;
+use tests::daemon::Daemon;
+use tests::held::Held;
+use tests::lab::{self, Lab, NODE, Pod, client, wait};
+
+/// Within what time from link-up an interface has to be covered.
+const COVER: Duration = Duration::from_millis(200);
+
+/// Pods in all.
+const PODS: usize = 100;
+
+/// How long the daemon may take to forget what is gone.
+const FORGET: Duration = Duration::from_secs(40);
+
+#[test]
+fn a_hundred_pods_are_covered_at_once_and_forgotten() {
+    churn("churn", &[]);
+}
+
+#[test]
+fn a_hundred_pods_by_clsact() {
+    churn("churn-clsact", &["--attach", "clsact"]);
+}
+
+#[test]
+fn twenty_pods_at_once() {
+    let Some(_permit) = lab::require() else {
+        return;
+    };
+    let lab = Lab::new("burst").expect("a lab");
+    let daemon = Daemon::start(lab.node(), &[]).expect("the daemon");
+    let pods: Vec<_> = (0..20).map(|_| lab.add_pod().expect("a pod")).collect();
+    let last = pods.last().expect("twenty pods").up_at;
+    for pod in &pods {
+        wait_covered(&daemon, &lab, pod);
+    }
+    let took = last.elapsed();
+    assert!(
+        took <= COVER * 2,
+        "the last of 20 pods was covered {took:?} after its link-up"
+    );
+    drop(pods);
+    let covered = || {
+        daemon
+            .metrics()
+            .expect("a scrape")
+            .label_values(COVERED, "interface")
+            .len()
+    };
+    let gone = wait::until("20 interfaces to go", FORGET, || {
+        (covered() == 1).then_some(())
+    });
+    assert!(
+        gone.is_ok(),
+        "{} interfaces are still listed\n{}",
+        covered(),
+        daemon.log()
+    );
+}
+
+fn churn(name: &str, arguments: &[&str]) {
+    let Some(_permit) = lab::require() else {
+        return;
+    };
+    let lab = Lab::new(name).expect("a lab");
+    let daemon = Daemon::start(lab.node(), arguments).expect("the daemon");
+    // What is made once and kept, such as a thread's first descriptor, shall not count as a leak.
+    for _ in 0..3 {
+        one_pod(&daemon, &lab);
+    }
+    let before = settled(&daemon, &lab);
+    let mut times: Vec<_> = (0..PODS).map(|_| one_pod(&daemon, &lab)).collect();
+    times.sort();
+    println!(
+        "{name}: {PODS} pods covered after {:?} (median), {:?} (95 %), {:?} (slowest)",
+        times[PODS / 2],
+        times[PODS * 95 / 100],
+        times[PODS - 1]
+    );
+    let slow = times.iter().filter(|time| **time > COVER).count();
+    assert_eq!(
+        slow,
+        0,
+        "of {PODS} pods, {slow} were covered late: {times:?}\n{}",
+        daemon.log()
+    );
+    let after = settled(&daemon, &lab);
+    assert_eq!(after.links, before.links, "BPF links");
+    assert_eq!(
+        after.files.len(),
+        before.files.len(),
+        "descriptors: {before:?}\nnow {after:?}"
+    );
+    assert_eq!(after.maps.len(), before.maps.len(), "maps");
+    assert_eq!(after.programs.len(), before.programs.len(), "programs");
+    assert_eq!(
+        after.slots_in_use("INTERFACES").expect("slots"),
+        1,
+        "interface slots in use"
+    );
+    flows_are_forgotten(&after);
+    let metrics = daemon.metrics().expect("a scrape");
+    let listed = metrics.label_values("nodewatch_packets_seen_total", "interface");
+    assert!(
+        listed.len() <= 2,
+        "series of interfaces that are gone: {listed:?}"
+    );
+    let stopped = daemon.stop().expect("an end");
+    assert!(stopped.status.success(), "{stopped:?}");
+}
+
+/// Adds a pod, waits until it is covered, moves packets, removes it; says how long covering took.
+fn one_pod(daemon: &Daemon, lab: &Lab) -> Duration {
+    let pod = lab.add_pod().expect("a pod");
+    let covered = wait_covered(daemon, lab, &pod);
+    let node = NODE.v4.to_string();
+    let report = client::send(&pod, &["icmp", "--to", &node, "--count", "2"]).expect("a report");
+    assert_eq!(report.received, 2, "{}: {report:?}", pod.host_interface);
+    let took = covered.duration_since(pod.up_at);
+    pod.remove().expect("removed");
+    took
+}
+
+fn wait_covered(daemon: &Daemon, lab: &Lab, pod: &Pod) -> Instant {
+    let labels = [("interface", pod.host_interface.as_str())];
+    let deadline = pod.up_at + Duration::from_secs(5);
+    loop {
+        let metrics = daemon.metrics().expect("a scrape");
+        if metrics.sum(COVERED, &labels) >= 1.0 {
+            return Instant::now();
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{} is not covered after 5 s; the node has {:?}\n{}",
+            pod.host_interface,
+            lab.node().interfaces(),
+            daemon.log()
+        );
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// What the daemon holds once the last pod is forgotten.
+fn settled(daemon: &Daemon, lab: &Lab) -> Held {
+    wait::until("the last pod to be forgotten", FORGET, || {
+        let held = Held::by(daemon.pid()).expect("the daemon runs");
+        (held.slots_in_use("INTERFACES").expect("slots") == 1).then_some(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}; {:?}\n{}", lab.node().interfaces(), daemon.log()));
+    wait::until_stable("descriptors", Duration::from_millis(500), FORGET, || {
+        Held::by(daemon.pid())
+    })
+    .expect("a stable set of descriptors")
+}
+
+/// Flows of interfaces that are gone leave the kernel's maps.
+fn flows_are_forgotten(held: &Held) {
+    for map in ["FLOWS4", "FLOWS6"] {
+        let count = || held.entries(map).expect("entries").len();
+        let gone = wait::until("flows to be forgotten", FORGET, || {
+            (count() <= 4).then_some(())
+        });
+        assert!(
+            gone.is_ok(),
+            "{map} still holds {} entries of pods that are gone",
+            count()
+        );
+    }
+}
