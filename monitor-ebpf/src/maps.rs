@@ -33,9 +33,9 @@ static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts, { FRAGMENT_ENTRIES as u
 #[btf_map]
 static INTERFACES: Array<Interface, { SLOTS as usize }> = Array::new();
 
-/// Totals of each interface slot.
+/// Totals of each interface slot, and of unknown interfaces.
 #[btf_map]
-static COUNTERS: PerCpuArray<Counters, { SLOTS as usize }> = PerCpuArray::new();
+static COUNTERS: PerCpuArray<Counters, { SLOTS as usize + 1 }> = PerCpuArray::new();
 
 /// Uncounted packets of each interface slot, and of unknown interfaces.
 #[btf_map]

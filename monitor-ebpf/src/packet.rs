@@ -99,17 +99,19 @@ impl<const EGRESS: bool> Packet for Skb<'_, EGRESS> {
     fn segments(&self) -> u32 {
         let skb = skb_of(self.ctx);
         // SAFETY: fields of the program's own context.
-        let segments = unsafe { (*skb).gso_segs };
-        if segments > 1 {
+        let (size, segments) = unsafe {
+            let size = (*skb).gso_size;
+            // Only buffers that stand for several packets have a segment size.
+            if size == 0 {
+                return 1;
+            }
+            (size, (*skb).gso_segs)
+        };
+        if segments > 0 {
             return segments;
         }
-        if segments == 1 {
-            return 1;
-        }
-        // SAFETY: as above.
-        let size = unsafe { (*skb).gso_size };
         let length = self.ctx.len();
-        if size == 0 || length <= 54 { 1 } else { (length - 54).div_ceil(size) }
+        if length <= 54 { 1 } else { (length - 54).div_ceil(size) }
     }
 
     #[inline(always)]

@@ -1,3 +1,5 @@
 //! Where flows come from.
 
 pub mod ebpf;
+pub mod links;
+pub mod select;

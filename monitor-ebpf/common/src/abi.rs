@@ -21,7 +21,8 @@ pub mod names {
     pub const FRAGMENTS: &str = "FRAGMENTS";
     /// Array of [`super::Interface`], found by [`super::slot_probe`].
     pub const INTERFACES: &str = "INTERFACES";
-    /// Per-CPU array of [`super::Counters`], one per interface slot.
+    /// Per-CPU array of [`super::Counters`], one per interface slot and one more for unknown
+    /// interfaces.
     pub const COUNTERS: &str = "COUNTERS";
     /// Array of [`super::Uncounted`], one per interface slot and one more for unknown interfaces.
     pub const UNCOUNTED: &str = "UNCOUNTED";
@@ -43,7 +44,7 @@ pub mod names {
 pub const SLOTS: u32 = 1024;
 /// How many neighbouring slots an interface may sit in.
 pub const SLOT_PROBES: u32 = 4;
-/// Index of the slot of [`Uncounted`] for packets on an interface that has no slot.
+/// Index in [`Counters`] and [`Uncounted`] for packets on an interface that has no slot.
 pub const UNKNOWN_SLOT: u32 = SLOTS;
 /// Default capacity of the IPv4 flow map.
 pub const DEFAULT_FLOWS4: u32 = 131_072;
@@ -144,10 +145,10 @@ pub struct FlowKey4 {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(C)]
 pub struct FlowKey6 {
-    /// Address of the local end, as four words of the wire's bytes.
-    pub local: [u32; 4],
-    /// Address of the remote end, as four words of the wire's bytes.
-    pub remote: [u32; 4],
+    /// Address of the local end, as two words of the wire's bytes.
+    pub local: [u64; 2],
+    /// Address of the remote end, as two words of the wire's bytes.
+    pub remote: [u64; 2],
     /// Port of the local end.
     pub local_port: u16,
     /// Port of the remote end.

@@ -186,19 +186,19 @@ pub fn ipv4<P: Packet>(packet: &P, offset: u32) -> Result<Network<u32>, Reason> 
 
 /// Reads an IPv6 header and its extension headers (RFC 8200).
 ///
-/// Addresses stay in the wire's byte order.
+/// Addresses stay in the wire's byte order, as pairs of words: half as many loads as by 32 bits.
 #[inline(always)]
-pub fn ipv6<P: Packet>(packet: &P, offset: u32) -> Result<Network<[u32; 4]>, Reason> {
-    let words: [u32; 10] = packet.read(offset).ok_or(Reason::Truncated)?;
-    let [first, second, s0, s1, s2, s3, d0, d1, d2, d3] = words;
-    let (first, second) = (u32::from_be(first), u32::from_be(second));
-    if first >> 28 != 6 {
+pub fn ipv6<P: Packet>(packet: &P, offset: u32) -> Result<Network<[u64; 2]>, Reason> {
+    let words: [u64; 5] = packet.read(offset).ok_or(Reason::Truncated)?;
+    let [first, s0, s1, d0, d1] = words;
+    let first = u64::from_be(first);
+    if first >> 60 != 6 {
         return Err(Reason::Malformed);
     }
     let available = packet.length().wrapping_sub(offset);
-    let mut next = (second >> 8 & 0xff) as u8;
-    let mut total = (second >> 16) + 40;
-    if total == 40 && (next == HOP_BY_HOP || next == protocol::TCP) {
+    let mut next = (first >> 8 & 0xff) as u8;
+    let mut total = (first >> 16 & 0xffff) as u32 + IPV6_HEADER;
+    if total == IPV6_HEADER && (next == HOP_BY_HOP || next == protocol::TCP) {
         // A jumbogram (RFC 2675), or BIG TCP, which leaves the field zero.
         total = available;
     }
@@ -255,8 +255,8 @@ pub fn ipv6<P: Packet>(packet: &P, offset: u32) -> Result<Network<[u32; 4]>, Rea
         };
     }
     Ok(Network {
-        source: [s0, s1, s2, s3],
-        destination: [d0, d1, d2, d3],
+        source: [s0, s1],
+        destination: [d0, d1],
         protocol: next,
         offset,
         transport,

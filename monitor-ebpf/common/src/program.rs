@@ -97,7 +97,7 @@ pub fn on_packet<P: Packet, B: Backend>(packet: &P, backend: &B) -> Result<(), R
     let segments = packet.segments();
     let result = match parse::layer3(packet, interface.link) {
         Ok(Layer3::V4(offset)) => on_ip::<u32, P, B>(packet, backend, interface, offset, segments),
-        Ok(Layer3::V6(offset)) => on_ip::<[u32; 4], P, B>(packet, backend, interface, offset, segments),
+        Ok(Layer3::V6(offset)) => on_ip::<[u64; 2], P, B>(packet, backend, interface, offset, segments),
         Err(reason) => Err(reason),
     };
     backend.account(slot, hook, segments, result);

@@ -133,9 +133,9 @@ impl From<FlowKey6> for FlowKey {
 }
 
 /// The address whose bytes on the wire were read as these words.
-fn ipv6(words: [u32; 4]) -> Ipv6Addr {
+fn ipv6(words: [u64; 2]) -> Ipv6Addr {
     let mut bytes = [0; 16];
-    for (chunk, word) in bytes.chunks_exact_mut(4).zip(words) {
+    for (chunk, word) in bytes.chunks_exact_mut(8).zip(words) {
         chunk.copy_from_slice(&word.to_ne_bytes());
     }
     bytes.into()
@@ -187,13 +187,13 @@ mod tests {
     #[test]
     fn keys_read_as_addresses() {
         let address: Ipv6Addr = "2001:db8::1:2".parse().unwrap();
-        let mut words = [0; 4];
-        for (word, bytes) in words.iter_mut().zip(address.octets().chunks_exact(4)) {
-            *word = u32::from_ne_bytes(bytes.try_into().unwrap());
+        let mut words = [0; 2];
+        for (word, bytes) in words.iter_mut().zip(address.octets().chunks_exact(8)) {
+            *word = u64::from_ne_bytes(bytes.try_into().unwrap());
         }
         let key = FlowKey::from(FlowKey6 {
             local: words,
-            remote: [0; 4],
+            remote: [0; 2],
             local_port: 1,
             remote_port: 2,
             scope: scope(0xff_ffff, 6),

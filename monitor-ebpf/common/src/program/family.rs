@@ -134,7 +134,7 @@ impl Family for u32 {
 
 // === impl Family for IPv6 ===
 
-impl Family for [u32; 4] {
+impl Family for [u64; 2] {
     const V6: bool = true;
     const ICMP: u8 = protocol::ICMPV6;
     type Key = FlowKey6;
@@ -151,7 +151,14 @@ impl Family for [u32; 4] {
 
     #[inline(always)]
     fn words(self) -> [u32; 4] {
-        self
+        let [high, low] = self;
+        let halves = |word: u64| -> [u32; 2] {
+            let bytes = word.to_ne_bytes();
+            let [b0, b1, b2, b3, b4, b5, b6, b7] = bytes;
+            [u32::from_ne_bytes([b0, b1, b2, b3]), u32::from_ne_bytes([b4, b5, b6, b7])]
+        };
+        let ([w0, w1], [w2, w3]) = (halves(high), halves(low));
+        [w0, w1, w2, w3]
     }
 
     #[inline(always)]

@@ -9,7 +9,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
 };
 
-use monitor_common::abi::{FlowKey4, FlowKey6, FlowValue};
+use monitor_common::abi::{FlowEnd, FlowKey4, FlowKey6, FlowValue};
 
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
@@ -24,13 +24,26 @@ const CHUNK: usize = 4096;
 ///
 /// # Safety
 /// Any bytes must be a valid value, and there must be no padding.
-pub unsafe trait MapData: Copy {}
+pub(super) unsafe trait MapData: Copy {}
 // SAFETY: repr(C), integers only, sizes asserted next to the types.
 unsafe impl MapData for FlowKey4 {}
 // SAFETY: as above.
 unsafe impl MapData for FlowKey6 {}
 // SAFETY: as above.
 unsafe impl MapData for FlowValue {}
+// SAFETY: as above, and no padding since its parts have none and are 8 or 4 byte aligned.
+unsafe impl MapData for FlowEnd<FlowKey4> {}
+// SAFETY: as above.
+unsafe impl MapData for FlowEnd<FlowKey6> {}
+
+/// A value from the bytes of a ring item; `None` if there are too few.
+pub(super) fn from_bytes<T: MapData>(bytes: &[u8]) -> Option<T> {
+    if bytes.len() < size_of::<T>() {
+        return None;
+    }
+    // SAFETY: there are enough bytes, and any bytes are a valid `MapData`.
+    Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}
 
 /// `union bpf_attr` for `BPF_MAP_*_ELEM`.
 #[repr(C)]
@@ -70,7 +83,7 @@ fn raw_fd(map: BorrowedFd<'_>) -> u32 {
 ///
 /// Entries that are added or removed meanwhile may or may not be seen; all others are seen once.
 /// Minimum kernel version: 5.6.
-pub fn read<K: MapData, V: MapData>(
+pub(super) fn read<K: MapData, V: MapData>(
     map: BorrowedFd<'_>,
     entries: &mut Vec<(K, V)>,
 ) -> io::Result<()> {
@@ -125,7 +138,7 @@ pub fn read<K: MapData, V: MapData>(
 ///
 /// In one step from kernel 5.14; below, what is counted between the two calls is lost, which is
 /// why only idle entries are removed.
-pub fn take<K: MapData, V: MapData>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+pub(super) fn take<K: MapData, V: MapData>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
     let mut value = MaybeUninit::<V>::uninit();
     let mut attr = ElementAttr {
         map_fd: raw_fd(map),

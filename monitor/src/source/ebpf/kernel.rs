@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, RawFd},
+    os::fd::{AsFd, OwnedFd},
     thread,
     time::Duration,
 };
@@ -423,9 +423,9 @@ impl Kernel {
             .map_err(|source| AccessError::Batch { name: names::FLOWS6, source })
     }
 
-    /// Descriptor that becomes readable when events arrive.
-    pub fn events_fd(&self) -> RawFd {
-        self.events.as_fd().as_raw_fd()
+    /// A descriptor of the event ring, which becomes readable when events arrive.
+    pub fn events_fd(&self) -> io::Result<OwnedFd> {
+        self.events.as_fd().try_clone_to_owned()
     }
 
     /// Hands over the events that are there, at most `limit`; how many there were.

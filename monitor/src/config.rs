@@ -1,0 +1,226 @@
+//! What the daemon is told: flags over a TOML file over defaults.
+
+mod file;
+mod value;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use monitor_common::abi::{DEFAULT_FLOWS4, DEFAULT_FLOWS6};
+use monitor_core::{
+    engine,
+    entity::{NamedRange, Names, RangeError},
+    flow::Timeouts,
+};
+use serde::Deserialize;
+
+pub use file::FileError;
+pub use value::{
+    Attach, InterfaceName, KernelLog, Listen, LogFormat, Pattern, Period, PollInterval, Range,
+    ValueError, parse_duration,
+};
+
+use crate::source::select::WORKLOAD_PATTERNS;
+
+/// Default address of the HTTP server.
+pub const DEFAULT_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9469);
+/// Default path of the API socket.
+pub const DEFAULT_SOCKET: &str = "/run/nodewatch/api.sock";
+/// Default time between two readings of the kernel's maps.
+pub const DEFAULT_POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the daemon is told, complete and checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Names of uplinks; the interfaces of the default routes if empty.
+    pub uplink: Vec<String>,
+    /// Name patterns of workload interfaces.
+    pub workload: Vec<String>,
+    /// Address of the HTTP server; `None` for no server.
+    pub listen: Option<SocketAddr>,
+    /// Path of the API socket.
+    pub socket: PathBuf,
+    /// The most series that may grow with traffic.
+    pub max_series: usize,
+    /// Capacity of the IPv4 flow map.
+    pub max_flows4: u32,
+    /// Capacity of the IPv6 flow map.
+    pub max_flows6: u32,
+    /// How many closed connections are remembered.
+    pub recent: usize,
+    /// Time between two readings of the kernel's maps.
+    pub poll_interval: Duration,
+    /// How to attach.
+    pub attach: Attach,
+    /// Level of the kernel program's own log.
+    pub kernel_log: KernelLog,
+    /// Names of address ranges.
+    pub ranges: Vec<NamedRange>,
+    /// How long idle connections are kept.
+    pub timeouts: Timeouts,
+    /// How the daemon logs.
+    pub log_format: LogFormat,
+}
+
+/// What flags or a file say; the flags of `run` and the keys of the file are the same fields.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Watch this interface as an uplink, instead of those of the default routes (repeatable)
+    #[arg(long, value_name = "IFACE")]
+    uplink: Vec<InterfaceName>,
+    /// Watch interfaces of this name pattern as workloads (repeatable) [default: veth* azv* cali* lxc* eni*]
+    #[arg(long, value_name = "GLOB")]
+    workload: Vec<Pattern>,
+    /// Serve metrics and health over HTTP here, `none` for nowhere [default: 127.0.0.1:9469]
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<Listen>,
+    /// API socket for the other commands [default: /run/nodewatch/api.sock]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// The most metric series that may grow with traffic; what is beyond counts as `other` [default: 20000]
+    #[arg(long, value_name = "N")]
+    max_series: Option<u32>,
+    /// Connections that the kernel's IPv4 map can hold [default: 131072]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(value::FLOWS))]
+    #[serde(deserialize_with = "value::flows")]
+    max_flows4: Option<u32>,
+    /// Connections that the kernel's IPv6 map can hold [default: 65536]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(value::FLOWS))]
+    #[serde(deserialize_with = "value::flows")]
+    max_flows6: Option<u32>,
+    /// Closed connections to remember for `nodewatch flows` [default: 4096]
+    #[arg(long, value_name = "N")]
+    recent: Option<u32>,
+    /// Time between two readings of the kernel's maps [default: 1s]
+    #[arg(long, value_name = "DURATION")]
+    poll_interval: Option<PollInterval>,
+    /// How to attach: TCX where the kernel has it, else clsact; or only one of them [default: auto]
+    #[arg(long, value_name = "auto|tcx|clsact")]
+    attach: Option<Attach>,
+    /// Log of the kernel program itself, for diagnosis: off, error, warn, info, debug or trace [default: off]
+    #[arg(long, value_name = "LEVEL")]
+    kernel_log: Option<KernelLog>,
+    /// Name a range of addresses (repeatable)
+    #[arg(long, value_name = "NAME=CIDR")]
+    range: Vec<Range>,
+    /// How to log: text or json [default: text]
+    #[arg(long, value_name = "text|json")]
+    log_format: Option<LogFormat>,
+    /// Timeouts; only in the file.
+    #[arg(skip)]
+    timeouts: TimeoutSettings,
+}
+
+/// The table `timeouts` of the file: how long idle connections are kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TimeoutSettings {
+    tcp_closed: Option<Period>,
+    tcp_half_closed: Option<Period>,
+    tcp_established: Option<Period>,
+    tcp_unanswered: Option<Period>,
+    udp_one_way: Option<Period>,
+    udp_two_way: Option<Period>,
+    icmp: Option<Period>,
+    other: Option<Period>,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Ranges contradict each other.
+    #[error("--range: {0}")]
+    Ranges(#[from] RangeError),
+}
+
+// === impl Config ===
+
+impl Config {
+    /// Flags over the file over defaults.
+    pub fn new(flags: Settings, file: Option<Settings>) -> Result<Self, ConfigError> {
+        let settings = flags.over(file.unwrap_or_default());
+        let defaults = engine::Config::default();
+        let count = |given: Option<u32>, default: usize| given.map_or(default, |n| n as usize);
+        let ranges: Vec<NamedRange> = settings.range.into_iter().map(|Range(range)| range).collect();
+        Names::new(ranges.clone())?;
+        Ok(Self {
+            uplink: settings.uplink.into_iter().map(String::from).collect(),
+            workload: if settings.workload.is_empty() {
+                WORKLOAD_PATTERNS.map(str::to_owned).into()
+            } else {
+                settings.workload.into_iter().map(String::from).collect()
+            },
+            listen: settings.listen.map_or(Some(DEFAULT_LISTEN), |Listen(listen)| listen),
+            socket: settings.socket.unwrap_or_else(|| DEFAULT_SOCKET.into()),
+            max_series: count(settings.max_series, defaults.max_series),
+            max_flows4: settings.max_flows4.unwrap_or(DEFAULT_FLOWS4),
+            max_flows6: settings.max_flows6.unwrap_or(DEFAULT_FLOWS6),
+            recent: count(settings.recent, defaults.recent),
+            poll_interval: settings
+                .poll_interval
+                .map_or(DEFAULT_POLL_INTERVAL, |PollInterval(interval)| interval),
+            attach: settings.attach.unwrap_or_default(),
+            kernel_log: settings.kernel_log.unwrap_or_default(),
+            ranges,
+            timeouts: settings.timeouts.over_defaults(),
+            log_format: settings.log_format.unwrap_or_default(),
+        })
+    }
+}
+
+// === impl Settings ===
+
+impl Settings {
+    /// These where they say something, else those of `below`.
+    fn over(self, below: Self) -> Self {
+        fn list<T>(above: Vec<T>, below: Vec<T>) -> Vec<T> {
+            if above.is_empty() { below } else { above }
+        }
+        Self {
+            uplink: list(self.uplink, below.uplink),
+            workload: list(self.workload, below.workload),
+            listen: self.listen.or(below.listen),
+            socket: self.socket.or(below.socket),
+            max_series: self.max_series.or(below.max_series),
+            max_flows4: self.max_flows4.or(below.max_flows4),
+            max_flows6: self.max_flows6.or(below.max_flows6),
+            recent: self.recent.or(below.recent),
+            poll_interval: self.poll_interval.or(below.poll_interval),
+            attach: self.attach.or(below.attach),
+            kernel_log: self.kernel_log.or(below.kernel_log),
+            range: list(self.range, below.range),
+            log_format: self.log_format.or(below.log_format),
+            timeouts: below.timeouts,
+        }
+    }
+}
+
+// === impl TimeoutSettings ===
+
+impl TimeoutSettings {
+    fn over_defaults(self) -> Timeouts {
+        let defaults = Timeouts::default();
+        let or = |given: Option<Period>, default| given.map_or(default, |Period(period)| period);
+        Timeouts {
+            tcp_closed: or(self.tcp_closed, defaults.tcp_closed),
+            tcp_half_closed: or(self.tcp_half_closed, defaults.tcp_half_closed),
+            tcp_established: or(self.tcp_established, defaults.tcp_established),
+            tcp_unanswered: or(self.tcp_unanswered, defaults.tcp_unanswered),
+            udp_one_way: or(self.udp_one_way, defaults.udp_one_way),
+            udp_two_way: or(self.udp_two_way, defaults.udp_two_way),
+            icmp: or(self.icmp, defaults.icmp),
+            other: or(self.other, defaults.other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

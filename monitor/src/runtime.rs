@@ -1,0 +1,6 @@
+//! The daemon: its tasks, and how they start and stop.
+
+mod handle;
+
+pub use handle::{EngineHandle, Stopped};
+pub(crate) use handle::Query;

@@ -1,0 +1,122 @@
+//! The engine task: sole owner of the engine, no locks.
+
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use monitor_core::{
+    engine::{Engine, Input, LossStage, Outputs, Snapshot},
+    time::Timestamp,
+};
+use tokio::sync::{broadcast, mpsc, watch};
+
+use super::handle::{EngineHandle, Query};
+use crate::source::ebpf::Command;
+
+/// Inputs that may wait: passes, events and answers of the source.
+const INPUTS: usize = 256;
+/// Queries that may wait.
+const QUERIES: usize = 64;
+/// Records that a follower may lag behind.
+const FOLLOWED: usize = 8192;
+
+/// The engine with its channels.
+pub(super) struct EngineTask {
+    engine: Engine,
+    inputs: mpsc::Receiver<Input>,
+    queries: mpsc::Receiver<Query>,
+    commands: mpsc::Sender<Command>,
+    snapshot: watch::Sender<Arc<Snapshot>>,
+    handle: EngineHandle,
+}
+
+/// Ends of the engine's channels for the other tasks.
+pub(super) struct Ends {
+    pub(super) task: EngineTask,
+    pub(super) handle: EngineHandle,
+    pub(super) inputs: mpsc::Sender<Input>,
+    pub(super) commands: mpsc::Receiver<Command>,
+}
+
+/// Wraps an engine into a task.
+pub(super) fn task(engine: Engine) -> Ends {
+    let (input_sender, inputs) = mpsc::channel(INPUTS);
+    let (query_sender, queries) = mpsc::channel(QUERIES);
+    let (commands, command_receiver) = mpsc::channel(INPUTS);
+    let (records, _) = broadcast::channel(FOLLOWED);
+    let (snapshot, latest) = watch::channel(Arc::new(engine.snapshot()));
+    let handle = EngineHandle {
+        queries: query_sender,
+        records,
+        snapshot: latest,
+        followers_lost: Arc::default(),
+    };
+    let task =
+        EngineTask { engine, inputs, queries, commands, snapshot, handle: handle.clone() };
+    Ends { task, handle, inputs: input_sender, commands: command_receiver }
+}
+
+// === impl EngineTask ===
+
+impl EngineTask {
+    /// Runs until the source is gone, then closes all flows.
+    pub(super) async fn run(mut self) {
+        loop {
+            tokio::select! {
+                biased;
+                query = self.queries.recv() => {
+                    // The handle that this task keeps holds the channel open.
+                    if let Some(Query { filter, last, reply }) = query {
+                        // Whoever asked may have gone.
+                        let _ = reply.send(self.engine.query(&filter, last));
+                    }
+                }
+                input = self.inputs.recv() => match input {
+                    Some(input) => self.step(input),
+                    None => break,
+                },
+            }
+        }
+        let outputs = self.engine.finish(now());
+        self.hand_on(outputs);
+        self.publish();
+    }
+
+    fn step(&mut self, input: Input) {
+        let is_tick = matches!(input, Input::Tick { .. });
+        if is_tick {
+            let total = self.handle.followers_lost();
+            let stage = LossStage::Follower;
+            let outputs = self.engine.step(Input::EventsLost { stage, total }, now());
+            self.hand_on(outputs);
+        }
+        let wanted = self.handle.records.receiver_count() > 0;
+        self.engine.set_records(wanted);
+        let outputs = self.engine.step(input, now());
+        self.hand_on(outputs);
+        if is_tick {
+            self.publish();
+        }
+    }
+
+    fn hand_on(&self, Outputs { records, expire }: Outputs) {
+        for record in records {
+            // Nobody may be following.
+            let _ = self.handle.records.send(Arc::new(record));
+        }
+        // A source that is busy is asked again some seconds later.
+        if !expire.is_empty() && self.commands.try_send(Command::Expire(expire)).is_err() {
+            tracing::debug!("the source is busy, expired flows have to wait");
+        }
+    }
+
+    fn publish(&self) {
+        self.snapshot.send_replace(Arc::new(self.engine.snapshot()));
+    }
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_nanoseconds(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,69 @@
+//! How the rest of the daemon talks to the engine task.
+
+use std::sync::{Arc, Mutex};
+
+use monitor_core::{
+    engine::Snapshot,
+    event::{FlowRecord, Record},
+    filter::FlowFilter,
+};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+/// A question to the engine task.
+#[derive(Debug)]
+pub(crate) struct Query {
+    pub(crate) filter: FlowFilter,
+    pub(crate) last: Option<usize>,
+    pub(crate) reply: oneshot::Sender<Vec<FlowRecord>>,
+}
+
+/// The engine task has ended.
+#[derive(Debug, thiserror::Error)]
+#[error("the daemon is stopping")]
+pub struct Stopped;
+
+/// A connection to the engine task; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct EngineHandle {
+    pub(crate) queries: mpsc::Sender<Query>,
+    pub(crate) records: broadcast::Sender<Arc<Record>>,
+    pub(crate) snapshot: watch::Receiver<Arc<Snapshot>>,
+    pub(crate) followers_lost: Arc<Mutex<u64>>,
+}
+
+// === impl EngineHandle ===
+
+impl EngineHandle {
+    /// Flows that match, active and recently closed, the newest last; at most `last` of them.
+    pub async fn query(
+        &self,
+        filter: FlowFilter,
+        last: Option<usize>,
+    ) -> Result<Vec<FlowRecord>, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.queries.send(Query { filter, last, reply }).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    /// Records from now on. A receiver that does not keep up skips some and is told how many,
+    /// which it passes to [`EngineHandle::lost_by_follower`].
+    pub fn follow(&self) -> broadcast::Receiver<Arc<Record>> {
+        self.records.subscribe()
+    }
+
+    /// Counts records that a follower did not get.
+    pub fn lost_by_follower(&self, records: u64) {
+        let mut lost = self.followers_lost.lock().expect("no code panics while it holds this");
+        *lost = lost.saturating_add(records);
+    }
+
+    /// Records that followers did not get, in total.
+    pub(crate) fn followers_lost(&self) -> u64 {
+        *self.followers_lost.lock().expect("no code panics while it holds this")
+    }
+
+    /// What the engine published last, at most a second or so old.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.borrow())
+    }
+}

@@ -1,0 +1,123 @@
+//! A pass over the kernel's maps, events, and deletions.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use monitor_common::abi::{
+    Counters, FlowEnd, FlowKey4, FlowKey6, FlowValue, UNKNOWN_SLOT, event,
+};
+use monitor_core::{
+    account::InterfaceAccount,
+    engine::Input,
+    flow::FlowKey,
+    time::ClockMap,
+};
+
+use super::{EVENTS_PER_TURN, Live, LiveError};
+use crate::source::ebpf::batch;
+
+/// Identity under which packets on interfaces without a slot are accounted for.
+const UNKNOWN_ID: u32 = 0;
+
+// === impl Live ===
+
+impl Live {
+    /// Samples the clocks and tells them.
+    pub(super) async fn clock(&mut self) -> Result<(), LiveError> {
+        let sample = self.kernel.clock()?;
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let difference = wall.as_nanos().cast_signed() - i128::from(sample.monotonic_ns);
+        self.send(Input::Clock(ClockMap {
+            wall_minus_monotonic_ns: i64::try_from(difference).unwrap_or(i64::MAX),
+            ticks_now: sample.ticks,
+            monotonic_now_ns: sample.monotonic_ns,
+            ns_per_tick: self.kernel.ns_per_tick(),
+        }))
+        .await
+    }
+
+    /// Reads flows, counters and losses.
+    pub(super) async fn pass(&mut self) -> Result<(), LiveError> {
+        self.clock().await?;
+        let mut flows4: Vec<(FlowKey4, FlowValue)> = Vec::new();
+        let mut flows6: Vec<(FlowKey6, FlowValue)> = Vec::new();
+        self.kernel.read_flows4(&mut flows4)?;
+        self.kernel.read_flows6(&mut flows6)?;
+        let mut accounts = Vec::with_capacity(self.watched.len() + 1);
+        for watched in self.watched.values() {
+            accounts.push(InterfaceAccount {
+                id: watched.account.id,
+                counters: self.kernel.counters(watched.slot)?,
+                uncounted: self.kernel.uncounted(watched.slot)?,
+            });
+        }
+        let unknown = self.kernel.counters(UNKNOWN_SLOT)?;
+        if unknown != Counters::default() {
+            accounts.push(InterfaceAccount {
+                id: UNKNOWN_ID,
+                counters: unknown,
+                uncounted: self.kernel.uncounted(UNKNOWN_SLOT)?,
+            });
+        }
+        // An entry that was read after another connection took it over has its event in the ring.
+        while self.events().await? == EVENTS_PER_TURN {}
+        let flows4 = flows4.into_iter().map(|(key, value)| (FlowKey::from(key), value));
+        let flows6 = flows6.into_iter().map(|(key, value)| (FlowKey::from(key), value));
+        let lost = self.kernel.lost()?;
+        self.send(Input::Flows(flows4.chain(flows6).collect())).await?;
+        self.send(Input::Accounting(accounts)).await?;
+        self.send(Input::Lost(lost)).await?;
+        self.send(Input::Tick { capacity: self.options.capacity }).await
+    }
+
+    /// Hands on the events that are there, up to a limit; how many there were.
+    pub(super) async fn events(&mut self) -> Result<usize, LiveError> {
+        let mut inputs = Vec::new();
+        let drained = self.kernel.drain_events(EVENTS_PER_TURN, |bytes| {
+            match decode(bytes) {
+                Some(input) => inputs.push(input),
+                // Only a kernel object of another layout sends such, which the loader refuses.
+                None => tracing::error!(length = bytes.len(), "unknown event from the kernel"),
+            }
+        });
+        for input in inputs {
+            self.send(input).await?;
+        }
+        Ok(drained)
+    }
+
+    /// Deletes entries and tells their final values.
+    pub(super) async fn expire(&mut self, keys: Vec<FlowKey>) -> Result<(), LiveError> {
+        let mut removed = Vec::with_capacity(keys.len());
+        let mut missing = Vec::new();
+        for key in keys {
+            let value = match &key {
+                FlowKey::V4(key) => self.kernel.take_flow4(key)?,
+                FlowKey::V6(key) => self.kernel.take_flow6(key)?,
+            };
+            match value {
+                Some(value) => removed.push((key, value)),
+                None => missing.push(key),
+            }
+        }
+        if !missing.is_empty() {
+            self.send(Input::Missing(missing)).await?;
+        }
+        self.send(Input::Removed(removed)).await
+    }
+}
+
+/// Reads an event of the ring.
+fn decode(bytes: &[u8]) -> Option<Input> {
+    let kind = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?);
+    match kind {
+        event::FLOW_END4 => {
+            let FlowEnd { key, value, .. } = batch::from_bytes::<FlowEnd<FlowKey4>>(bytes)?;
+            Some(Input::FlowEnded { key: FlowKey::from(key), value })
+        }
+        event::FLOW_END6 => {
+            let FlowEnd { key, value, .. } = batch::from_bytes::<FlowEnd<FlowKey6>>(bytes)?;
+            Some(Input::FlowEnded { key: FlowKey::from(key), value })
+        }
+        _ => None,
+    }
+}
