@@ -1,2 +1,7 @@
 //! nodewatch.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    monitor::cli::main(std::env::args_os())
+}

@@ -3,4 +3,3 @@
 mod handle;
 
 pub use handle::{EngineHandle, Stopped};
-pub(crate) use handle::Query;

@@ -1,0 +1,73 @@
+//! Exit statuses.
+
+use std::process::ExitCode;
+
+use super::output::Closed;
+use crate::{api::client::ClientError, config::ConfigError, runtime::RuntimeError};
+
+/// Bad usage, or input that cannot be read or is invalid.
+pub(super) const USAGE: u8 = 2;
+/// The system refuses: privileges, kernel, no daemon.
+pub(super) const REFUSED: u8 = 3;
+
+/// A status for the system.
+pub(super) fn code(status: u8) -> ExitCode {
+    ExitCode::from(status)
+}
+
+/// Prints an error and tells the status that it ends with. That the reader of the output has left
+/// is none.
+pub(super) fn report(error: &anyhow::Error) -> ExitCode {
+    let status = status_of(error);
+    if let Some(status) = status {
+        super::output::complain(&format!("{error:#}"));
+        code(status)
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+fn status_of(error: &anyhow::Error) -> Option<u8> {
+    error
+        .chain()
+        .find_map(|cause| {
+            if cause.is::<Closed>() {
+                Some(None)
+            } else if let Some(error) = cause.downcast_ref::<RuntimeError>() {
+                Some(Some(error.exit_code()))
+            } else if cause.is::<ClientError>() {
+                Some(Some(REFUSED))
+            } else if cause.is::<ConfigError>() {
+                Some(Some(USAGE))
+            } else {
+                None
+            }
+        })
+        // What is left is input that could not be read.
+        .unwrap_or(Some(USAGE))
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn errors_have_the_status_of_their_kind() {
+        let check = |error: anyhow::Error, status: Option<u8>| {
+            assert_eq!(status_of(&error), status, "{error:#}");
+        };
+        check(Closed.into(), None);
+        check(Err::<(), _>(Closed).context("cannot print").expect_err("closed"), None);
+        let path = "/run/x".into();
+        check(ClientError::Stopped { path }.into(), Some(REFUSED));
+        let file = crate::config::FileError::Content {
+            path: "a.toml".into(),
+            line: 1,
+            message: "x".into(),
+        };
+        check(ConfigError::from(file).into(), Some(USAGE));
+        check(anyhow::anyhow!("a.pcap: truncated"), Some(USAGE));
+    }
+}

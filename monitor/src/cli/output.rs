@@ -1,0 +1,140 @@
+//! Standard output: formats, colour, and a reader that may leave.
+
+use std::{
+    env,
+    io::{self, BufWriter, IsTerminal as _, Write},
+};
+
+use clap::ValueEnum;
+
+/// How records are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// Columns for people.
+    #[default]
+    Table,
+    /// More columns.
+    Wide,
+    /// One JSON array.
+    Json,
+    /// One JSON object per line.
+    Jsonl,
+}
+
+/// How a state is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum StatusFormat {
+    /// For people.
+    #[default]
+    Table,
+    /// One JSON object.
+    Json,
+}
+
+/// Whoever read the output has left; not an error.
+#[derive(Debug, thiserror::Error)]
+#[error("the output was closed")]
+pub(super) struct Closed;
+
+/// Standard output, buffered.
+pub(super) struct Output<W: Write = io::StdoutLock<'static>> {
+    writer: BufWriter<W>,
+    /// Whether to use colour.
+    pub(super) color: bool,
+}
+
+/// Colours for words whose meaning they underline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Color {
+    Green,
+    Yellow,
+    Red,
+    Dim,
+    Bold,
+}
+
+// === impl Output ===
+
+impl Output {
+    /// Standard output; colour only on a terminal that is not told otherwise.
+    pub(super) fn stdout() -> Self {
+        let stdout = io::stdout().lock();
+        let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+        let is_dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let color = stdout.is_terminal() && !is_set("NO_COLOR") && !is_dumb;
+        Self { writer: BufWriter::new(stdout), color }
+    }
+}
+
+impl<W: Write> Output<W> {
+    /// Prints bytes.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        closed(self.writer.write_all(bytes))
+    }
+
+    /// Shows what was printed.
+    pub(super) fn flush(&mut self) -> anyhow::Result<()> {
+        closed(self.writer.flush())
+    }
+}
+
+impl<W: Write> Drop for Output<W> {
+    fn drop(&mut self) {
+        // A reader that left was noticed before, or does not matter any more.
+        let _ = self.writer.flush();
+    }
+}
+
+fn closed(result: io::Result<()>) -> anyhow::Result<()> {
+    result.map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Closed.into(),
+        _ => anyhow::Error::new(error).context("cannot write to standard output"),
+    })
+}
+
+/// Prints a line about ourselves to standard error, which may be closed.
+pub(super) fn complain(message: &str) {
+    let _ = writeln!(io::stderr(), "nodewatch: {message}");
+}
+
+// === impl Color ===
+
+impl Color {
+    /// Switches a terminal to this colour; [`RESET`] switches back.
+    pub(super) const fn code(self) -> &'static str {
+        match self {
+            Self::Green => "\u{1b}[32m",
+            Self::Yellow => "\u{1b}[33m",
+            Self::Red => "\u{1b}[31m",
+            Self::Dim => "\u{1b}[2m",
+            Self::Bold => "\u{1b}[1m",
+        }
+    }
+}
+
+/// Switches a terminal back to its own colours.
+pub(super) const RESET: &str = "\u{1b}[0m";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Gone;
+
+    impl Write for Gone {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_left_is_told_apart() {
+        let mut output = Output { writer: BufWriter::new(Gone), color: false };
+        output.write(b"x").expect("buffered");
+        assert!(output.flush().expect_err("closed").is::<Closed>());
+    }
+}
