@@ -12,6 +12,7 @@ use aya::{
     maps::{Array, HashMap, IterableMap as _, MapData, MapError, PerCpuArray, RingBuf},
     programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions},
 };
+use aya_log::EbpfLogger;
 use monitor_common::abi::{
     ABI_VERSION, ClockSample, Counters, FlowKey4, FlowKey6, FlowValue, Hook, Interface, Lost,
     SLOT_PROBES, Uncounted, names, slot_probe,
@@ -87,6 +88,9 @@ pub enum LoadError {
         #[source]
         source: MapError,
     },
+    /// The log of the kernel program cannot be read.
+    #[error("cannot read the log of the kernel program: {0}")]
+    Log(#[from] aya_log::Error),
     /// The clocks cannot be compared.
     #[error("cannot read the kernel's clocks: {0}")]
     Clock(#[source] Box<AccessError>),
@@ -141,6 +145,8 @@ pub struct Kernel {
     lost: Array<MapData, Abi<Lost>>,
     clock: Array<MapData, Abi<ClockSample>>,
     events: RingBuf<MapData>,
+    /// Prints what the kernel program logged; absent when its log is off.
+    log: Option<Box<dyn FnMut() + Send>>,
     ns_per_tick: u64,
 }
 
@@ -226,7 +232,14 @@ impl Kernel {
                 }
             })?;
         }
+        let log = if options.log_level == 0 {
+            None
+        } else {
+            let mut logger = EbpfLogger::init(&mut ebpf)?;
+            Some(Box::new(move || logger.flush()) as Box<dyn FnMut() + Send>)
+        };
         let mut kernel = Self {
+            log,
             flows4: take_map!(ebpf, names::FLOWS4, HashMap),
             flows6: take_map!(ebpf, names::FLOWS6, HashMap),
             interfaces: take_map!(ebpf, names::INTERFACES, Array),
@@ -421,6 +434,13 @@ impl Kernel {
     pub fn take_flow6(&self, key: &FlowKey6) -> Result<Option<FlowValue>, AccessError> {
         batch::take(self.flows6.map().fd().as_fd(), key)
             .map_err(|source| AccessError::Batch { name: names::FLOWS6, source })
+    }
+
+    /// Prints what the kernel program logged since the last call, by `log`.
+    pub fn flush_log(&mut self) {
+        if let Some(flush) = &mut self.log {
+            flush();
+        }
     }
 
     /// A descriptor of the event ring, which becomes readable when events arrive.

@@ -38,6 +38,7 @@ impl Live {
     /// Reads flows, counters and losses.
     pub(super) async fn pass(&mut self) -> Result<(), LiveError> {
         self.clock().await?;
+        self.kernel.flush_log();
         let mut flows4: Vec<(FlowKey4, FlowValue)> = Vec::new();
         let mut flows6: Vec<(FlowKey6, FlowValue)> = Vec::new();
         self.kernel.read_flows4(&mut flows4)?;
