@@ -13,10 +13,29 @@ use monitor_common::{
 
 use crate::{NODEWATCH_CGROUP, maps, skb_of};
 
-/// Beyond any header, and within what the verifier accepts as an offset into a packet.
-const MAX_OFFSET: u32 = 0x3fff;
-/// Bound of [`Packet::forget`], one that the verifier sees.
-const FORGET_MASK: u16 = 0x3fff;
+/// Bound of the offsets of headers, one less than a power of two: 22 bytes of Ethernet and VLAN
+/// tags, 40 of IPv6 and six extension headers of 2048 stay below. Within what the verifier accepts
+/// as an offset into a packet.
+const MAX_OFFSET: u16 = 0x3fff;
+
+/// An offset of a header, of which the verifier sees the bound.
+///
+/// Written in assembly, since the compiler knows the bound and would drop the instruction; kernels
+/// up to 6.1 lose it where the compiler packs the offset with other values.
+#[inline(always)]
+fn bounded(offset: u32) -> usize {
+    let mut offset = offset as usize;
+    // SAFETY: changes this register only.
+    unsafe {
+        core::arch::asm!(
+            "{0} &= {1}",
+            inout(reg) offset,
+            const MAX_OFFSET as i32,
+            options(pure, nomem, nostack)
+        );
+    }
+    offset
+}
 
 /// The `__sk_buff` of the running program.
 pub(crate) struct Skb<'a, const EGRESS: bool> {
@@ -41,10 +60,7 @@ impl<const EGRESS: bool> Packet for Skb<'_, EGRESS> {
     /// copied: of `start < data_end` the verifier learns nothing.
     #[inline(always)]
     fn read<T: Plain>(&self, offset: u32) -> Option<T> {
-        if offset > MAX_OFFSET {
-            return None;
-        }
-        let start = self.ctx.data() + offset as usize;
+        let start = self.ctx.data() + bounded(offset);
         if size_of::<T>() > 1 && start + size_of::<T>() <= self.ctx.data_end() {
             // SAFETY: the verifier proves the bounds check above; any bytes are a valid `T`, and
             // the supported architectures load unaligned words.
@@ -75,18 +91,19 @@ impl<const EGRESS: bool> Packet for Skb<'_, EGRESS> {
     /// Through a map value, of which the verifier knows nothing.
     #[inline(always)]
     fn forget(&self, value: u16) -> u16 {
-        maps::forget(value) & FORGET_MASK
+        maps::forget(value) & MAX_OFFSET
     }
 
     #[inline(always)]
     fn read_few(&self, offset: u32, count: u32) -> Option<u64> {
-        // Bounds that the verifier sees.
-        let count = count & 7;
         if count == 0 {
             return None;
         }
+        // One to eight, by arithmetic rather than by comparison: older kernels (6.1 and before) do
+        // not connect a comparison with other copies of the number.
+        let count = ((count - 1) & 7) + 1;
         let mut word = [0_u8; 8];
-        // SAFETY: the helper writes at most seven of the eight bytes, or fails.
+        // SAFETY: the helper writes at most eight bytes, or fails.
         let result = unsafe {
             bpf_skb_load_bytes(skb_of(self.ctx).cast(), offset, word.as_mut_ptr().cast(), count)
         };

@@ -80,13 +80,10 @@ fn the_socket_of_a_live_daemon() {
     };
     let case = Case::new("live");
     let first = case.start();
-    let mut command = daemon::command(case.lab.node(), &["run", "--listen", "127.0.0.1:9470"]);
-    let command = command
-        .as_mut()
-        .expect("a binary")
-        .arg("--socket")
-        .arg(&case.socket);
-    let output = finish(command);
+    // In the fabric, as a second daemon in the same network namespace is refused for that alone.
+    let arguments = ["run", "--listen", "127.0.0.1:9470", "--uplink", "br0"];
+    let mut command = daemon::command(case.lab.fabric(), &arguments).expect("a binary");
+    let output = finish(command.arg("--socket").arg(&case.socket));
     expect(&output, REFUSED, &[&case.socket.display().to_string()]);
     still_works(&case, &first);
     assert!(
@@ -142,19 +139,11 @@ fn a_listen_address_that_is_taken() {
         return;
     };
     let case = Case::new("taken");
-    let first = case.start();
-    let other = case.lab.directory().join("other.sock");
-    let mut command = daemon::command(case.lab.node(), &["run", "--listen", "127.0.0.1:9469"]);
-    let output = finish(
-        command
-            .as_mut()
-            .expect("a binary")
-            .arg("--socket")
-            .arg(&other),
-    );
+    let other = client::serve(case.lab.node(), "tcp-serve", daemon::LISTEN.port()).expect("one");
+    let output = case.run(&["--listen", "127.0.0.1:9469"]);
     expect(&output, REFUSED, &["127.0.0.1:9469"]);
-    assert!(!other.exists(), "{} remains", other.display());
-    still_works(&case, &first);
+    drop(other);
+    case.assert_clean();
 }
 
 /// Two daemons on one node: the second is refused, or both count; the first is undisturbed.

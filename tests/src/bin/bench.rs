@@ -122,7 +122,16 @@ impl Bench {
         let hash = by_id(classifier(&object, "bench_hash")?.info()?.id())?;
         let candidate = ProgramArray::try_from(object.take_map("CANDIDATE").context("no map")?)?;
         let drive = Array::try_from(object.take_map("DRIVE").context("no map")?)?;
-        Ok(Self { object, candidate, drive, empty, hash, nodewatch, kernel, missed: false })
+        Ok(Self {
+            object,
+            candidate,
+            drive,
+            empty,
+            hash,
+            nodewatch,
+            kernel,
+            missed: false,
+        })
     }
 
     /// Mean nanoseconds of one packet through a candidate.
@@ -138,7 +147,10 @@ impl Bench {
         options.data_in = Some(frame);
         options.repeat = packets;
         let result = classifier(&self.object, "bench_drive")?.test_run(options)?;
-        ensure!(result.return_value.cast_signed() == -1, "the driver found no candidate");
+        ensure!(
+            result.return_value.cast_signed() == -1,
+            "the driver found no candidate"
+        );
         Ok(result.duration.as_secs_f64() * 1e9)
     }
 
@@ -179,7 +191,11 @@ impl Bench {
             rounds.add(empty, None, own);
             let mut present: Vec<(FlowKey4, FlowValue)> = Vec::new();
             self.kernel.read_flows4(&mut present)?;
-            ensure!(present.len() > 59_000, "only {} flows were added", present.len());
+            ensure!(
+                present.len() > 59_000,
+                "only {} flows were added",
+                present.len()
+            );
         }
         self.missed |= rounds.print("IPv4 new flow", 700.0, f64::INFINITY);
         Ok(())
@@ -300,11 +316,17 @@ fn median(values: &mut [f64]) -> f64 {
 }
 
 fn classifier<'a>(object: &'a Ebpf, name: &str) -> Result<&'a SchedClassifier> {
-    Ok(object.program(name).with_context(|| format!("no program {name}"))?.try_into()?)
+    Ok(object
+        .program(name)
+        .with_context(|| format!("no program {name}"))?
+        .try_into()?)
 }
 
 fn classifier_mut<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
-    Ok(object.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?)
+    Ok(object
+        .program_mut(name)
+        .with_context(|| format!("no program {name}"))?
+        .try_into()?)
 }
 
 fn by_id(id: u32) -> Result<ProgramFd> {
@@ -325,7 +347,10 @@ fn main() -> Result<ExitCode> {
         bench.kernel.verified_instructions(Hook::Ingress),
         bench.kernel.verified_instructions(Hook::Egress)
     );
-    println!("median ns per packet over {} interleaved rounds; net: less the empty program", args.rounds);
+    println!(
+        "median ns per packet over {} interleaved rounds; net: less the empty program",
+        args.rounds
+    );
     println!(
         "{:28} {:>7} {:>9} {:>9} {:>7}  {:>10}",
         "", "empty", "hash net", "net", "ratio", "must"
@@ -338,5 +363,9 @@ fn main() -> Result<ExitCode> {
     bench.new_flows(&args)?;
     bench.overload(&args)?;
     bench.reading()?;
-    Ok(if args.check && bench.missed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if args.check && bench.missed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }

@@ -45,7 +45,9 @@ fn run(command: &str) {
 }
 
 fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("a clock after 1970");
     Timestamp::from_nanoseconds(i64::try_from(since.as_nanos()).expect("before 2262"))
 }
 
@@ -53,14 +55,18 @@ fn now() -> Timestamp {
 fn send() {
     let socket = UdpSocket::bind("192.0.2.1:40000").expect("bind");
     for _ in 0..PACKETS {
-        socket.send_to(&[0x55; 100], "192.0.2.2:9000").expect("send");
+        socket
+            .send_to(&[0x55; 100], "192.0.2.2:9000")
+            .expect("send");
     }
 }
 
 /// Watches both ends of a veth pair while datagrams cross it; what the engine says then.
 fn watch_veth(mode: AttachMode) -> Status {
     run("ip link set lo up");
-    run("ip link add vetha address 02:00:00:00:00:01 type veth peer name vethb address 02:00:00:00:00:02");
+    run(
+        "ip link add vetha address 02:00:00:00:00:01 type veth peer name vethb address 02:00:00:00:00:02",
+    );
     run("ip addr add 192.0.2.1/24 dev vetha");
     run("ip link set vetha up");
     run("ip link set vethb up");
@@ -73,7 +79,9 @@ fn watch_veth(mode: AttachMode) -> Status {
         log_level: 0,
     });
     let kernel = kernel.unwrap_or_else(|error| panic!("{error}"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let runtime = runtime.expect("a runtime");
     let (input_sender, mut inputs) = mpsc::channel(64);
     let (_commands, command_receiver) = mpsc::channel::<SourceCommand>(64);
@@ -83,7 +91,10 @@ fn watch_veth(mode: AttachMode) -> Status {
         selection: Selection::new(&[], &["veth*".to_owned()]).expect("a valid pattern"),
         attach: mode,
         interval: Duration::from_millis(100),
-        capacity: Capacity { ipv4: 1024, ipv6: 1024 },
+        capacity: Capacity {
+            ipv4: 1024,
+            ipv6: 1024,
+        },
     };
     let mut engine = Engine::new(Config::default()).expect("no ranges");
     let tasks = tokio::task::LocalSet::new();
@@ -94,7 +105,9 @@ fn watch_veth(mode: AttachMode) -> Status {
         let deadline = Instant::now() + Duration::from_secs(30);
         while let Ok(Some(input)) = tokio::time::timeout_at(deadline.into(), inputs.recv()).await {
             engine.step(input, now());
-            let is_up = has_started.as_mut().is_some_and(|started| started.try_recv().is_ok());
+            let is_up = has_started
+                .as_mut()
+                .is_some_and(|started| started.try_recv().is_ok());
             if is_up {
                 has_started = None;
                 send();
@@ -102,25 +115,39 @@ fn watch_veth(mode: AttachMode) -> Status {
                 stop.send_replace(true);
             }
         }
-        source.await.expect("no panic").expect("the source stops cleanly");
+        source
+            .await
+            .expect("no panic")
+            .expect("the source stops cleanly");
     });
     run("ip link del vetha");
     engine.status()
 }
 
 fn counted(status: &Status) -> u64 {
-    status.interfaces.iter().map(|i| i.ingress.counted + i.egress.counted).sum()
+    status
+        .interfaces
+        .iter()
+        .map(|i| i.ingress.counted + i.egress.counted)
+        .sum()
 }
 
 fn check(mode: AttachMode, how: &str) {
     let status = in_new_namespace(move || watch_veth(mode));
     for name in ["vetha", "vethb"] {
-        let interface = status.interfaces.iter().find(|interface| &*interface.name == name);
+        let interface = status
+            .interfaces
+            .iter()
+            .find(|interface| &*interface.name == name);
         let interface = interface.unwrap_or_else(|| panic!("{name} is not in {status:?}"));
         assert!(interface.covered, "{interface:?}");
         assert_eq!(&*interface.attach, how, "{interface:?}");
         // The kernel itself may send some IPv6 packets when an interface comes up.
-        let hook = if name == "vetha" { &interface.egress } else { &interface.ingress };
+        let hook = if name == "vetha" {
+            &interface.egress
+        } else {
+            &interface.ingress
+        };
         assert!(hook.counted >= PACKETS, "{name}: {hook:?}");
         let uncounted: u64 = hook.uncounted.values().sum();
         assert_eq!(hook.seen, hook.counted + uncounted, "{name}: {hook:?}");
@@ -137,9 +164,13 @@ fn counts_by_clsact() {
 /// TCX came with 6.6: older kernels refuse it, and the automatic choice falls back.
 #[test]
 fn counts_by_tcx_or_falls_back() {
-    let Some(_permit) = lab::gate::require() else { return };
+    let Some(_permit) = lab::gate::require() else {
+        return;
+    };
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
-    let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
+    let mut numbers = release
+        .split(['.', '-'])
+        .map(|number| number.parse::<u32>().unwrap_or(0));
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     let how = if version >= (6, 6) { "tcx" } else { "clsact" };
     println!("kernel {}: expecting {how}", release.trim());
