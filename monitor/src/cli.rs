@@ -6,7 +6,7 @@ mod filter;
 mod flows;
 mod human;
 mod output;
-mod replay;
+mod render;
 mod run;
 mod status;
 mod table;
@@ -33,8 +33,6 @@ enum Command {
     Status(status::Args),
     /// Whether this node can run the daemon, and what to do if not
     Doctor(Box<doctor::Args>),
-    /// The same analysis of a capture file; needs no privileges and no daemon
-    Replay(replay::Args),
 }
 
 /// Runs the command that the arguments ask for.
@@ -52,7 +50,6 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Flows(args) => flows::run(args),
         Command::Status(args) => status::run(&args),
         Command::Doctor(args) => doctor::run(*args),
-        Command::Replay(args) => replay::run(args),
     };
     result.unwrap_or_else(|error| exit::report(&error))
 }

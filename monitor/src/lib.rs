@@ -1,4 +1,9 @@
 //! nodewatch: node traffic and SSH access monitor. See ARCHITECTURE.md.
 
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod host;
 pub mod runtime;
+pub mod sink;
 pub mod source;

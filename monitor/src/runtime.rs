@@ -1,5 +1,261 @@
 //! The daemon: its tasks, and how they start and stop.
+//!
+//! ```text
+//! source thread (kernel maps, links) -> inputs -> engine task -> records, snapshot
+//!        ^---------- commands (expire) --------------'              |
+//!                         API socket, HTTP server <- EngineHandle --'
+//! ```
+//!
+//! Stopping goes the same way: the source reads once more, detaches and drops its sender; the
+//! engine, having drained its inputs, closes all flows; then the servers end.
 
+mod engine;
 mod handle;
+mod lock;
+
+use std::{
+    io,
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use monitor_common::abi::{EVENT_RING_BYTES, Hook};
+use monitor_core::{
+    engine::{Capacity, Config as EngineConfig, Engine, Input},
+    time::Timestamp,
+};
+use serde_json::json;
+use tokio::{
+    runtime::Builder,
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, oneshot, watch},
+};
+
+use crate::{
+    api,
+    config::{Attach, Config},
+    host,
+    sink::http,
+    source::{
+        ebpf::{AttachMode, Command, Kernel, Live, LiveError, LiveOptions, LoadError, LoadOptions},
+        select::{PatternError, Selection},
+    },
+};
 
 pub use handle::{EngineHandle, Stopped};
+
+/// How long the daemon may take to stop once it was told to.
+const STOP: Duration = Duration::from_millis(1500);
+
+/// Why the daemon cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// The host does not allow it.
+    #[error(transparent)]
+    Host(#[from] host::HostError),
+    /// Another one watches the same network namespace.
+    #[error(transparent)]
+    Lock(#[from] lock::LockError),
+    /// A workload pattern is invalid.
+    #[error("--workload: {0}")]
+    Pattern(#[from] PatternError),
+    /// The ranges contradict each other.
+    #[error("--range: {0}")]
+    Ranges(#[from] monitor_core::entity::RangeError),
+    /// The kernel program cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The source failed.
+    #[error(transparent)]
+    Live(#[from] LiveError),
+    /// The API socket cannot be served.
+    #[error(transparent)]
+    Api(#[from] api::BindError),
+    /// The HTTP server cannot be served.
+    #[error(transparent)]
+    Http(#[from] http::BindError),
+    /// The operating system refuses threads, signals or the like.
+    #[error("cannot start: {0}")]
+    System(#[source] io::Error),
+}
+
+// === impl RuntimeError ===
+
+impl RuntimeError {
+    /// Exit status: 2 for bad input, 3 where the system refuses.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Pattern(_) | Self::Ranges(_) | Self::Live(LiveError::UnknownUplink(_)) => 2,
+            _ => 3,
+        }
+    }
+}
+
+/// Runs the daemon until SIGTERM or SIGINT.
+pub fn run(config: &Config) -> Result<(), RuntimeError> {
+    host::check_kernel()?;
+    host::check_capabilities()?;
+    let _lock = lock::take()?;
+    let selection = Selection::new(&config.uplink, &config.workload)?;
+    let engine = Engine::new(EngineConfig {
+        timeouts: config.timeouts.clone(),
+        max_series: config.max_series,
+        recent: config.recent,
+        ranges: config.ranges.clone(),
+        ..EngineConfig::default()
+    })?;
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(RuntimeError::System)?;
+    runtime.block_on(serve(config, selection, engine))
+}
+
+async fn serve(
+    config: &Config,
+    selection: Selection,
+    engine: Engine,
+) -> Result<(), RuntimeError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(RuntimeError::System)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RuntimeError::System)?;
+    // Before the kernel is touched: what is taken is refused at no cost.
+    let api = api::Listener::bind(&config.socket)?;
+    let http = match config.listen {
+        Some(address) => Some(http::bind(address).await?),
+        None => None,
+    };
+    let kernel = Kernel::load(&LoadOptions {
+        max_flows4: config.max_flows4,
+        max_flows6: config.max_flows6,
+        event_ring_bytes: EVENT_RING_BYTES,
+        log_level: config.kernel_log.level(),
+    })?;
+    let info = info(config, &kernel);
+
+    let ends = engine::task(engine);
+    let (stop, stopped) = watch::channel(false);
+    let (ready, is_ready) = watch::channel(false);
+    let engine = tokio::spawn(ends.task.run());
+    let options = LiveOptions {
+        selection,
+        attach: match config.attach {
+            Attach::Auto => AttachMode::Auto,
+            Attach::Tcx => AttachMode::Tcx,
+            Attach::Clsact => AttachMode::Clsact,
+        },
+        interval: config.poll_interval,
+        capacity: Capacity {
+            ipv4: u64::from(config.max_flows4),
+            ipv6: u64::from(config.max_flows6),
+        },
+    };
+    let (started, has_started) = oneshot::channel();
+    let mut source = start_source(kernel, options, ends.inputs, ends.commands, &stopped, started)?;
+    let api = tokio::spawn(api::serve(api, ends.handle.clone(), info, stop_told(&stopped)));
+    if let Some(http) = http {
+        tokio::spawn(http::serve(http, ends.handle.clone(), is_ready, stop_told(&stopped)));
+    }
+    tokio::spawn(async move {
+        if has_started.await.is_ok() {
+            tracing::info!("ready");
+            ready.send_replace(true);
+        }
+    });
+
+    let ended = tokio::select! {
+        result = &mut source => Some(result),
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+    };
+    stop.send_replace(true);
+    let result = match ended {
+        Some(result) => result,
+        None => match tokio::time::timeout(STOP, source).await {
+            Ok(result) => result,
+            Err(_) => {
+                tracing::error!("the source does not stop, detaching is left to the kernel");
+                return Ok(());
+            }
+        },
+    };
+    // The engine ends when the source has dropped its sender.
+    if tokio::time::timeout(STOP, engine).await.is_err() {
+        tracing::error!("the engine does not stop");
+    }
+    // It removes its socket.
+    match api.await {
+        Ok(Err(error)) => tracing::warn!(%error, "API socket"),
+        Ok(Ok(())) | Err(_) => {}
+    }
+    match result {
+        Ok(result) => result.map_err(RuntimeError::Live),
+        // The thread's sender is dropped without a result only by a panic, which aborts.
+        Err(_) => Err(RuntimeError::Live(LiveError::EngineStopped)),
+    }
+}
+
+/// Starts the source on a thread of its own; what it ends with.
+fn start_source(
+    kernel: Kernel,
+    options: LiveOptions,
+    inputs: mpsc::Sender<Input>,
+    commands: mpsc::Receiver<Command>,
+    stop: &watch::Receiver<bool>,
+    started: oneshot::Sender<()>,
+) -> Result<oneshot::Receiver<Result<(), LiveError>>, RuntimeError> {
+    let (sender, result) = oneshot::channel();
+    let stop = stop.clone();
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(RuntimeError::System)?;
+    thread::Builder::new()
+        .name("source".to_owned())
+        .spawn(move || {
+            let outcome = runtime.block_on(async {
+                Live::new(kernel, options, inputs)?.run(commands, stop, started).await
+            });
+            // The receiver is gone only when the daemon gave up waiting.
+            let _ = sender.send(outcome);
+        })
+        .map_err(RuntimeError::System)?;
+    Ok(result)
+}
+
+/// Done once the daemon is told to stop.
+fn stop_told(stop: &watch::Receiver<bool>) -> impl Future<Output = ()> + Send + 'static {
+    let mut stop = stop.clone();
+    async move {
+        // A sender that is gone is a daemon that ends.
+        let _ = stop.wait_for(|stop| *stop).await;
+    }
+}
+
+/// What `status` tells about the daemon itself.
+fn info(config: &Config, kernel: &Kernel) -> api::DaemonInfo {
+    let mut info = api::DaemonInfo::new(now());
+    let details = [
+        ("attach", json!(config.attach.name())),
+        ("kernel_log", json!(config.kernel_log.level())),
+        ("poll_interval_ms", json!(config.poll_interval.as_secs_f64() * 1e3)),
+        ("listen", json!(config.listen.map(|address| address.to_string()))),
+        ("ns_per_tick", json!(kernel.ns_per_tick())),
+        (
+            "verified_instructions",
+            json!([
+                kernel.verified_instructions(Hook::Ingress),
+                kernel.verified_instructions(Hook::Egress),
+            ]),
+        ),
+    ];
+    for (name, value) in details {
+        if !value.is_null() {
+            info.details.insert(name.to_owned(), value);
+        }
+    }
+    info
+}
+
+/// Wall-clock time.
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_nanoseconds(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}

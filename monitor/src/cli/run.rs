@@ -34,7 +34,7 @@ pub(super) struct Options {
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = args.options.config()?;
     start_log(config.log_format);
-    runtime::run(config)?;
+    runtime::run(&config)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,17 +1,14 @@
 //! The engine task: sole owner of the engine, no locks.
 
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::sync::Arc;
 
-use monitor_core::{
-    engine::{Engine, Input, LossStage, Outputs, Snapshot},
-    time::Timestamp,
-};
+use monitor_core::engine::{Engine, Input, LossStage, Outputs, Snapshot};
 use tokio::sync::{broadcast, mpsc, watch};
 
-use super::handle::{EngineHandle, Query};
+use super::{
+    handle::{EngineHandle, Query},
+    now,
+};
 use crate::source::ebpf::Command;
 
 /// Inputs that may wait: passes, events and answers of the source.
@@ -114,9 +111,4 @@ impl EngineTask {
     fn publish(&self) {
         self.snapshot.send_replace(Arc::new(self.engine.snapshot()));
     }
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_nanoseconds(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }

@@ -1,0 +1,224 @@
+//! `nodewatch doctor`: can this node run the daemon, and what to do if not.
+
+use std::{path::Path, process::ExitCode};
+
+use anyhow::Context as _;
+use monitor_common::abi::{FlowKey4, FlowKey6, FlowValue};
+use serde::Serialize;
+
+use super::{
+    exit,
+    output::{Color, Output, StatusFormat},
+    run::Options,
+    table::{Cell, escape, table},
+};
+use crate::{
+    api::client,
+    config::Config,
+    host,
+    source::{ebpf, links::Watcher, select::Selection},
+};
+
+/// Flags of `doctor`: those of `run`, since it checks what `run` would do.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// How to print: table or json
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
+    output: StatusFormat,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Ok,
+    Warn,
+    Fail,
+}
+
+#[derive(Debug, Serialize)]
+struct Check {
+    check: &'static str,
+    verdict: Verdict,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advice: Option<String>,
+}
+
+/// Prints the checks; status 3 if one fails.
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let config = args.options.config()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start")?;
+    let checks = runtime.block_on(checks(&config));
+    let mut output = Output::stdout();
+    let text = match args.output {
+        StatusFormat::Json => serde_json::to_string_pretty(&checks)? + "\n",
+        StatusFormat::Table => text(&checks, output.color),
+    };
+    output.write(text.as_bytes())?;
+    output.flush()?;
+    let failed = checks.iter().any(|check| check.verdict == Verdict::Fail);
+    Ok(if failed { exit::code(exit::REFUSED) } else { ExitCode::SUCCESS })
+}
+
+fn text(checks: &[Check], color: bool) -> String {
+    let rows: Vec<_> = checks
+        .iter()
+        .map(|check| {
+            let (word, color) = match check.verdict {
+                Verdict::Ok => ("ok", Color::Green),
+                Verdict::Warn => ("warn", Color::Yellow),
+                Verdict::Fail => ("FAIL", Color::Red),
+            };
+            vec![
+                Cell::colored(word, color),
+                check.check.into(),
+                escape(&check.found).into_owned().into(),
+                check.advice.clone().unwrap_or_default().into(),
+            ]
+        })
+        .collect();
+    table(&["VERDICT", "CHECK", "FOUND", "WHAT TO DO"], &rows, color)
+}
+
+async fn checks(config: &Config) -> Vec<Check> {
+    let mut checks = vec![kernel(), capabilities(), program(config), memory(config), jit()];
+    checks.push(mount("bpffs", "/sys/fs/bpf", "not needed: nothing is pinned"));
+    checks.push(mount("tracefs", "/sys/kernel/tracing", "not needed: no tracepoint is used"));
+    checks.push(btf());
+    checks.extend(interfaces(config).await);
+    checks.push(daemon(config).await);
+    checks
+}
+
+fn ok(check: &'static str, found: impl Into<String>) -> Check {
+    Check { check, verdict: Verdict::Ok, found: found.into(), advice: None }
+}
+
+fn bad(
+    check: &'static str,
+    verdict: Verdict,
+    found: impl Into<String>,
+    advice: impl Into<String>,
+) -> Check {
+    Check { check, verdict, found: found.into(), advice: Some(advice.into()) }
+}
+
+fn kernel() -> Check {
+    let release = host::kernel_release();
+    match host::check_kernel() {
+        Ok(()) => ok("kernel", release),
+        Err(error) => bad("kernel", Verdict::Fail, release, error.to_string()),
+    }
+}
+
+fn capabilities() -> Check {
+    match host::missing_capabilities() {
+        missing if missing.is_empty() => ok("capabilities", "all that are needed"),
+        missing => bad(
+            "capabilities",
+            Verdict::Fail,
+            format!("without {}", missing.join(", ")),
+            "run as root, or grant them",
+        ),
+    }
+}
+
+/// Loads the program and throws it away: the only sure way to know.
+fn program(config: &Config) -> Check {
+    let options = ebpf::LoadOptions {
+        max_flows4: 1024,
+        max_flows6: 1024,
+        event_ring_bytes: 65_536,
+        log_level: config.kernel_log.level(),
+    };
+    match ebpf::Kernel::load(&options) {
+        Ok(kernel) => {
+            let count = kernel.verified_instructions(monitor_common::abi::Hook::Ingress);
+            ok("kernel program", match count {
+                Some(count) => format!("loads, {count} instructions verified"),
+                None => "loads".to_owned(),
+            })
+        }
+        Err(error) => {
+            let text = error.to_string();
+            let first = text.lines().next().unwrap_or_default().to_owned();
+            bad("kernel program", Verdict::Fail, first, "see `nodewatch run` for the whole message")
+        }
+    }
+}
+
+fn memory(config: &Config) -> Check {
+    // An element of a preallocated hash: a header of 48 bytes, key, value; 16 per bucket.
+    let element = |key: usize| (48 + key + size_of::<FlowValue>() + 16) as u64;
+    let bytes = u64::from(config.max_flows4) * element(size_of::<FlowKey4>())
+        + u64::from(config.max_flows6) * element(size_of::<FlowKey6>());
+    ok("kernel memory", format!("{} for flow tables", super::human::bytes(bytes)))
+}
+
+fn jit() -> Check {
+    match std::fs::read_to_string("/proc/sys/net/core/bpf_jit_enable") {
+        Ok(value) if value.trim() == "0" => bad(
+            "BPF JIT",
+            Verdict::Warn,
+            "off: each packet costs several times more",
+            "sysctl net.core.bpf_jit_enable=1",
+        ),
+        Ok(_) => ok("BPF JIT", "on"),
+        Err(_) => ok("BPF JIT", "not told (always on in many kernels)"),
+    }
+}
+
+fn mount(check: &'static str, path: &'static str, note: &'static str) -> Check {
+    let is_there = Path::new(path).read_dir().is_ok_and(|mut entries| entries.next().is_some());
+    ok(check, if is_there { format!("at {path}, {note}") } else { format!("absent, {note}") })
+}
+
+fn btf() -> Check {
+    let found = if Path::new("/sys/kernel/btf/vmlinux").exists() { "present" } else { "absent" };
+    ok("kernel BTF", format!("{found}, not needed: no kernel structure is read"))
+}
+
+async fn interfaces(config: &Config) -> Vec<Check> {
+    let names = async {
+        let selection = Selection::new(&config.uplink, &config.workload)
+            .map_err(|error| error.to_string())?;
+        let watcher = Watcher::new().map_err(|error| error.to_string())?;
+        let defaults = watcher.default_route_links().await.map_err(|error| error.to_string())?;
+        let links = watcher.links().await.map_err(|error| error.to_string())?;
+        let (mut uplinks, mut workloads) = (Vec::new(), Vec::new());
+        for link in links {
+            match selection.point(&link.name, defaults.contains(&link.ifindex)) {
+                Some(monitor_core::event::Point::Uplink) => uplinks.push(link.name),
+                Some(monitor_core::event::Point::Workload) => workloads.push(link.name),
+                None => {}
+            }
+        }
+        Ok::<_, String>((uplinks, workloads))
+    };
+    match names.await {
+        Err(error) => {
+            vec![bad("interfaces", Verdict::Fail, error, "run in a network namespace that allows it")]
+        }
+        Ok((uplinks, workloads)) => {
+            let uplink = if uplinks.is_empty() {
+                let advice = "name one with --uplink";
+                bad("uplink", Verdict::Warn, "no default route leads to an interface", advice)
+            } else {
+                ok("uplink", uplinks.join(", "))
+            };
+            vec![uplink, ok("workload interfaces", format!("{} found", workloads.len()))]
+        }
+    }
+}
+
+async fn daemon(config: &Config) -> Check {
+    match client::status(&config.socket).await {
+        Ok(status) => ok("daemon", format!("runs, pid {}", status.daemon.pid)),
+        Err(_) => ok("daemon", format!("none answers on {}", config.socket.display())),
+    }
+}

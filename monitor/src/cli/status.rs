@@ -1,0 +1,109 @@
+//! `nodewatch status`: what is attached, counted, uncounted and lost.
+
+use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+
+use super::{
+    human,
+    output::{Color, Output, StatusFormat},
+    table::{Cell, escape, table},
+};
+use crate::{
+    api::{StatusAnswer, client},
+    config::DEFAULT_SOCKET,
+};
+
+/// Flags of `status`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// How to print: table or json
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
+    output: StatusFormat,
+    /// API socket of the daemon
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+}
+
+/// Prints the daemon's status.
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start")?;
+    let status = runtime.block_on(client::status(&args.socket))?;
+    let mut output = Output::stdout();
+    let text = match args.output {
+        StatusFormat::Table => text(&status, output.color),
+        StatusFormat::Json => serde_json::to_string_pretty(&status)? + "\n",
+    };
+    output.write(text.as_bytes())?;
+    output.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(status: &StatusAnswer, color: bool) -> String {
+    let StatusAnswer { daemon, engine, .. } = status;
+    let mut text = String::new();
+    let uptime = engine.time.saturating_since(daemon.started);
+    let _ = writeln!(
+        text,
+        "nodewatch {}, pid {}, up {}",
+        escape(&daemon.version),
+        daemon.pid,
+        human::duration(uptime)
+    );
+    for (family, flows) in &engine.flows {
+        let _ = writeln!(text, "{family:?} flows: {} of {}", flows.active, flows.capacity);
+    }
+    let _ = writeln!(
+        text,
+        "connections: {}, series: {} of {}",
+        engine.connections, engine.series, engine.max_series
+    );
+    let mut losses: Vec<String> = Vec::new();
+    for (stage, events) in &engine.events_lost {
+        if *events > 0 {
+            losses.push(format!("{stage:?} {events}"));
+        }
+    }
+    if engine.connections_merged > 0 {
+        losses.push(format!("merged connections {}", engine.connections_merged));
+    }
+    for (metric, folded) in &engine.series_folded {
+        if *folded > 0 {
+            losses.push(format!("{} folded {folded}", escape(metric)));
+        }
+    }
+    let losses = if losses.is_empty() { "none".to_owned() } else { losses.join(", ") };
+    let _ = writeln!(text, "lost: {losses}\n");
+
+    let titles = ["INTERFACE", "POINT", "ATTACH", "HOOK", "SEEN", "COUNTED", "UNCOUNTED", "FLOWS"];
+    let mut rows = Vec::new();
+    for interface in &engine.interfaces {
+        for (name, hook) in [("ingress", &interface.ingress), ("egress", &interface.egress)] {
+            let attach = if interface.covered {
+                Cell::from(escape(&interface.attach).into_owned())
+            } else {
+                Cell::colored("not covered", Color::Red)
+            };
+            let uncounted: Vec<_> = hook
+                .uncounted
+                .iter()
+                .filter(|(_, packets)| **packets > 0)
+                .map(|(reason, packets)| format!("{} {packets}", escape(reason)))
+                .collect();
+            rows.push(vec![
+                escape(&interface.name).into_owned().into(),
+                interface.point.name().into(),
+                attach,
+                name.into(),
+                hook.seen.to_string().into(),
+                hook.counted.to_string().into(),
+                if uncounted.is_empty() { "0".into() } else { uncounted.join(", ").into() },
+                interface.flows.to_string().into(),
+            ]);
+        }
+    }
+    text + &table(&titles, &rows, color)
+}

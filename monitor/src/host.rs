@@ -1,0 +1,106 @@
+//! What this host is and what it allows.
+
+use std::fs;
+
+/// The oldest kernel that is supported.
+const FLOOR: (u32, u32) = (5, 15);
+/// Lifts the floor, for the kernel matrix.
+const ALLOW_OLD: &str = "NODEWATCH_ALLOW_OLD_KERNEL";
+
+/// Capabilities by number, as in linux/capability.h.
+const CAP_NET_ADMIN: u32 = 12;
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_PERFMON: u32 = 38;
+const CAP_BPF: u32 = 39;
+
+/// The host cannot run the daemon.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// Too old a kernel.
+    #[error(
+        "kernel {release} is too old: {}.{} or newer is needed (RHEL and Debian 11 kernels before it lack what \
+         the program uses)",
+        FLOOR.0,
+        FLOOR.1
+    )]
+    OldKernel {
+        /// Its release.
+        release: String,
+    },
+    /// Privileges are missing.
+    #[error("missing {}: run as root, or grant {}", .0.join(", "), .0.join(" and "))]
+    Capabilities(Vec<&'static str>),
+}
+
+/// Release of the running kernel.
+pub fn kernel_release() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let release = release.trim();
+    if release.is_empty() { "unknown".to_owned() } else { release.to_owned() }
+}
+
+/// Refuses kernels below the floor; one whose release cannot be read is given a try.
+pub fn check_kernel() -> Result<(), HostError> {
+    let release = kernel_release();
+    let allowed = std::env::var_os(ALLOW_OLD).is_some_and(|value| value == "1");
+    match version(&release) {
+        Some(version) if version < FLOOR && !allowed => Err(HostError::OldKernel { release }),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses to go on without the capabilities that loading and attaching need.
+pub fn check_capabilities() -> Result<(), HostError> {
+    let missing = missing_capabilities();
+    if missing.is_empty() { Ok(()) } else { Err(HostError::Capabilities(missing)) }
+}
+
+/// Names of the capabilities that are needed and not effective. `CAP_SYS_ADMIN` includes
+/// `CAP_BPF` and `CAP_PERFMON`.
+pub fn missing_capabilities() -> Vec<&'static str> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let Some(effective) = effective(&status) else { return Vec::new() };
+    let has = |number: u32| effective >> number & 1 == 1;
+    let mut missing = Vec::new();
+    for (number, name) in
+        [(CAP_BPF, "CAP_BPF"), (CAP_NET_ADMIN, "CAP_NET_ADMIN"), (CAP_PERFMON, "CAP_PERFMON")]
+    {
+        let included = number != CAP_NET_ADMIN && has(CAP_SYS_ADMIN);
+        if !has(number) && !included {
+            missing.push(name);
+        }
+    }
+    missing
+}
+
+fn effective(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}
+
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_distributions() {
+        let check = |release: &str, expected| assert_eq!(version(release), expected, "{release}");
+        check("5.15.0-1074-azure", Some((5, 15)));
+        check("6.6.57.1-7.cm2", Some((6, 6)));
+        check("6.18.44-fc-v669", Some((6, 18)));
+        check("unknown", None);
+        assert!((5, 4) < FLOOR && (5, 15) >= FLOOR && (6, 1) > FLOOR);
+    }
+
+    #[test]
+    fn capabilities_are_read_from_the_status() {
+        let text = "Name:\tx\nCapEff:\t000000c000001000\nCapBnd:\t0\n";
+        assert_eq!(effective(text), Some(0xc0_0000_1000));
+        assert_eq!(effective("Name:\tx\n"), None);
+    }
+}

@@ -1,0 +1,5 @@
+//! Where what was observed goes: Prometheus.
+
+pub mod http;
+mod process;
+mod prometheus;

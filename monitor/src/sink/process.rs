@@ -1,0 +1,60 @@
+//! What every exporter tells of its own process; names as in the Prometheus client libraries.
+
+use std::{fs, sync::atomic::AtomicU64};
+
+use prometheus_client::{
+    metrics::{counter::Counter, gauge::Gauge, info::Info},
+    registry::Registry,
+};
+
+/// Registers the process metrics as they are now; those that the system does not tell are absent.
+pub(super) fn register(registry: &mut Registry) {
+    let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+    registry.register("nodewatch_build", "Version of the program", build);
+    if let Some((cpu_seconds, resident_bytes)) = usage() {
+        let cpu = Counter::<f64, AtomicU64>::default();
+        cpu.inc_by(cpu_seconds);
+        registry.register("process_cpu_seconds", "User and system time spent", cpu);
+        registry.register(
+            "process_resident_memory_bytes",
+            "Resident memory",
+            gauge(resident_bytes),
+        );
+    }
+    if let Ok(entries) = fs::read_dir("/proc/self/fd") {
+        // The listing itself has one open.
+        let open = entries.count().saturating_sub(1);
+        let open = i64::try_from(open).unwrap_or(i64::MAX);
+        registry.register("process_open_fds", "Open file descriptors", gauge(open));
+    }
+}
+
+fn gauge(value: i64) -> Gauge {
+    let gauge: Gauge = Gauge::default();
+    gauge.set(value);
+    gauge
+}
+
+/// Processor time in seconds and resident memory in bytes, from proc(5) `stat`.
+fn usage() -> Option<(f64, i64)> {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    const PAGE_BYTES: i64 = 4096;
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    // The name in parentheses may hold anything; fields are counted from behind it.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
+    let user: f64 = fields.get(11)?.parse().ok()?;
+    let system: f64 = fields.get(12)?.parse().ok()?;
+    let pages: i64 = fields.get(21)?.parse().ok()?;
+    Some(((user + system) / TICKS_PER_SECOND, pages.saturating_mul(PAGE_BYTES)))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn this_process_uses_memory() {
+        let (cpu, resident) = super::usage().expect("proc is mounted");
+        assert!(cpu >= 0.0);
+        assert!(resident > 100_000, "{resident}");
+    }
+}
