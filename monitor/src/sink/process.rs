@@ -3,14 +3,15 @@
 use std::{fs, sync::atomic::AtomicU64};
 
 use prometheus_client::{
-    metrics::{counter::Counter, gauge::Gauge, info::Info},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 
 /// Registers the process metrics as they are now; those that the system does not tell are absent.
 pub(super) fn register(registry: &mut Registry) {
-    let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-    registry.register("nodewatch_build", "Version of the program", build);
+    let build = Family::<[(&str, &str); 1], Gauge>::default();
+    build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
+    registry.register("nodewatch_build_info", "Version of the program, always 1", build);
     if let Some((cpu_seconds, resident_bytes)) = usage() {
         let cpu = Counter::<f64, AtomicU64>::default();
         cpu.inc_by(cpu_seconds);
