@@ -74,7 +74,10 @@ fn watch(ctx: &TcContext, packet: &impl Packet) -> i32 {
 pub fn nodewatch_clock(_ctx: TcContext) -> i32 {
     // SAFETY: both helpers take no pointers.
     let sample = unsafe {
-        ClockSample { monotonic_ns: bpf_ktime_get_ns(), ticks: bpf_jiffies64() }
+        ClockSample {
+            monotonic_ns: bpf_ktime_get_ns(),
+            ticks: bpf_jiffies64(),
+        }
     };
     maps::set_clock(sample);
     NODEWATCH_ABI.load() as i32

@@ -10,7 +10,8 @@ use monitor_common::{
     abi::{
         ClockSample, Counters, DEFAULT_FLOWS4, DEFAULT_FLOWS6, EVENT_RING_BYTES, FRAGMENT_ENTRIES,
         FlowCell, FlowEnd, FlowKey4, FlowKey6, FlowValue, FragmentKey, FragmentPorts, Hook,
-        Interface, Lost, REASONS, Reason, SLOT_PROBES, SLOTS, Uncounted, add_shared, event, slot_probe,
+        Interface, Lost, REASONS, Reason, SLOT_PROBES, SLOTS, Uncounted, add_shared, event,
+        slot_probe,
     },
     program::Backend,
 };
@@ -66,7 +67,9 @@ static EVENTS: RingBuf<u8, { EVENT_RING_BYTES as usize }> = RingBuf::new();
 /// The same value, by way of memory of which the verifier knows nothing.
 #[inline(always)]
 pub(crate) fn forget(value: u16) -> u16 {
-    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
+        return 0;
+    };
     // SAFETY: this processor's own element, which only the running program uses; volatile, so
     // that both accesses stay.
     unsafe {

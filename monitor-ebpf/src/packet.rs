@@ -105,7 +105,12 @@ impl<const EGRESS: bool> Packet for Skb<'_, EGRESS> {
         let mut word = [0_u8; 8];
         // SAFETY: the helper writes at most eight bytes, or fails.
         let result = unsafe {
-            bpf_skb_load_bytes(skb_of(self.ctx).cast(), offset, word.as_mut_ptr().cast(), count)
+            bpf_skb_load_bytes(
+                skb_of(self.ctx).cast(),
+                offset,
+                word.as_mut_ptr().cast(),
+                count,
+            )
         };
         (result == 0).then(|| u64::from_be_bytes(word))
     }
@@ -128,7 +133,11 @@ impl<const EGRESS: bool> Packet for Skb<'_, EGRESS> {
             return segments;
         }
         let length = self.ctx.len();
-        if length <= 54 { 1 } else { (length - 54).div_ceil(size) }
+        if length <= 54 {
+            1
+        } else {
+            (length - 54).div_ceil(size)
+        }
     }
 
     #[inline(always)]

@@ -99,7 +99,11 @@ impl DaemonInfo {
 impl StatusAnswer {
     /// The answer of a daemon whose engine is in this state.
     pub fn new(daemon: DaemonInfo, engine: Status) -> Self {
-        Self { version: VERSION, daemon, engine }
+        Self {
+            version: VERSION,
+            daemon,
+            engine,
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod flows;
 mod human;
 mod output;
 mod render;
+mod replay;
 mod run;
 mod status;
 mod table;
@@ -33,6 +34,8 @@ enum Command {
     Status(status::Args),
     /// Whether this node can run the daemon, and what to do if not
     Doctor(Box<doctor::Args>),
+    /// The same analysis of a capture file; needs no privileges and no daemon
+    Replay(replay::Args),
 }
 
 /// Runs the command that the arguments ask for.
@@ -50,6 +53,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Flows(args) => flows::run(args),
         Command::Status(args) => status::run(&args),
         Command::Doctor(args) => doctor::run(*args),
+        Command::Replay(args) => replay::run(args),
     };
     result.unwrap_or_else(|error| exit::report(&error))
 }

@@ -149,7 +149,11 @@ impl Config {
         let settings = flags.over(file.unwrap_or_default());
         let defaults = engine::Config::default();
         let count = |given: Option<u32>, default: usize| given.map_or(default, |n| n as usize);
-        let ranges: Vec<NamedRange> = settings.range.into_iter().map(|Range(range)| range).collect();
+        let ranges: Vec<NamedRange> = settings
+            .range
+            .into_iter()
+            .map(|Range(range)| range)
+            .collect();
         Names::new(ranges.clone())?;
         Ok(Self {
             uplink: settings.uplink.into_iter().map(String::from).collect(),
@@ -158,7 +162,9 @@ impl Config {
             } else {
                 settings.workload.into_iter().map(String::from).collect()
             },
-            listen: settings.listen.map_or(Some(DEFAULT_LISTEN), |Listen(listen)| listen),
+            listen: settings
+                .listen
+                .map_or(Some(DEFAULT_LISTEN), |Listen(listen)| listen),
             socket: settings.socket.unwrap_or_else(|| DEFAULT_SOCKET.into()),
             max_series: count(settings.max_series, defaults.max_series),
             max_flows4: settings.max_flows4.unwrap_or(DEFAULT_FLOWS4),

@@ -36,7 +36,11 @@ pub enum HostError {
 pub fn kernel_release() -> String {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let release = release.trim();
-    if release.is_empty() { "unknown".to_owned() } else { release.to_owned() }
+    if release.is_empty() {
+        "unknown".to_owned()
+    } else {
+        release.to_owned()
+    }
 }
 
 /// Refuses kernels below the floor; one whose release cannot be read is given a try.
@@ -52,19 +56,27 @@ pub fn check_kernel() -> Result<(), HostError> {
 /// Refuses to go on without the capabilities that loading and attaching need.
 pub fn check_capabilities() -> Result<(), HostError> {
     let missing = missing_capabilities();
-    if missing.is_empty() { Ok(()) } else { Err(HostError::Capabilities(missing)) }
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(HostError::Capabilities(missing))
+    }
 }
 
 /// Names of the capabilities that are needed and not effective. `CAP_SYS_ADMIN` includes
 /// `CAP_BPF` and `CAP_PERFMON`.
 pub fn missing_capabilities() -> Vec<&'static str> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let Some(effective) = effective(&status) else { return Vec::new() };
+    let Some(effective) = effective(&status) else {
+        return Vec::new();
+    };
     let has = |number: u32| effective >> number & 1 == 1;
     let mut missing = Vec::new();
-    for (number, name) in
-        [(CAP_BPF, "CAP_BPF"), (CAP_NET_ADMIN, "CAP_NET_ADMIN"), (CAP_PERFMON, "CAP_PERFMON")]
-    {
+    for (number, name) in [
+        (CAP_BPF, "CAP_BPF"),
+        (CAP_NET_ADMIN, "CAP_NET_ADMIN"),
+        (CAP_PERFMON, "CAP_PERFMON"),
+    ] {
         let included = number != CAP_NET_ADMIN && has(CAP_SYS_ADMIN);
         if !has(number) && !included {
             missing.push(name);
@@ -74,7 +86,9 @@ pub fn missing_capabilities() -> Vec<&'static str> {
 }
 
 fn effective(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))?;
     u64::from_str_radix(line.trim(), 16).ok()
 }
 

@@ -14,8 +14,7 @@ mod handle;
 mod lock;
 
 use std::{
-    io,
-    thread,
+    io, thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -112,11 +111,7 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
     runtime.block_on(serve(config, selection, engine))
 }
 
-async fn serve(
-    config: &Config,
-    selection: Selection,
-    engine: Engine,
-) -> Result<(), RuntimeError> {
+async fn serve(config: &Config, selection: Selection, engine: Engine) -> Result<(), RuntimeError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RuntimeError::System)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RuntimeError::System)?;
     // Before the kernel is touched: what is taken is refused at no cost.
@@ -151,10 +146,27 @@ async fn serve(
         },
     };
     let (started, has_started) = oneshot::channel();
-    let mut source = start_source(kernel, options, ends.inputs, ends.commands, &stopped, started)?;
-    let api = tokio::spawn(api::serve(api, ends.handle.clone(), info, stop_told(&stopped)));
+    let mut source = start_source(
+        kernel,
+        options,
+        ends.inputs,
+        ends.commands,
+        &stopped,
+        started,
+    )?;
+    let api = tokio::spawn(api::serve(
+        api,
+        ends.handle.clone(),
+        info,
+        stop_told(&stopped),
+    ));
     if let Some(http) = http {
-        tokio::spawn(http::serve(http, ends.handle.clone(), is_ready, stop_told(&stopped)));
+        tokio::spawn(http::serve(
+            http,
+            ends.handle.clone(),
+            is_ready,
+            stop_told(&stopped),
+        ));
     }
     tokio::spawn(async move {
         if has_started.await.is_ok() {
@@ -206,12 +218,17 @@ fn start_source(
 ) -> Result<oneshot::Receiver<Result<(), LiveError>>, RuntimeError> {
     let (sender, result) = oneshot::channel();
     let stop = stop.clone();
-    let runtime = Builder::new_current_thread().enable_all().build().map_err(RuntimeError::System)?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(RuntimeError::System)?;
     thread::Builder::new()
         .name("source".to_owned())
         .spawn(move || {
             let outcome = runtime.block_on(async {
-                Live::new(kernel, options, inputs)?.run(commands, stop, started).await
+                Live::new(kernel, options, inputs)?
+                    .run(commands, stop, started)
+                    .await
             });
             // The receiver is gone only when the daemon gave up waiting.
             let _ = sender.send(outcome);
@@ -235,8 +252,14 @@ fn info(config: &Config, kernel: &Kernel) -> api::DaemonInfo {
     let details = [
         ("attach", json!(config.attach.name())),
         ("kernel_log", json!(config.kernel_log.level())),
-        ("poll_interval_ms", json!(config.poll_interval.as_secs_f64() * 1e3)),
-        ("listen", json!(config.listen.map(|address| address.to_string()))),
+        (
+            "poll_interval_ms",
+            json!(config.poll_interval.as_secs_f64() * 1e3),
+        ),
+        (
+            "listen",
+            json!(config.listen.map(|address| address.to_string())),
+        ),
         ("ns_per_tick", json!(kernel.ns_per_tick())),
         (
             "verified_instructions",
@@ -256,6 +279,8 @@ fn info(config: &Config, kernel: &Kernel) -> api::DaemonInfo {
 
 /// Wall-clock time.
 fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     Timestamp::from_nanoseconds(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }

@@ -2,4 +2,5 @@
 
 pub mod ebpf;
 pub mod links;
+pub mod replay;
 pub mod select;

@@ -173,13 +173,19 @@ fn others_on_the_hooks_are_untouched() {
         assert_counts(&programs, "with the daemon", mode);
         let late = has_tcx.then(|| attach(UPLINK, Direction::Ingress));
         ping(&pod, peer.addresses.v4.into());
-        let metrics = daemon.metrics().expect("a scrape");
-        for account in account::read(&metrics) {
-            assert!(
-                account.counted > 0,
-                "{mode}: the daemon sees nothing: {account:?}"
-            );
-        }
+        // The counters are read once a second.
+        let counted = wait::until("packets at every hook", Duration::from_secs(5), || {
+            let accounts = account::read(&daemon.metrics().expect("a scrape"));
+            accounts
+                .iter()
+                .all(|account| account.counted > 0)
+                .then_some(())
+        });
+        assert!(
+            counted.is_ok(),
+            "{mode}: the daemon sees nothing: {:?}",
+            daemon.metrics().map(|metrics| account::read(&metrics))
+        );
         assert!(
             daemon.stop().expect("an end").status.success(),
             "{mode}: an orderly end"
@@ -261,7 +267,10 @@ fn nothing_remains_after_the_end() {
                     // A netlink filter outlives its maker; the next daemon has to replace it.
                     let again = Daemon::start(lab.node(), &["--attach", mode]).expect("a daemon");
                     let shown = foreign::show_filters(lab.node(), UPLINK).expect("tc");
-                    let ours = shown.matches("nodewatch_in").count();
+                    let ours = shown
+                        .lines()
+                        .filter(|line| line.contains("nodewatch_in"))
+                        .count();
                     assert_eq!(
                         ours, 1,
                         "one filter of ours a direction, not more:\n{shown}"

@@ -68,7 +68,11 @@ impl App {
 
     /// The protocol with this code; [`App::Unknown`] for codes of a newer program.
     pub const fn from_code(code: u8) -> Self {
-        if (code as usize) < Self::ALL.len() { Self::ALL[code as usize] } else { Self::Unknown }
+        if (code as usize) < Self::ALL.len() {
+            Self::ALL[code as usize]
+        } else {
+            Self::Unknown
+        }
     }
 
     /// Name in records and filters.

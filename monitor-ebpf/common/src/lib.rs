@@ -10,8 +10,15 @@
 //! `no_std`, no dependencies, no panics on the packet path.
 
 #![no_std]
+#![expect(
+    clippy::inline_always,
+    reason = "calls cost stack and arguments on BPF; what is not inlined there is chosen by hand"
+)]
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
-#![cfg_attr(target_arch = "bpf", allow(internal_features, reason = "no atomics on the BPF target"))]
+#![cfg_attr(
+    target_arch = "bpf",
+    allow(internal_features, reason = "no atomics on the BPF target")
+)]
 
 pub mod abi;
 pub mod classify;

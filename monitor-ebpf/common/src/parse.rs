@@ -177,7 +177,11 @@ pub fn ipv4<P: Packet>(packet: &P, offset: u32) -> Result<Network<u32>, Reason> 
         destination,
         protocol,
         offset,
-        transport: if header == 20 { offset + 20 } else { forget(packet, offset + header) },
+        transport: if header == 20 {
+            offset + 20
+        } else {
+            forget(packet, offset + header)
+        },
         end: offset + total,
         part,
         identification: second >> 16,
@@ -224,7 +228,11 @@ pub fn ipv6<P: Packet>(packet: &P, offset: u32) -> Result<Network<[u64; 2]>, Rea
                     // An atomic fragment (RFC 6946) is a whole datagram.
                     if place & !0x6 != 0 {
                         identification = second_word;
-                        part = if place & 0xfff8 == 0 { Part::First } else { Part::Later };
+                        part = if place & 0xfff8 == 0 {
+                            Part::First
+                        } else {
+                            Part::Later
+                        };
                     }
                     8
                 }
@@ -269,7 +277,10 @@ pub fn ipv6<P: Packet>(packet: &P, offset: u32) -> Result<Network<[u64; 2]>, Rea
 /// Whether an IPv6 next-header value is an extension header that is followed.
 #[inline(always)]
 const fn is_extension(next: u8) -> bool {
-    matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS | MOBILITY)
+    matches!(
+        next,
+        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS | MOBILITY
+    )
 }
 
 /// Reads the transport header at `offset`; the packet ends at `end`.
@@ -296,7 +307,10 @@ pub fn transport<P: Packet>(
             ports(packet, offset, 12)
         }
         protocol::ICMP | protocol::ICMPV6 => icmp(packet, protocol, offset, room),
-        _ => Ok(Transport { payload: offset, ..Transport::default() }),
+        _ => Ok(Transport {
+            payload: offset,
+            ..Transport::default()
+        }),
     }
 }
 
@@ -351,12 +365,7 @@ pub mod icmp_type {
 
 /// An ICMP (RFC 792) or ICMPv6 (RFC 4443) message; both directions of an echo read the same.
 #[inline(always)]
-fn icmp<P: Packet>(
-    packet: &P,
-    protocol: u8,
-    offset: u32,
-    room: u32,
-) -> Result<Transport, Reason> {
+fn icmp<P: Packet>(packet: &P, protocol: u8, offset: u32, room: u32) -> Result<Transport, Reason> {
     if room < 8 {
         return Err(Reason::Malformed);
     }

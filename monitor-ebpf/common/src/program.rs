@@ -11,8 +11,8 @@ pub use family::Family;
 
 use crate::{
     abi::{
-        FlowCell, FlowKey4, FlowKey6, FragmentKey, FragmentPorts, Hook, Interface, RX,
-        Reason, TX, UNKNOWN_SLOT, flag, point, scope,
+        FlowCell, FlowKey4, FlowKey6, FragmentKey, FragmentPorts, Hook, Interface, RX, Reason, TX,
+        UNKNOWN_SLOT, flag, point, scope,
     },
     packet::Packet,
     parse::{self, ICMP_HEADER, Layer3, Network, Part, Transport, icmp_type, protocol},
@@ -97,7 +97,9 @@ pub fn on_packet<P: Packet, B: Backend>(packet: &P, backend: &B) -> Result<(), R
     let segments = packet.segments();
     let result = match parse::layer3(packet, interface.link) {
         Ok(Layer3::V4(offset)) => on_ip::<u32, P, B>(packet, backend, interface, offset, segments),
-        Ok(Layer3::V6(offset)) => on_ip::<[u64; 2], P, B>(packet, backend, interface, offset, segments),
+        Ok(Layer3::V6(offset)) => {
+            on_ip::<[u64; 2], P, B>(packet, backend, interface, offset, segments)
+        }
         Err(reason) => Err(reason),
     };
     backend.account(slot, hook, segments, result);
@@ -149,7 +151,13 @@ fn on_network<A: Family, P: Packet, B: Backend>(
         let scope_and_ports = u64::from(scope) << 32
             | u64::from(transport.source_port) << 16
             | u64::from(transport.destination_port);
-        first_fragment::<A, P, B>(packet, backend, network.offset, identification, scope_and_ports);
+        first_fragment::<A, P, B>(
+            packet,
+            backend,
+            network.offset,
+            identification,
+            scope_and_ports,
+        );
     }
 
     let protocol = packet.forget(u16::from(network.protocol)) as u8;
@@ -183,11 +191,17 @@ fn on_network<A: Family, P: Packet, B: Backend>(
     // A GRO or GSO packet stands for `segments` packets that each had these headers.
     let headers = u64::from(transport.payload - network.offset);
     let length = u64::from(network.end - network.offset);
-    let bytes = if segments > 1 { length + u64::from(segments - 1) * headers } else { length };
+    let bytes = if segments > 1 {
+        length + u64::from(segments - 1) * headers
+    } else {
+        length
+    };
 
     if network.part as u8 != Part::Later as u8 {
         match protocol {
-            protocol::TCP => tcp::on_segment(packet, backend, &key, flow, direction, &transport, network),
+            protocol::TCP => {
+                tcp::on_segment(packet, backend, &key, flow, direction, &transport, network)
+            }
             protocol::UDP => inspect::datagram(packet, flow, direction, &transport, network),
             protocol::ICMP | protocol::ICMPV6 if protocol == A::ICMP => {
                 on_icmp::<A, P, B>(packet, backend, interface, network.transport);
@@ -293,7 +307,9 @@ fn on_icmp<A: Family, P: Packet, B: Backend>(
     interface: &Interface,
     offset: u32,
 ) {
-    let Some([kind, code]) = packet.copy::<[u8; 2]>(offset) else { return };
+    let Some([kind, code]) = packet.copy::<[u8; 2]>(offset) else {
+        return;
+    };
     // Code 4, fragmentation needed (RFC 1191), does not refuse the packet; ICMPv6 has a type of
     // its own for it.
     let unreachable = if A::V6 {
@@ -304,8 +320,12 @@ fn on_icmp<A: Family, P: Packet, B: Backend>(
     if !unreachable {
         return;
     }
-    let Some(quoted) = A::quoted(packet, offset + ICMP_HEADER) else { return };
-    let Some(ports) = packet.copy::<u32>(quoted.transport).map(u32::from_be) else { return };
+    let Some(quoted) = A::quoted(packet, offset + ICMP_HEADER) else {
+        return;
+    };
+    let Some(ports) = packet.copy::<u32>(quoted.transport).map(u32::from_be) else {
+        return;
+    };
     let ports = ((ports >> 16) as u16, (ports & 0xffff) as u16);
     let ends = Ends {
         source: quoted.source.words(),

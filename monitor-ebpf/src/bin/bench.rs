@@ -94,7 +94,9 @@ pub fn bench_hash(ctx: TcContext) -> i32 {
 /// candidate.
 #[classifier]
 pub fn bench_drive(ctx: TcContext) -> i32 {
-    let Some(drive) = DRIVE.get_ptr_mut(0) else { return NO_CANDIDATE };
+    let Some(drive) = DRIVE.get_ptr_mut(0) else {
+        return NO_CANDIDATE;
+    };
     // SAFETY: a live array element; one benchmark runs at a time.
     let index = unsafe {
         (*drive).count = (*drive).count.wrapping_add(1);

@@ -96,7 +96,11 @@ impl Client {
             Ok(stream) => stream,
             Err(source) => return Err(ClientError::NoDaemon { path, source }),
         };
-        let mut client = Self { path, stream: BufReader::new(stream), line: Vec::new() };
+        let mut client = Self {
+            path,
+            stream: BufReader::new(stream),
+            line: Vec::new(),
+        };
         let mut line = Vec::new();
         let sent = match wire::write_line(&mut line, request) {
             Ok(()) => client.stream.write_all(&line).await,
@@ -119,34 +123,46 @@ impl Client {
             return Err(self.broken(source));
         }
         let Some(line) = self.line.strip_suffix(b"\n") else {
-            return if self.line.is_empty() { Ok(None) } else { Err(self.stopped()) };
+            return if self.line.is_empty() {
+                Ok(None)
+            } else {
+                Err(self.stopped())
+            };
         };
-        let head: Head<'_> =
-            serde_json::from_slice(line).map_err(|source| self.unknown(source))?;
+        let head: Head<'_> = serde_json::from_slice(line).map_err(|source| self.unknown(source))?;
         if head.kind != "lost" && head.kind != "error" {
             return Ok(Some(Line::Data(line)));
         }
         match serde_json::from_slice(line).map_err(|source| self.unknown(source))? {
             Answer::Lost { records } => Ok(Some(Line::Lost(records))),
-            Answer::Error { message } => {
-                Err(ClientError::Refused { path: self.path.clone(), message })
-            }
+            Answer::Error { message } => Err(ClientError::Refused {
+                path: self.path.clone(),
+                message,
+            }),
             Answer::Status(_) => Ok(Some(Line::Data(line))),
         }
     }
 
     /// The daemon closed a connection that should have gone on.
     pub fn stopped(&self) -> ClientError {
-        ClientError::Stopped { path: self.path.clone() }
+        ClientError::Stopped {
+            path: self.path.clone(),
+        }
     }
 
     /// An answer that cannot be read.
     pub fn unknown(&self, source: serde_json::Error) -> ClientError {
-        ClientError::Unknown { path: self.path.clone(), source }
+        ClientError::Unknown {
+            path: self.path.clone(),
+            source,
+        }
     }
 
     fn broken(&self, source: io::Error) -> ClientError {
-        ClientError::Broken { path: self.path.clone(), source }
+        ClientError::Broken {
+            path: self.path.clone(),
+            source,
+        }
     }
 }
 

@@ -60,7 +60,11 @@ impl Listener {
     pub fn bind(path: &Path) -> Result<Self, BindError> {
         let system = |action, path: &Path| {
             let path = path.to_owned();
-            move |source| BindError::System { action, path, source }
+            move |source| BindError::System {
+                action,
+                path,
+                source,
+            }
         };
         let directory = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -73,15 +77,22 @@ impl Listener {
             .map_err(system("create the directory", directory))?;
         // Daemons that start at once take turns, or one would remove the other's new socket.
         let turn = fs::File::open(directory).map_err(system("open the directory", directory))?;
-        turn.lock().map_err(system("lock the directory", directory))?;
+        turn.lock()
+            .map_err(system("lock the directory", directory))?;
         make_room(path)?;
         let socket = UnixListener::bind(path).map_err(system("listen on", path))?;
         let metadata = fs::symlink_metadata(path).map_err(system("inspect", path))?;
-        let listener =
-            Self { socket, path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) };
+        let listener = Self {
+            socket,
+            path: path.to_owned(),
+            identity: (metadata.dev(), metadata.ino()),
+        };
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))
             .map_err(system("set the permissions of", path))?;
-        listener.socket.set_nonblocking(true).map_err(system("set up", path))?;
+        listener
+            .socket
+            .set_nonblocking(true)
+            .map_err(system("set up", path))?;
         Ok(listener)
     }
 
@@ -109,18 +120,26 @@ impl Drop for Listener {
 /// Removes a socket on which nobody answers.
 fn make_room(path: &Path) -> Result<(), BindError> {
     let system = |action| {
-        move |source| BindError::System { action, path: path.to_owned(), source }
+        move |source| BindError::System {
+            action,
+            path: path.to_owned(),
+            source,
+        }
     };
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(system("inspect")(error)),
         Ok(metadata) if !metadata.file_type().is_socket() => {
-            return Err(BindError::NotASocket { path: path.to_owned() });
+            return Err(BindError::NotASocket {
+                path: path.to_owned(),
+            });
         }
         Ok(_) => {}
     }
     match UnixStream::connect(path) {
-        Ok(_) => Err(BindError::Live { path: path.to_owned() }),
+        Ok(_) => Err(BindError::Live {
+            path: path.to_owned(),
+        }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             tracing::info!(path = %path.display(), "replacing the socket of a dead daemon");
@@ -157,9 +176,15 @@ mod tests {
         let path = directory.path().join("api.sock");
         let first = Listener::bind(&path).expect("free");
         let error = Listener::bind(&path).expect_err("taken").to_string();
-        assert!(error.starts_with("a nodewatch daemon already listens on "), "{error}");
+        assert!(
+            error.starts_with("a nodewatch daemon already listens on "),
+            "{error}"
+        );
         assert!(error.contains(&path.display().to_string()), "{error}");
-        assert!(UnixStream::connect(&path).is_ok(), "the first still answers");
+        assert!(
+            UnixStream::connect(&path).is_ok(),
+            "the first still answers"
+        );
         drop(first);
     }
 
@@ -186,8 +211,13 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("file");
         fs::write(&file, "").expect("a file");
-        for path in [file.join("api.sock"), directory.path().join("x".repeat(120))] {
-            let error = Listener::bind(&path).expect_err("no place for a socket").to_string();
+        for path in [
+            file.join("api.sock"),
+            directory.path().join("x".repeat(120)),
+        ] {
+            let error = Listener::bind(&path)
+                .expect_err("no place for a socket")
+                .to_string();
             assert!(error.starts_with("cannot "), "{error}");
         }
     }

@@ -14,7 +14,13 @@ use tokio::{
         UnixListener, UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::{Semaphore, broadcast::{self, error::{RecvError, TryRecvError}}},
+    sync::{
+        Semaphore,
+        broadcast::{
+            self,
+            error::{RecvError, TryRecvError},
+        },
+    },
     task::JoinSet,
     time::timeout,
 };
@@ -121,7 +127,11 @@ impl Client {
                 let answer = StatusAnswer::new(info.clone(), status);
                 self.send(&Answer::Status(Box::new(answer))).await
             }
-            Ok(Request::Flows { filter, last, follow }) => {
+            Ok(Request::Flows {
+                filter,
+                last,
+                follow,
+            }) => {
                 if filter.terms.len() > 1_000 {
                     let message = "a filter has at most 1000 terms".to_owned();
                     return self.send(&Answer::Error { message }).await;
@@ -155,7 +165,9 @@ impl Client {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         if line.len() as u64 >= REQUEST_BYTES && !line.ends_with(b"\n") {
-            return Ok(Err(format!("the request is longer than {REQUEST_BYTES} bytes")));
+            return Ok(Err(format!(
+                "the request is longer than {REQUEST_BYTES} bytes"
+            )));
         }
         Ok(serde_json::from_slice(&line).map_err(|error| format!("invalid request: {error}")))
     }
@@ -180,8 +192,10 @@ impl Client {
     ) -> io::Result<()> {
         // A follower may pause: it then skips records.
         self.write_time = None;
-        let shown: HashMap<_, _> =
-            flows.iter().map(|flow| (Identity::of(flow), flow.state)).collect();
+        let shown: HashMap<_, _> = flows
+            .iter()
+            .map(|flow| (Identity::of(flow), flow.state))
+            .collect();
         // The engine made these before it answered the query.
         let mut before = Vec::with_capacity(records.len());
         let mut lost = 0;
@@ -197,7 +211,9 @@ impl Client {
             self.report_lost(handle, lost)?;
         }
         for record in before {
-            let Record::Flow(flow) = &*record else { continue };
+            let Record::Flow(flow) = &*record else {
+                continue;
+            };
             let is_shown = match shown.get(&Identity::of(flow)) {
                 Some(State::Closed) => true,
                 Some(State::Open) => flow.state == State::Open,
@@ -226,7 +242,9 @@ impl Client {
             loop {
                 match received {
                     Ok(record) => {
-                        if let Record::Flow(flow) = &*record && filter.matches(flow) {
+                        if let Record::Flow(flow) = &*record
+                            && filter.matches(flow)
+                        {
                             self.push(&*record)?;
                         }
                     }
@@ -285,7 +303,9 @@ impl Identity {
                 LocalEnd::Source => [source, destination],
                 LocalEnd::Destination => [destination, source],
             },
-            icmp: flow.icmp.map(|IcmpRecord { kind, code, id }| (kind, code, id)),
+            icmp: flow
+                .icmp
+                .map(|IcmpRecord { kind, code, id }| (kind, code, id)),
             start: flow.start,
         }
     }

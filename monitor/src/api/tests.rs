@@ -22,7 +22,7 @@ use super::{
     client::{Client, ClientError, Line},
     *,
 };
-use crate::runtime::{EngineHandle, Query};
+use crate::runtime::EngineHandle;
 
 /// A daemon whose engine answers every query with the same flows.
 struct Daemon {
@@ -60,26 +60,29 @@ fn start_with(
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("api.sock");
     let engine = Engine::new(Config::default()).expect("an engine");
-    let (queries, mut asked) = mpsc::channel::<Query>(4);
+    let (queries, mut asked) = mpsc::channel(4);
     let records = broadcast::channel(backlog).0;
     let sender = records.clone();
-    tokio::spawn(async move {
-        while let Some(Query { filter, last, reply }) = asked.recv().await {
-            on_query(&sender);
-            let mut found: Vec<_> =
-                flows.iter().filter(|flow| filter.matches(flow)).cloned().collect();
-            if let Some(last) = last {
-                found.drain(..found.len().saturating_sub(last));
-            }
-            let _ = reply.send(found);
-        }
-    });
     let handle = EngineHandle {
         queries,
         records,
         snapshot: watch::channel(Arc::new(engine.snapshot())).1,
         followers_lost: Arc::new(Mutex::new(0)),
     };
+    tokio::spawn(async move {
+        while let Some(query) = asked.recv().await {
+            on_query(&sender);
+            let mut found: Vec<_> = flows
+                .iter()
+                .filter(|flow| query.filter.matches(flow))
+                .cloned()
+                .collect();
+            if let Some(last) = query.last {
+                found.drain(..found.len().saturating_sub(last));
+            }
+            let _ = query.reply.send(found);
+        }
+    });
     let listener = Listener::bind(&path).expect("a socket");
     let mut info = DaemonInfo::new(Timestamp::UNIX_EPOCH);
     info.details.insert("attach".to_owned(), "auto".into());
@@ -87,11 +90,21 @@ fn start_with(
     let server = tokio::spawn(serve(listener, handle.clone(), info, async {
         let _ = stopped.await;
     }));
-    Daemon { _directory: directory, path, handle, stop, server }
+    Daemon {
+        _directory: directory,
+        path,
+        handle,
+        stop,
+        server,
+    }
 }
 
 fn flows(follow: bool) -> Request {
-    Request::Flows { filter: FlowFilter::default(), last: None, follow }
+    Request::Flows {
+        filter: FlowFilter::default(),
+        last: None,
+        follow,
+    }
 }
 
 /// The next record's source port and state.
@@ -130,9 +143,18 @@ fn requests_read_as_documented() {
     };
     check(
         r#"{"command":"flows","filter":{"terms":[{"not":true,"port":22}]},"last":20,"follow":true}"#,
-        Request::Flows { filter, last: Some(20), follow: true },
+        Request::Flows {
+            filter,
+            last: Some(20),
+            follow: true,
+        },
     );
-    for text in [r#"{"command":"flow"}"#, r#"{"command":"flows","lst":1}"#, "{}", "[]"] {
+    for text in [
+        r#"{"command":"flow"}"#,
+        r#"{"command":"flows","lst":1}"#,
+        "{}",
+        "[]",
+    ] {
         assert!(serde_json::from_str::<Request>(text).is_err(), "{text}");
     }
 }
@@ -140,7 +162,9 @@ fn requests_read_as_documented() {
 #[tokio::test]
 async fn flows_are_answered_and_the_connection_ends() {
     let daemon = start(vec![flow(1, "closed"), flow(2, "open")], 8);
-    let mut client = Client::ask(&daemon.path, &flows(false)).await.expect("an answer");
+    let mut client = Client::ask(&daemon.path, &flows(false))
+        .await
+        .expect("an answer");
     assert_eq!(next(&mut client).await, Some((1, "closed".to_owned())));
     assert_eq!(next(&mut client).await, Some((2, "open".to_owned())));
     assert_eq!(next(&mut client).await, None);
@@ -154,24 +178,43 @@ async fn the_status_reads_back() {
     assert_eq!(status.daemon.details["attach"], "auto");
     assert_eq!(status.engine, daemon.handle.snapshot().status);
     let text = raw(&daemon.path, b"{\"command\":\"status\"}\n").await;
-    assert!(text.starts_with(r#"{"type":"status","version":1,"daemon":{"#), "{text}");
+    assert!(
+        text.starts_with(r#"{"type":"status","version":1,"daemon":{"#),
+        "{text}"
+    );
 }
 
 #[tokio::test]
 async fn following_has_no_gap_and_no_duplicates() {
     let tell = |sender: &broadcast::Sender<Arc<Record>>, port, state| {
-        sender.send(Arc::new(flow(port, state).into())).expect("a follower");
+        sender
+            .send(Arc::new(flow(port, state).into()))
+            .expect("a follower");
     };
     // Between subscription and answer: 1 and 2 are in the answer as they are here, 3 was open
     // there and closes, 4 is not in the answer.
     let shown = vec![flow(1, "closed"), flow(2, "open"), flow(3, "open")];
     let daemon = start_with(shown, 16, move |sender| {
-        for (port, state) in [(1, "open"), (1, "closed"), (2, "open"), (3, "closed"), (4, "open")] {
+        for (port, state) in [
+            (1, "open"),
+            (1, "closed"),
+            (2, "open"),
+            (3, "closed"),
+            (4, "open"),
+        ] {
             tell(sender, port, state);
         }
     });
-    let mut client = Client::ask(&daemon.path, &flows(true)).await.expect("an answer");
-    let mut expected = vec![(1, "closed"), (2, "open"), (3, "open"), (3, "closed"), (4, "open")];
+    let mut client = Client::ask(&daemon.path, &flows(true))
+        .await
+        .expect("an answer");
+    let mut expected = vec![
+        (1, "closed"),
+        (2, "open"),
+        (3, "open"),
+        (3, "closed"),
+        (4, "open"),
+    ];
     for (port, state) in expected.drain(..) {
         assert_eq!(next(&mut client).await, Some((port, state.to_owned())));
     }
@@ -186,13 +229,19 @@ async fn following_has_no_gap_and_no_duplicates() {
 #[tokio::test]
 async fn a_slow_follower_is_told_what_it_missed() {
     let daemon = start(Vec::new(), 4);
-    let mut client = Client::ask(&daemon.path, &flows(true)).await.expect("an answer");
+    let mut client = Client::ask(&daemon.path, &flows(true))
+        .await
+        .expect("an answer");
     while daemon.handle.records.receiver_count() == 0 {
         tokio::task::yield_now().await;
     }
     // All at once: the server has no turn in between.
     for port in 1..=10 {
-        daemon.handle.records.send(Arc::new(flow(port, "open").into())).expect("a follower");
+        daemon
+            .handle
+            .records
+            .send(Arc::new(flow(port, "open").into()))
+            .expect("a follower");
     }
     assert_eq!(next(&mut client).await, Some((0, "lost 6".to_owned())));
     assert_eq!(next(&mut client).await, Some((7, "open".to_owned())));
@@ -202,7 +251,9 @@ async fn a_slow_follower_is_told_what_it_missed() {
 #[tokio::test]
 async fn a_follower_that_leaves_is_forgotten() {
     let daemon = start(Vec::new(), 4);
-    let client = Client::ask(&daemon.path, &flows(true)).await.expect("an answer");
+    let client = Client::ask(&daemon.path, &flows(true))
+        .await
+        .expect("an answer");
     let has = async |followers| {
         while daemon.handle.records.receiver_count() != followers {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -218,11 +269,17 @@ async fn bad_requests_are_refused() {
     let daemon = start(Vec::new(), 4);
     for (request, expected) in [
         (b"nonsense\n".to_vec(), "invalid request"),
-        (br#"{"command":"flows","filter":{"terms":[{"prot":22}]}}"#.to_vec(), "invalid request"),
+        (
+            br#"{"command":"flows","filter":{"terms":[{"prot":22}]}}"#.to_vec(),
+            "invalid request",
+        ),
         (vec![b'x'; 70_000], "longer than 65536 bytes"),
     ] {
         let answer = raw(&daemon.path, &request).await;
-        assert!(answer.starts_with(r#"{"type":"error","message":""#), "{answer}");
+        assert!(
+            answer.starts_with(r#"{"type":"error","message":""#),
+            "{answer}"
+        );
         assert!(answer.contains(expected), "{answer}");
     }
     assert_eq!(raw(&daemon.path, b"").await, "");
@@ -233,10 +290,20 @@ async fn clients_are_bounded() {
     let daemon = start(Vec::new(), 4);
     let mut followers = Vec::new();
     for _ in 0..64 {
-        followers.push(Client::ask(&daemon.path, &flows(true)).await.expect("a connection"));
+        followers.push(
+            Client::ask(&daemon.path, &flows(true))
+                .await
+                .expect("a connection"),
+        );
     }
-    let error = client::status(&daemon.path).await.expect_err("one too many").to_string();
-    assert!(error.ends_with("refuses: 64 clients are connected already"), "{error}");
+    let error = client::status(&daemon.path)
+        .await
+        .expect_err("one too many")
+        .to_string();
+    assert!(
+        error.ends_with("refuses: 64 clients are connected already"),
+        "{error}"
+    );
     followers.pop();
     while client::status(&daemon.path).await.is_err() {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -245,9 +312,15 @@ async fn clients_are_bounded() {
 
 #[tokio::test]
 async fn no_daemon_is_said_so() {
-    let error = client::status("/nowhere/api.sock".as_ref()).await.expect_err("nobody there");
+    let error = client::status("/nowhere/api.sock".as_ref())
+        .await
+        .expect_err("nobody there");
     assert!(matches!(error, ClientError::NoDaemon { .. }), "{error}");
-    assert!(error.to_string().contains("no nodewatch daemon answers on /nowhere/api.sock"));
+    assert!(
+        error
+            .to_string()
+            .contains("no nodewatch daemon answers on /nowhere/api.sock")
+    );
 }
 
 #[test]
@@ -258,7 +331,15 @@ fn status_answers_survive_json() {
     let json = serde_json::to_string(&answer).expect("JSON");
     assert_eq!(serde_json::from_str::<Answer>(&json).expect(&json), answer);
     let fields: BTreeMap<String, serde_json::Value> = serde_json::from_str(&json).expect("JSON");
-    for field in ["type", "version", "time", "daemon", "flows", "interfaces", "events_lost"] {
+    for field in [
+        "type",
+        "version",
+        "time",
+        "daemon",
+        "flows",
+        "interfaces",
+        "events_lost",
+    ] {
         assert!(fields.contains_key(field), "{field} is not in {json}");
     }
 }

@@ -29,10 +29,7 @@ impl Formatter for TerminalSafe {
 }
 
 /// Writes a value as one line of JSON, all control characters escaped.
-pub fn write_line<T: Serialize + ?Sized>(
-    writer: &mut impl io::Write,
-    value: &T,
-) -> io::Result<()> {
+pub fn write_line<T: Serialize + ?Sized>(writer: &mut impl io::Write, value: &T) -> io::Result<()> {
     let mut serializer = Serializer::with_formatter(&mut *writer, TerminalSafe::default());
     value.serialize(&mut serializer)?;
     writer.write_all(b"\n")

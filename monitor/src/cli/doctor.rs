@@ -62,7 +62,11 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     output.write(text.as_bytes())?;
     output.flush()?;
     let failed = checks.iter().any(|check| check.verdict == Verdict::Fail);
-    Ok(if failed { exit::code(exit::REFUSED) } else { ExitCode::SUCCESS })
+    Ok(if failed {
+        exit::code(exit::REFUSED)
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 fn text(checks: &[Check], color: bool) -> String {
@@ -86,9 +90,23 @@ fn text(checks: &[Check], color: bool) -> String {
 }
 
 async fn checks(config: &Config) -> Vec<Check> {
-    let mut checks = vec![kernel(), capabilities(), program(config), memory(config), jit()];
-    checks.push(mount("bpffs", "/sys/fs/bpf", "not needed: nothing is pinned"));
-    checks.push(mount("tracefs", "/sys/kernel/tracing", "not needed: no tracepoint is used"));
+    let mut checks = vec![
+        kernel(),
+        capabilities(),
+        program(config),
+        memory(config),
+        jit(),
+    ];
+    checks.push(mount(
+        "bpffs",
+        "/sys/fs/bpf",
+        "not needed: nothing is pinned",
+    ));
+    checks.push(mount(
+        "tracefs",
+        "/sys/kernel/tracing",
+        "not needed: no tracepoint is used",
+    ));
     checks.push(btf());
     checks.extend(interfaces(config).await);
     checks.push(daemon(config).await);
@@ -96,7 +114,12 @@ async fn checks(config: &Config) -> Vec<Check> {
 }
 
 fn ok(check: &'static str, found: impl Into<String>) -> Check {
-    Check { check, verdict: Verdict::Ok, found: found.into(), advice: None }
+    Check {
+        check,
+        verdict: Verdict::Ok,
+        found: found.into(),
+        advice: None,
+    }
 }
 
 fn bad(
@@ -105,7 +128,12 @@ fn bad(
     found: impl Into<String>,
     advice: impl Into<String>,
 ) -> Check {
-    Check { check, verdict, found: found.into(), advice: Some(advice.into()) }
+    Check {
+        check,
+        verdict,
+        found: found.into(),
+        advice: Some(advice.into()),
+    }
 }
 
 fn kernel() -> Check {
@@ -139,15 +167,23 @@ fn program(config: &Config) -> Check {
     match ebpf::Kernel::load(&options) {
         Ok(kernel) => {
             let count = kernel.verified_instructions(monitor_common::abi::Hook::Ingress);
-            ok("kernel program", match count {
-                Some(count) => format!("loads, {count} instructions verified"),
-                None => "loads".to_owned(),
-            })
+            ok(
+                "kernel program",
+                match count {
+                    Some(count) => format!("loads, {count} instructions verified"),
+                    None => "loads".to_owned(),
+                },
+            )
         }
         Err(error) => {
             let text = error.to_string();
             let first = text.lines().next().unwrap_or_default().to_owned();
-            bad("kernel program", Verdict::Fail, first, "see `nodewatch run` for the whole message")
+            bad(
+                "kernel program",
+                Verdict::Fail,
+                first,
+                "see `nodewatch run` for the whole message",
+            )
         }
     }
 }
@@ -157,7 +193,10 @@ fn memory(config: &Config) -> Check {
     let element = |key: usize| (48 + key + size_of::<FlowValue>() + 16) as u64;
     let bytes = u64::from(config.max_flows4) * element(size_of::<FlowKey4>())
         + u64::from(config.max_flows6) * element(size_of::<FlowKey6>());
-    ok("kernel memory", format!("{} for flow tables", super::human::bytes(bytes)))
+    ok(
+        "kernel memory",
+        format!("{} for flow tables", super::human::bytes(bytes)),
+    )
 }
 
 fn jit() -> Check {
@@ -174,21 +213,40 @@ fn jit() -> Check {
 }
 
 fn mount(check: &'static str, path: &'static str, note: &'static str) -> Check {
-    let is_there = Path::new(path).read_dir().is_ok_and(|mut entries| entries.next().is_some());
-    ok(check, if is_there { format!("at {path}, {note}") } else { format!("absent, {note}") })
+    let is_there = Path::new(path)
+        .read_dir()
+        .is_ok_and(|mut entries| entries.next().is_some());
+    ok(
+        check,
+        if is_there {
+            format!("at {path}, {note}")
+        } else {
+            format!("absent, {note}")
+        },
+    )
 }
 
 fn btf() -> Check {
-    let found = if Path::new("/sys/kernel/btf/vmlinux").exists() { "present" } else { "absent" };
-    ok("kernel BTF", format!("{found}, not needed: no kernel structure is read"))
+    let found = if Path::new("/sys/kernel/btf/vmlinux").exists() {
+        "present"
+    } else {
+        "absent"
+    };
+    ok(
+        "kernel BTF",
+        format!("{found}, not needed: no kernel structure is read"),
+    )
 }
 
 async fn interfaces(config: &Config) -> Vec<Check> {
     let names = async {
-        let selection = Selection::new(&config.uplink, &config.workload)
-            .map_err(|error| error.to_string())?;
+        let selection =
+            Selection::new(&config.uplink, &config.workload).map_err(|error| error.to_string())?;
         let watcher = Watcher::new().map_err(|error| error.to_string())?;
-        let defaults = watcher.default_route_links().await.map_err(|error| error.to_string())?;
+        let defaults = watcher
+            .default_route_links()
+            .await
+            .map_err(|error| error.to_string())?;
         let links = watcher.links().await.map_err(|error| error.to_string())?;
         let (mut uplinks, mut workloads) = (Vec::new(), Vec::new());
         for link in links {
@@ -202,16 +260,29 @@ async fn interfaces(config: &Config) -> Vec<Check> {
     };
     match names.await {
         Err(error) => {
-            vec![bad("interfaces", Verdict::Fail, error, "run in a network namespace that allows it")]
+            vec![bad(
+                "interfaces",
+                Verdict::Fail,
+                error,
+                "run in a network namespace that allows it",
+            )]
         }
         Ok((uplinks, workloads)) => {
             let uplink = if uplinks.is_empty() {
                 let advice = "name one with --uplink";
-                bad("uplink", Verdict::Warn, "no default route leads to an interface", advice)
+                bad(
+                    "uplink",
+                    Verdict::Warn,
+                    "no default route leads to an interface",
+                    advice,
+                )
             } else {
                 ok("uplink", uplinks.join(", "))
             };
-            vec![uplink, ok("workload interfaces", format!("{} found", workloads.len()))]
+            vec![
+                uplink,
+                ok("workload interfaces", format!("{} found", workloads.len())),
+            ]
         }
     }
 }
@@ -219,6 +290,9 @@ async fn interfaces(config: &Config) -> Vec<Check> {
 async fn daemon(config: &Config) -> Check {
     match client::status(&config.socket).await {
         Ok(status) => ok("daemon", format!("runs, pid {}", status.daemon.pid)),
-        Err(_) => ok("daemon", format!("none answers on {}", config.socket.display())),
+        Err(_) => ok(
+            "daemon",
+            format!("none answers on {}", config.socket.display()),
+        ),
     }
 }

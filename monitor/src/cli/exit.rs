@@ -59,7 +59,12 @@ mod tests {
             assert_eq!(status_of(&error), status, "{error:#}");
         };
         check(Closed.into(), None);
-        check(Err::<(), _>(Closed).context("cannot print").expect_err("closed"), None);
+        check(
+            Err::<(), _>(Closed)
+                .context("cannot print")
+                .expect_err("closed"),
+            None,
+        );
         let path = "/run/x".into();
         check(ClientError::Stopped { path }.into(), Some(REFUSED));
         let file = crate::config::FileError::Content {

@@ -18,8 +18,17 @@ pub(super) struct FilterArgs(pub(super) FlowFilter);
 /// Help heading.
 const HEADING: &str = "Filters";
 /// Flags with a value, each a kind of [`Condition`].
-const VALUES: [&str; 9] =
-    ["namespace", "pod", "ip", "port", "protocol", "app", "point", "outcome", "finding"];
+const VALUES: [&str; 9] = [
+    "namespace",
+    "pod",
+    "ip",
+    "port",
+    "protocol",
+    "app",
+    "point",
+    "outcome",
+    "finding",
+];
 /// Negates the next filter.
 const NOT: &str = "not";
 /// All namespaces.
@@ -42,7 +51,7 @@ fn words(names: impl Iterator<Item = &'static str>) -> PossibleValuesParser {
 
 impl clap::Args for FilterArgs {
     fn augment_args(command: Command) -> Command {
-        let read = |text: String| -> Condition { Condition::App(text) };
+        let read = |text: String| -> Condition { Condition::App(text.to_ascii_lowercase()) };
         command
             .arg(
                 flag("namespace", "NAMESPACE", "An end is in this namespace")
@@ -69,8 +78,12 @@ impl clap::Args for FilterArgs {
                     .value_parser(clap::value_parser!(u16).map(Condition::Port)),
             )
             .arg(
-                flag("protocol", "PROTOCOL", "IP protocol: tcp, udp, icmp, … or a number")
-                    .value_parser(|text: &str| text.parse().map(Condition::Protocol)),
+                flag(
+                    "protocol",
+                    "PROTOCOL",
+                    "IP protocol: tcp, udp, icmp, … or a number",
+                )
+                .value_parser(|text: &str| text.parse().map(Condition::Protocol)),
             )
             .arg(
                 flag("app", "APP", "Application protocol, by payload")
@@ -82,8 +95,12 @@ impl clap::Args for FilterArgs {
                     .value_parser(|text: &str| text.parse::<Point>().map(Condition::Point)),
             )
             .arg(
-                flag("outcome", "OUTCOME", "What became of it: established, refused, unanswered, …")
-                    .value_parser(|text: &str| text.parse::<Outcome>().map(Condition::Outcome)),
+                flag(
+                    "outcome",
+                    "OUTCOME",
+                    "What became of it: established, refused, unanswered, …",
+                )
+                .value_parser(|text: &str| text.parse::<Outcome>().map(Condition::Outcome)),
             )
             .arg(
                 flag("finding", "FINDING", "Finding on it")
@@ -122,7 +139,9 @@ impl FromArgMatches for FilterArgs {
                 // clap numbers flags and values one by one: `--not`, its implied value, the
                 // filter's flag, the filter's value.
                 let negation = negations.iter().position(|not| not + 2 == index);
-                let not = negation.map(|position| negations.swap_remove(position)).is_some();
+                let not = negation
+                    .map(|position| negations.swap_remove(position))
+                    .is_some();
                 Term { not, condition }
             })
             .collect();
@@ -132,7 +151,11 @@ impl FromArgMatches for FilterArgs {
                 "--not must stand right before the filter that it negates\n",
             ));
         }
-        Ok(Self(FlowFilter { terms, all_namespaces: matches.get_flag(ALL), since: None }))
+        Ok(Self(FlowFilter {
+            terms,
+            all_namespaces: matches.get_flag(ALL),
+            since: None,
+        }))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -142,7 +165,11 @@ impl FromArgMatches for FilterArgs {
 }
 
 fn name(text: &str) -> Result<String, &'static str> {
-    if text.is_empty() { Err("a name is expected") } else { Ok(text.to_owned()) }
+    if text.is_empty() {
+        Err("a name is expected")
+    } else {
+        Ok(text.to_owned())
+    }
 }
 
 #[cfg(test)]
@@ -171,7 +198,10 @@ mod tests {
         let args = parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
         let expected: Vec<Term> = expected
             .iter()
-            .map(|(not, condition)| Term { not: *not, condition: condition.clone() })
+            .map(|(not, condition)| Term {
+                not: *not,
+                condition: condition.clone(),
+            })
             .collect();
         assert_eq!(args.filter.0.terms, expected, "{line}");
     }
@@ -209,8 +239,14 @@ mod tests {
     fn not_negates_exactly_the_next_filter() {
         let port = Condition::Port;
         check("--not --port 22", &[(true, port(22))]);
-        check("--not --port=22 --port 23", &[(true, port(22)), (false, port(23))]);
-        check("--port 22 --not --port 23", &[(false, port(22)), (true, port(23))]);
+        check(
+            "--not --port=22 --port 23",
+            &[(true, port(22)), (false, port(23))],
+        );
+        check(
+            "--port 22 --not --port 23",
+            &[(false, port(22)), (true, port(23))],
+        );
         check(
             "--not --port 22 --port 23 --not --port 24 --not --ip ::1 --port 25",
             &[
@@ -231,7 +267,10 @@ mod tests {
                 (true, namespace("x")),
             ],
         );
-        check("-f --not --app ssh -f".trim_end_matches(" -f"), &[(true, Condition::App("ssh".to_owned()))]);
+        check(
+            "-f --not --app ssh -f".trim_end_matches(" -f"),
+            &[(true, Condition::App("ssh".to_owned()))],
+        );
     }
 
     #[test]

@@ -26,15 +26,18 @@ use crate::{
     config::{DEFAULT_SOCKET, parse_duration},
 };
 
+/// Flows without a wish for another number.
+const LAST: usize = 20;
+
 /// Flags of `flows`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Go on with new flows as they come: when the outcome is known, and when they close
     #[arg(short, long)]
     follow: bool,
-    /// The newest N flows
-    #[arg(long, value_name = "N", default_value_t = 20, conflicts_with = "all")]
-    last: usize,
+    /// The newest N flows [default: 20, or all with --since]
+    #[arg(long, value_name = "N", conflicts_with = "all")]
+    last: Option<usize>,
     /// All flows that the daemon knows: active, and recently closed
     #[arg(long)]
     all: bool,
@@ -44,6 +47,9 @@ pub(super) struct Args {
     /// How to print: table, wide, json or jsonl
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     output: Format,
+    /// Addresses without names, in tables
+    #[arg(long)]
+    numeric: bool,
     /// API socket of the daemon
     #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
     socket: PathBuf,
@@ -51,14 +57,29 @@ pub(super) struct Args {
     filter: FilterArgs,
 }
 
+// === impl Args ===
+
+impl Args {
+    /// At most how many of the flows that there are.
+    fn last(&self) -> Option<usize> {
+        // Whoever asks for a time wants all since then.
+        let all = self.all || self.since.is_some();
+        self.last.or((!all).then_some(LAST))
+    }
+}
+
 fn since(text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse() {
         return Ok(time);
     }
     let ago: Duration = parse_duration(text).map_err(|error| error.to_string())?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let since = now.saturating_sub(ago).as_nanos();
-    Ok(Timestamp::from_nanoseconds(i64::try_from(since).unwrap_or(i64::MAX)))
+    Ok(Timestamp::from_nanoseconds(
+        i64::try_from(since).unwrap_or(i64::MAX),
+    ))
 }
 
 /// Prints flows.
@@ -73,11 +94,14 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 async fn print(args: Args) -> anyhow::Result<ExitCode> {
     let mut filter = args.filter.0;
     filter.since = args.since;
-    // Whoever asks for a time wants all since then.
-    let last = (!args.all && args.since.is_none()).then_some(args.last);
-    let request = Request::Flows { filter, last, follow: args.follow };
+    let last = args.last();
+    let request = Request::Flows {
+        filter,
+        last,
+        follow: args.follow,
+    };
     let mut client = Client::ask(&args.socket, &request).await?;
-    let mut printer = Printer::new(args.output, args.follow);
+    let mut printer = Printer::new(args.output, args.numeric, args.follow);
     let mut lost = 0;
     let interrupt = tokio::signal::ctrl_c();
     let mut interrupt = std::pin::pin!(interrupt);
@@ -119,9 +143,14 @@ async fn summarise(socket: &std::path::Path, lost: u64) {
         }
         let total: u64 = reasons.values().sum();
         if total > 0 {
-            let reasons: Vec<_> =
-                reasons.iter().map(|(reason, packets)| format!("{reason} {packets}")).collect();
-            parts.push(format!("{total} packets uncounted ({})", reasons.join(", ")));
+            let reasons: Vec<_> = reasons
+                .iter()
+                .map(|(reason, packets)| format!("{reason} {packets}"))
+                .collect();
+            parts.push(format!(
+                "{total} packets uncounted ({})",
+                reasons.join(", ")
+            ));
         }
     }
     if lost > 0 {
@@ -136,6 +165,7 @@ async fn summarise(socket: &std::path::Path, lost: u64) {
 struct Printer {
     output: Output,
     format: Format,
+    numeric: bool,
     follow: bool,
     columns: Columns,
     header: bool,
@@ -146,11 +176,20 @@ struct Printer {
 // === impl Printer ===
 
 impl Printer {
-    fn new(format: Format, follow: bool) -> Self {
+    fn new(format: Format, numeric: bool, follow: bool) -> Self {
         let output = Output::stdout();
         let mut columns = Columns::new(titles(format), output.color);
         columns.expect(&render::WIDTHS);
-        Self { output, format, follow, columns, header: false, rows: Vec::new(), printed: 0 }
+        Self {
+            output,
+            format,
+            numeric,
+            follow,
+            columns,
+            header: false,
+            rows: Vec::new(),
+            printed: 0,
+        }
     }
 
     fn print(&mut self, line: &[u8]) -> anyhow::Result<()> {
@@ -160,20 +199,30 @@ impl Printer {
                 self.output.write(b"\n")?;
             }
             Format::Json => {
-                self.output.write(if self.printed == 0 { b"[\n  " } else { b",\n  " })?;
+                self.output.write(if self.printed == 0 {
+                    b"[\n  "
+                } else {
+                    b",\n  "
+                })?;
                 self.output.write(line)?;
             }
             Format::Table | Format::Wide => {
-                let Record::Flow(record) = serde_json::from_slice(line)? else { return Ok(()) };
+                let Record::Flow(record) = serde_json::from_slice(line)? else {
+                    return Ok(());
+                };
                 self.row(&record)?;
             }
         }
         self.printed += 1;
-        if self.follow { self.output.flush() } else { Ok(()) }
+        if self.follow {
+            self.output.flush()
+        } else {
+            Ok(())
+        }
     }
 
     fn row(&mut self, record: &FlowRecord) -> anyhow::Result<()> {
-        let cells = render::row(record, self.format == Format::Wide);
+        let cells = render::row(record, self.format == Format::Wide, self.numeric);
         if !self.follow {
             self.rows.push(cells);
             return Ok(());
@@ -204,5 +253,40 @@ impl Printer {
 }
 
 fn titles(format: Format) -> &'static [&'static str] {
-    if format == Format::Wide { &render::WIDE_TITLES } else { &render::TITLES }
+    if format == Format::Wide {
+        &render::WIDE_TITLES
+    } else {
+        &render::TITLES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flows {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn a_wish_for_a_number_holds_whatever_else_is_asked() {
+        for (line, last) in [
+            ("", Some(20)),
+            ("-f", Some(20)),
+            ("--last 5", Some(5)),
+            ("--since 5m", None),
+            ("--since 5m --last 5", Some(5)),
+            ("--all", None),
+        ] {
+            let line = std::iter::once("flows").chain(line.split_whitespace());
+            let flows = Flows::try_parse_from(line.clone()).expect("valid flags");
+            assert_eq!(flows.args.last(), last, "{:?}", line.collect::<Vec<_>>());
+        }
+        assert!(Flows::try_parse_from(["flows", "--all", "--last", "5"]).is_err());
+        assert!(Flows::try_parse_from(["flows", "--since", "yesterday"]).is_err());
+    }
 }

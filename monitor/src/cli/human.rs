@@ -44,7 +44,8 @@ pub(super) fn duration(duration: Duration) -> String {
 /// The time of day in UTC: `10:00:01.123Z`.
 pub(super) fn time_of_day(time: Timestamp) -> String {
     let text = time.to_string();
-    text.get(11..23).map_or_else(|| text.clone(), |clock| format!("{clock}Z"))
+    text.get(11..23)
+        .map_or_else(|| text.clone(), |clock| format!("{clock}Z"))
 }
 
 #[cfg(test)]
@@ -64,7 +65,10 @@ mod tests {
         ] {
             assert_eq!(bytes(number), text);
         }
-        assert_eq!((count(999), count(1_234), count(1_234_567)), ("999".into(), "1.2k".into(), "1.2M".into()));
+        assert_eq!(
+            (count(999), count(1_234), count(1_234_567)),
+            ("999".into(), "1.2k".into(), "1.2M".into())
+        );
         for (micros, text) in [
             (0, "0us"),
             (212, "212us"),

@@ -62,7 +62,10 @@ impl Output {
         let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
         let is_dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
         let color = stdout.is_terminal() && !is_set("NO_COLOR") && !is_dumb;
-        Self { writer: BufWriter::new(stdout), color }
+        Self {
+            writer: BufWriter::new(stdout),
+            color,
+        }
     }
 }
 
@@ -133,7 +136,10 @@ mod tests {
 
     #[test]
     fn a_reader_that_left_is_told_apart() {
-        let mut output = Output { writer: BufWriter::new(Gone), color: false };
+        let mut output = Output {
+            writer: BufWriter::new(Gone),
+            color: false,
+        };
         output.write(b"x").expect("buffered");
         assert!(output.flush().expect_err("closed").is::<Closed>());
     }

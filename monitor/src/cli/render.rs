@@ -9,23 +9,44 @@ use super::{
 };
 
 /// Titles of a table of flows.
-pub(super) const TITLES: [&str; 9] =
-    ["TIME", "POINT", "SOURCE", "DESTINATION", "PROTO", "APP", "OUTCOME", "FORWARD", "REVERSE"];
+pub(super) const TITLES: [&str; 9] = [
+    "TIME",
+    "POINT",
+    "SOURCE",
+    "DESTINATION",
+    "PROTO",
+    "APP",
+    "OUTCOME",
+    "FORWARD",
+    "REVERSE",
+];
 /// Titles of a wide table of flows.
 pub(super) const WIDE_TITLES: [&str; 14] = [
-    "TIME", "POINT", "SOURCE", "DESTINATION", "PROTO", "APP", "OUTCOME", "FORWARD", "REVERSE", "STATE",
-    "INTERFACE", "RTT", "FLAGS", "RETRANSMITS",
+    "TIME",
+    "POINT",
+    "SOURCE",
+    "DESTINATION",
+    "PROTO",
+    "APP",
+    "OUTCOME",
+    "FORWARD",
+    "REVERSE",
+    "STATE",
+    "INTERFACE",
+    "RTT",
+    "FLAGS",
+    "RETRANSMITS",
 ];
 /// Usual widths, for rows that are still to come.
 pub(super) const WIDTHS: [usize; 9] = [13, 8, 27, 27, 5, 7, 11, 12, 12];
 
 /// Cells of a flow.
-pub(super) fn row(record: &FlowRecord, wide: bool) -> Vec<Cell> {
+pub(super) fn row(record: &FlowRecord, wide: bool, numeric: bool) -> Vec<Cell> {
     let mut cells = vec![
         human::time_of_day(record.start).into(),
         record.point.name().into(),
-        endpoint(&record.source).into(),
-        endpoint(&record.destination).into(),
+        endpoint(&record.source, numeric).into(),
+        endpoint(&record.destination, numeric).into(),
         escape(&record.protocol.to_string()).into_owned().into(),
         escape(&record.app).into_owned().into(),
         Cell::colored(record.outcome.name(), color(record.outcome)),
@@ -34,9 +55,11 @@ pub(super) fn row(record: &FlowRecord, wide: bool) -> Vec<Cell> {
     ];
     if wide {
         let tcp = record.tcp.as_ref();
-        let rtt = tcp.and_then(|tcp| tcp.handshake_rtt_us).map_or_else(dash, |micros| {
-            human::duration(std::time::Duration::from_micros(micros))
-        });
+        let rtt = tcp
+            .and_then(|tcp| tcp.handshake_rtt_us)
+            .map_or_else(dash, |micros| {
+                human::duration(std::time::Duration::from_micros(micros))
+            });
         let flags = tcp.map_or_else(dash, |tcp| {
             let text = |flags: Option<TcpFlags>| flags.map_or_else(dash, |flags| flags.to_string());
             format!("{}/{}", text(tcp.forward_flags), text(tcp.reverse_flags))
@@ -70,13 +93,14 @@ fn color(outcome: Outcome) -> Color {
 }
 
 /// `[namespace/pod | node | range]/address:port`, IPv6 addresses in brackets where a port follows.
-fn endpoint(end: &Endpoint) -> String {
+fn endpoint(end: &Endpoint, numeric: bool) -> String {
     let name = match (&end.namespace, &end.pod) {
         (Some(namespace), Some(pod)) => Some(format!("{namespace}/{pod}")),
         _ if end.name.is_some() => end.name.as_deref().map(str::to_owned),
         _ if end.kind == EntityKind::Node => Some("node".to_owned()),
         _ => None,
     };
+    let name = name.filter(|_| !numeric);
     let address = match (end.ip, end.port) {
         (std::net::IpAddr::V6(ip), Some(port)) => format!("[{ip}]:{port}"),
         (ip, Some(port)) => format!("{ip}:{port}"),
@@ -92,5 +116,66 @@ fn traffic(traffic: Traffic) -> String {
     if traffic.packets == 0 {
         return dash();
     }
-    format!("{}/{}", human::count(traffic.packets), human::bytes(traffic.bytes))
+    format!(
+        "{}/{}",
+        human::count(traffic.packets),
+        human::bytes(traffic.bytes)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::cli::table::table;
+
+    fn flow(change: &Value) -> FlowRecord {
+        let mut json = json!({
+            "version": 1, "time": "2026-11-24T10:00:01Z", "start": "2026-11-24T09:58:00Z",
+            "end": "2026-11-24T10:00:01.5Z", "state": "open", "point": "uplink",
+            "interface": "eth0", "protocol": "TCP",
+            "source": {"ip": "198.51.100.7", "port": 50123, "kind": "range", "name": "office"},
+            "destination": {"ip": "10.224.0.4", "port": 22, "kind": "node"},
+            "local": "destination", "initiator": "source", "app": "ssh",
+            "forward": {"packets": 12, "bytes": 1833}, "reverse": {"packets": 10, "bytes": 9120},
+            "tcp": {"forward_flags": "SAPF", "reverse_flags": "SAPF", "handshake_rtt_us": 212},
+            "retransmits": {"forward": 1, "reverse": 0}, "outcome": "established",
+        });
+        for (key, value) in change.as_object().expect("changes") {
+            json[key] = value.clone();
+        }
+        serde_json::from_value(json).expect("a flow record")
+    }
+
+    fn printed(wide: bool, numeric: bool) -> String {
+        let titles: &[&str] = if wide { &WIDE_TITLES } else { &TITLES };
+        let flows = [
+            flow(&json!({})),
+            flow(&json!({
+                "point": "workload", "interface": "veth\u{1b}1", "app": "unknown",
+                "source": {"ip": "fd00::7", "port": 40000, "kind": "unknown"},
+                "destination": {"ip": "2001:db8::1", "port": 443, "kind": "internet"},
+                "reverse": {"packets": 0, "bytes": 0}, "tcp": {"forward_flags": "S"},
+                "outcome": "unanswered", "state": "closed",
+            })),
+            flow(&json!({
+                "protocol": "UDP", "app": "dns", "tcp": null, "retransmits": null,
+                "source": {"ip": "10.244.1.7", "port": 4, "kind": "pod", "namespace": "shop", "pod": "cart-0"},
+                "destination": {"ip": "ff02::1", "kind": "unknown"}, "outcome": "one-way",
+            })),
+        ];
+        let rows: Vec<_> = flows.iter().map(|flow| row(flow, wide, numeric)).collect();
+        table(titles, &rows, false)
+    }
+
+    #[test]
+    fn rows_are_for_people() {
+        expect_test::expect![[""]].assert_eq(&printed(false, false));
+    }
+
+    #[test]
+    fn wide_rows_have_more_and_numeric_ones_no_names() {
+        expect_test::expect![[""]].assert_eq(&printed(true, true));
+    }
 }

@@ -54,7 +54,11 @@ fn text(status: &StatusAnswer, color: bool) -> String {
         human::duration(uptime)
     );
     for (family, flows) in &engine.flows {
-        let _ = writeln!(text, "{family:?} flows: {} of {}", flows.active, flows.capacity);
+        let _ = writeln!(
+            text,
+            "{family:?} flows: {} of {}",
+            flows.active, flows.capacity
+        );
     }
     let _ = writeln!(
         text,
@@ -75,13 +79,29 @@ fn text(status: &StatusAnswer, color: bool) -> String {
             losses.push(format!("{} folded {folded}", escape(metric)));
         }
     }
-    let losses = if losses.is_empty() { "none".to_owned() } else { losses.join(", ") };
+    let losses = if losses.is_empty() {
+        "none".to_owned()
+    } else {
+        losses.join(", ")
+    };
     let _ = writeln!(text, "lost: {losses}\n");
 
-    let titles = ["INTERFACE", "POINT", "ATTACH", "HOOK", "SEEN", "COUNTED", "UNCOUNTED", "FLOWS"];
+    let titles = [
+        "INTERFACE",
+        "POINT",
+        "ATTACH",
+        "HOOK",
+        "SEEN",
+        "COUNTED",
+        "UNCOUNTED",
+        "FLOWS",
+    ];
     let mut rows = Vec::new();
     for interface in &engine.interfaces {
-        for (name, hook) in [("ingress", &interface.ingress), ("egress", &interface.egress)] {
+        for (name, hook) in [
+            ("ingress", &interface.ingress),
+            ("egress", &interface.egress),
+        ] {
             let attach = if interface.covered {
                 Cell::from(escape(&interface.attach).into_owned())
             } else {
@@ -100,7 +120,11 @@ fn text(status: &StatusAnswer, color: bool) -> String {
                 name.into(),
                 hook.seen.to_string().into(),
                 hook.counted.to_string().into(),
-                if uncounted.is_empty() { "0".into() } else { uncounted.join(", ").into() },
+                if uncounted.is_empty() {
+                    "0".into()
+                } else {
+                    uncounted.join(", ").into()
+                },
                 interface.flows.to_string().into(),
             ]);
         }

@@ -24,7 +24,10 @@ pub(super) struct Columns {
 impl Cell {
     /// A cell in this colour.
     pub(super) fn colored(text: impl Into<String>, color: Color) -> Self {
-        Self { text: text.into(), color: Some(color) }
+        Self {
+            text: text.into(),
+            color: Some(color),
+        }
     }
 
     fn width(&self) -> usize {
@@ -34,7 +37,10 @@ impl Cell {
 
 impl<T: Into<String>> From<T> for Cell {
     fn from(text: T) -> Self {
-        Self { text: text.into(), color: None }
+        Self {
+            text: text.into(),
+            color: None,
+        }
     }
 }
 
@@ -136,7 +142,11 @@ mod tests {
     #[test]
     fn columns_fit_their_widest_cell_and_lines_end_without_blanks() {
         let rows = [
-            vec![Cell::from("a"), Cell::colored("established", Color::Green), Cell::from("1")],
+            vec![
+                Cell::from("a"),
+                Cell::colored("established", Color::Green),
+                Cell::from("1"),
+            ],
             vec![Cell::from("long name"), Cell::from("-"), Cell::from("22")],
         ];
         expect_test::expect![[r"
@@ -146,12 +156,18 @@ mod tests {
         "]]
         .assert_eq(&table(&["NAME", "OUTCOME", "N"], &rows, false));
         let colored = table(&["NAME", "OUTCOME", "N"], &rows, true);
-        assert!(colored.contains("a           \u{1b}[32mestablished\u{1b}[0m   1\n"), "{colored}");
+        assert!(
+            colored.contains("a           \u{1b}[32mestablished\u{1b}[0m   1\n"),
+            "{colored}"
+        );
     }
 
     #[test]
     fn terminals_are_safe() {
         assert_eq!(escape("eth0é"), "eth0é");
-        assert_eq!(escape("a\u{1b}[2J\n\u{9b}\u{202e}b"), r"a\u{1b}[2J\n\u{9b}\u{202e}b");
+        assert_eq!(
+            escape("a\u{1b}[2J\n\u{9b}\u{202e}b"),
+            r"a\u{1b}[2J\n\u{9b}\u{202e}b"
+        );
     }
 }

@@ -38,8 +38,10 @@ pub enum FileError {
 impl Settings {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Self, FileError> {
-        let text = fs::read_to_string(path)
-            .map_err(|source| FileError::Read { path: path.to_owned(), source })?;
+        let text = fs::read_to_string(path).map_err(|source| FileError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
         Self::parse(&text).map_err(|(line, message)| FileError::Content {
             path: path.to_owned(),
             line,
@@ -72,7 +74,11 @@ fn message(text: &str, at: usize, message: &str) -> String {
         }
         None => message,
     };
-    if keys.is_empty() { message } else { format!("{}: {message}", keys.join(".")) }
+    if keys.is_empty() {
+        message
+    } else {
+        format!("{}: {message}", keys.join("."))
+    }
 }
 
 /// The path of the key or value at this position.

@@ -11,12 +11,17 @@ struct Flags {
 }
 
 fn flags(arguments: &[&str]) -> Settings {
-    Flags::try_parse_from(std::iter::once(&"run").chain(arguments)).expect("valid flags").settings
+    Flags::try_parse_from(std::iter::once(&"run").chain(arguments))
+        .expect("valid flags")
+        .settings
 }
 
 #[track_caller]
 fn check_file(text: &str, expected: &str) {
-    let mut file = tempfile::Builder::new().suffix(".toml").tempfile().expect("a file");
+    let mut file = tempfile::Builder::new()
+        .suffix(".toml")
+        .tempfile()
+        .expect("a file");
     file.write_all(text.as_bytes()).expect("written");
     let error = Settings::read(file.path()).expect_err(text).to_string();
     let path = file.path().display().to_string();
@@ -29,7 +34,10 @@ fn nothing_needs_to_be_said() {
     assert_eq!(config.listen, Some(DEFAULT_LISTEN));
     assert_eq!(config.socket, PathBuf::from(DEFAULT_SOCKET));
     assert_eq!(config.workload, ["veth*", "azv*", "cali*", "lxc*", "eni*"]);
-    assert_eq!((config.max_series, config.max_flows4), (20_000, DEFAULT_FLOWS4));
+    assert_eq!(
+        (config.max_series, config.max_flows4),
+        (20_000, DEFAULT_FLOWS4)
+    );
     assert_eq!(config.timeouts, Timeouts::default());
     assert_eq!(flags(&[]), Settings::default());
 }
@@ -59,13 +67,23 @@ fn flags_override_the_file() {
     assert_eq!(config.uplink, ["eth0", "eth1"]);
     assert_eq!(config.listen, None);
     assert_eq!(config.poll_interval, Duration::from_millis(500));
-    assert_eq!((config.attach, config.kernel_log.level()), (Attach::Clsact, 4));
+    assert_eq!(
+        (config.attach, config.kernel_log.level()),
+        (Attach::Clsact, 4)
+    );
     assert_eq!(config.timeouts.tcp_established, Duration::from_mins(90));
     assert_eq!(config.timeouts.icmp, Timeouts::default().icmp);
     assert_eq!(config.ranges.len(), 1);
 
-    let arguments =
-        ["--uplink", "eth2", "--listen", "[::1]:80", "--attach=tcx", "--max-flows4", "64"];
+    let arguments = [
+        "--uplink",
+        "eth2",
+        "--listen",
+        "[::1]:80",
+        "--attach=tcx",
+        "--max-flows4",
+        "64",
+    ];
     let config = Config::new(flags(&arguments), Some(file)).expect("valid");
     assert_eq!(config.uplink, ["eth2"]);
     assert_eq!(config.listen, Some("[::1]:80".parse().expect("an address")));
@@ -81,16 +99,22 @@ fn errors_name_file_line_and_key() {
          `max_series`, `max_flows4`, `max_flows6`, `recent`, `poll_interval`, `attach`, \
          `kernel_log`, `range`, `log_format`, `timeouts`",
     );
-    check_file("listen = 7\n", ":1: listen: invalid type: integer `7`, expected a string");
+    check_file(
+        "listen = 7\n",
+        ":1: listen: invalid type: integer `7`, expected a string",
+    );
     check_file(
         "\n\nlisten = \"nowhere\"",
         ":3: listen: `nowhere` is not an address and port such as 127.0.0.1:9469, or `none`",
     );
     check_file(
         "range = [\n  \"a=10.0.0.0/8\",\n  \"b=10.0.0.0/33\",\n]\n",
-        ":3: range: `10.0.0.0/33` is not an address or address range such as 192.0.2.0/24",
+        ":1: range: `10.0.0.0/33` is not an address or address range such as 192.0.2.0/24",
     );
-    check_file("max_flows4 = 0\n", ":1: max_flows4: 0 is not in 1..=16777216");
+    check_file(
+        "max_flows4 = 0\n",
+        ":1: max_flows4: 0 is not in 1..=16777216",
+    );
     check_file(
         "[timeouts]\nicmp = \"0s\"\n",
         ":2: timeouts.icmp: `0s` is not a duration such as 500ms, 30s, 5m or 4h",
@@ -107,7 +131,12 @@ fn errors_name_file_line_and_key() {
     let syntax = Settings::parse("\n\nlisten = \n").expect_err("no value");
     assert_eq!(syntax.0, 3, "{syntax:?}");
     let error = Settings::read("/nowhere/nodewatch.toml".as_ref()).expect_err("no file");
-    assert!(error.to_string().starts_with("cannot read /nowhere/nodewatch.toml: "), "{error}");
+    assert!(
+        error
+            .to_string()
+            .starts_with("cannot read /nowhere/nodewatch.toml: "),
+        "{error}"
+    );
 }
 
 #[test]
@@ -135,18 +164,35 @@ fn flags_are_checked_where_they_stand() {
 fn ranges_must_not_contradict_each_other() {
     let settings = flags(&["--range", "a=10.0.0.0/8", "--range", "b=10.0.0.0/8"]);
     let error = Config::new(settings, None).expect_err("two names for one range");
-    assert_eq!(error.to_string(), "--range: range 10.0.0.0/8 has two names, `a` and `b`");
+    assert_eq!(
+        error.to_string(),
+        "--range: range 10.0.0.0/8 has two names, `a` and `b`"
+    );
 }
 
 #[test]
 fn durations_are_read() {
-    for (text, milliseconds) in
-        [("500ms", 500), ("30s", 30_000), ("1h30m", 5_400_000), ("2d", 172_800_000), ("0s", 0)]
-    {
+    for (text, milliseconds) in [
+        ("500ms", 500),
+        ("30s", 30_000),
+        ("1h30m", 5_400_000),
+        ("2d", 172_800_000),
+        ("0s", 0),
+    ] {
         let duration = Duration::from_millis(milliseconds);
         assert_eq!(parse_duration(text), Ok(duration), "{text}");
     }
-    for text in ["", "5", "s", "5x", "-5s", "5 s", "yesterday", "99999999999999999999s", "1.5s"] {
+    for text in [
+        "",
+        "5",
+        "s",
+        "5x",
+        "-5s",
+        "5 s",
+        "yesterday",
+        "99999999999999999999s",
+        "1.5s",
+    ] {
         assert!(parse_duration(text).is_err(), "{text}");
     }
 }

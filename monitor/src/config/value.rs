@@ -10,8 +10,7 @@ const INTERFACE_NAME: usize = 15;
 /// Capacities that a flow map may have: beyond, it would take gigabytes.
 pub(super) const FLOWS: RangeInclusive<i64> = 1..=(1 << 24);
 /// How often the kernel's maps may be read.
-const POLL_INTERVALS: RangeInclusive<Duration> =
-    Duration::from_millis(50)..=Duration::from_mins(1);
+const POLL_INTERVALS: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_mins(1);
 
 /// A text that is not the value it was read as.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,7 +90,10 @@ pub struct Range(pub NamedRange);
 
 impl ValueError {
     fn new(value: &str, expected: &'static str) -> Self {
-        Self { value: value.to_owned(), expected }
+        Self {
+            value: value.to_owned(),
+            expected,
+        }
     }
 }
 
@@ -127,7 +129,13 @@ macro_rules! words {
     };
 }
 
-words!(Attach, "auto, tcx or clsact", Auto = "auto", Tcx = "tcx", Clsact = "clsact");
+words!(
+    Attach,
+    "auto, tcx or clsact",
+    Auto = "auto",
+    Tcx = "tcx",
+    Clsact = "clsact"
+);
 words!(
     KernelLog,
     "off, error, warn, info, debug or trace",
@@ -157,9 +165,15 @@ impl FromStr for Listen {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "none" | "off" => Ok(Self(None)),
-            _ => text.parse().map(|address| Self(Some(address))).map_err(|_| {
-                ValueError::new(text, "an address and port such as 127.0.0.1:9469, or `none`")
-            }),
+            _ => text
+                .parse()
+                .map(|address| Self(Some(address)))
+                .map_err(|_| {
+                    ValueError::new(
+                        text,
+                        "an address and port such as 127.0.0.1:9469, or `none`",
+                    )
+                }),
         }
     }
 }
@@ -172,7 +186,10 @@ impl FromStr for Period {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match parse_duration(text) {
             Ok(duration) if !duration.is_zero() => Ok(Self(duration)),
-            _ => Err(ValueError::new(text, "a duration such as 500ms, 30s, 5m or 4h")),
+            _ => Err(ValueError::new(
+                text,
+                "a duration such as 500ms, 30s, 5m or 4h",
+            )),
         }
     }
 }
@@ -196,10 +213,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, ValueError> {
     let mut rest = text;
     let mut sum = Duration::ZERO;
     while !rest.is_empty() || text.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(refuse)?;
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .ok_or_else(refuse)?;
         let number: u64 = rest[..digits].parse().map_err(|_| refuse())?;
         rest = &rest[digits..];
-        let letters = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let letters = rest
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(rest.len());
         let milliseconds = match &rest[..letters] {
             "ms" => 1,
             "s" => 1_000,
@@ -210,7 +231,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, ValueError> {
         };
         rest = &rest[letters..];
         let part = number.checked_mul(milliseconds).ok_or_else(refuse)?;
-        sum = sum.checked_add(Duration::from_millis(part)).ok_or_else(refuse)?;
+        sum = sum
+            .checked_add(Duration::from_millis(part))
+            .ok_or_else(refuse)?;
     }
     Ok(sum)
 }
@@ -281,7 +304,15 @@ macro_rules! deserialize_from_text {
 }
 
 deserialize_from_text!(
-    Attach, KernelLog, LogFormat, Listen, Period, PollInterval, InterfaceName, Pattern, Range
+    Attach,
+    KernelLog,
+    LogFormat,
+    Listen,
+    Period,
+    PollInterval,
+    InterfaceName,
+    Pattern,
+    Range
 );
 
 /// Reads the capacity of a flow map.

@@ -49,9 +49,20 @@ pub(super) fn task(engine: Engine) -> Ends {
         snapshot: latest,
         followers_lost: Arc::default(),
     };
-    let task =
-        EngineTask { engine, inputs, queries, commands, snapshot, handle: handle.clone() };
-    Ends { task, handle, inputs: input_sender, commands: command_receiver }
+    let task = EngineTask {
+        engine,
+        inputs,
+        queries,
+        commands,
+        snapshot,
+        handle: handle.clone(),
+    };
+    Ends {
+        task,
+        handle,
+        inputs: input_sender,
+        commands: command_receiver,
+    }
 }
 
 // === impl EngineTask ===
@@ -88,11 +99,13 @@ impl EngineTask {
             let outputs = self.engine.step(Input::EventsLost { stage, total }, now());
             self.hand_on(outputs);
         }
+        // Whether an interface is covered is told at once, the rest once a second.
+        let is_news = is_tick || matches!(input, Input::Interface(_) | Input::InterfaceGone { .. });
         let wanted = self.handle.records.receiver_count() > 0;
         self.engine.set_records(wanted);
         let outputs = self.engine.step(input, now());
         self.hand_on(outputs);
-        if is_tick {
+        if is_news {
             self.publish();
         }
     }

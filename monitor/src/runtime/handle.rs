@@ -41,7 +41,14 @@ impl EngineHandle {
         last: Option<usize>,
     ) -> Result<Vec<FlowRecord>, Stopped> {
         let (reply, answer) = oneshot::channel();
-        self.queries.send(Query { filter, last, reply }).await.map_err(|_| Stopped)?;
+        self.queries
+            .send(Query {
+                filter,
+                last,
+                reply,
+            })
+            .await
+            .map_err(|_| Stopped)?;
         answer.await.map_err(|_| Stopped)
     }
 
@@ -53,13 +60,19 @@ impl EngineHandle {
 
     /// Counts records that a follower did not get.
     pub fn lost_by_follower(&self, records: u64) {
-        let mut lost = self.followers_lost.lock().expect("no code panics while it holds this");
+        let mut lost = self
+            .followers_lost
+            .lock()
+            .expect("no code panics while it holds this");
         *lost = lost.saturating_add(records);
     }
 
     /// Records that followers did not get, in total.
     pub(crate) fn followers_lost(&self) -> u64 {
-        *self.followers_lost.lock().expect("no code panics while it holds this")
+        *self
+            .followers_lost
+            .lock()
+            .expect("no code panics while it holds this")
     }
 
     /// What the engine published last, at most a second or so old.

@@ -35,7 +35,9 @@ pub(super) struct Lock {
 pub(super) fn take() -> Result<Lock, LockError> {
     let address = SocketAddr::from_abstract_name(NAME).map_err(LockError::System)?;
     match UnixListener::bind_addr(&address) {
-        Ok(listener) => Ok(Lock { _listener: listener }),
+        Ok(listener) => Ok(Lock {
+            _listener: listener,
+        }),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(LockError::Taken),
         Err(error) => Err(LockError::System(error)),
     }

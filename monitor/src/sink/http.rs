@@ -43,7 +43,9 @@ pub struct BindError {
 
 /// Listens on an address.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|source| BindError { address, source })
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| BindError { address, source })
 }
 
 /// What requests are answered from.
@@ -61,7 +63,11 @@ pub async fn serve(
     ready: watch::Receiver<bool>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let context = Arc::new(Context { handle, ready, encoding: Mutex::new(()) });
+    let context = Arc::new(Context {
+        handle,
+        ready,
+        encoding: Mutex::new(()),
+    });
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
@@ -105,18 +111,26 @@ async fn answer(
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n");
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        response
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return Ok(response);
     }
     Ok(match request.uri().path() {
         "/" => text(StatusCode::OK, TEXT, INDEX),
         "/healthz" => text(StatusCode::OK, TEXT, "ok\n"),
         "/readyz" if *context.ready.borrow() => text(StatusCode::OK, TEXT, "ok\n"),
-        "/readyz" => {
-            text(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the interfaces are not yet watched\n")
-        }
+        "/readyz" => text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            TEXT,
+            "the interfaces are not yet watched\n",
+        ),
         "/metrics" => metrics(&context).await,
-        _ => text(StatusCode::NOT_FOUND, TEXT, "there is /metrics, /healthz and /readyz\n"),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            TEXT,
+            "there is /metrics, /healthz and /readyz\n",
+        ),
     })
 }
 
@@ -127,7 +141,11 @@ async fn metrics(context: &Context) -> Response<Full<Bytes>> {
         Ok(Ok(body)) => text(StatusCode::OK, prometheus::CONTENT_TYPE, body),
         Ok(Err(_)) | Err(_) => {
             tracing::error!("cannot encode the metrics");
-            text(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "cannot encode the metrics\n")
+            text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                TEXT,
+                "cannot encode the metrics\n",
+            )
         }
     }
 }
@@ -139,6 +157,8 @@ fn text(
 ) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }

@@ -1,4 +1,5 @@
-//! What every exporter tells of its own process; names as in the Prometheus client libraries.
+//! What every exporter tells of its own process; names as in the Prometheus client libraries,
+//! behind the prefix that all names have here.
 
 use std::{fs, sync::atomic::AtomicU64};
 
@@ -10,14 +11,24 @@ use prometheus_client::{
 /// Registers the process metrics as they are now; those that the system does not tell are absent.
 pub(super) fn register(registry: &mut Registry) {
     let build = Family::<[(&str, &str); 1], Gauge>::default();
-    build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
-    registry.register("nodewatch_build_info", "Version of the program, always 1", build);
+    build
+        .get_or_create(&[("version", env!("CARGO_PKG_VERSION"))])
+        .set(1);
+    registry.register(
+        "nodewatch_build_info",
+        "Version of the program, always 1",
+        build,
+    );
     if let Some((cpu_seconds, resident_bytes)) = usage() {
         let cpu = Counter::<f64, AtomicU64>::default();
         cpu.inc_by(cpu_seconds);
-        registry.register("process_cpu_seconds", "User and system time spent", cpu);
         registry.register(
-            "process_resident_memory_bytes",
+            "nodewatch_process_cpu_seconds",
+            "User and system time spent",
+            cpu,
+        );
+        registry.register(
+            "nodewatch_process_resident_memory_bytes",
             "Resident memory",
             gauge(resident_bytes),
         );
@@ -26,7 +37,11 @@ pub(super) fn register(registry: &mut Registry) {
         // The listing itself has one open.
         let open = entries.count().saturating_sub(1);
         let open = i64::try_from(open).unwrap_or(i64::MAX);
-        registry.register("process_open_fds", "Open file descriptors", gauge(open));
+        registry.register(
+            "nodewatch_process_open_fds",
+            "Open file descriptors",
+            gauge(open),
+        );
     }
 }
 
@@ -47,7 +62,10 @@ fn usage() -> Option<(f64, i64)> {
     let user: f64 = fields.get(11)?.parse().ok()?;
     let system: f64 = fields.get(12)?.parse().ok()?;
     let pages: i64 = fields.get(21)?.parse().ok()?;
-    Some(((user + system) / TICKS_PER_SECOND, pages.saturating_mul(PAGE_BYTES)))
+    Some((
+        (user + system) / TICKS_PER_SECOND,
+        pages.saturating_mul(PAGE_BYTES),
+    ))
 }
 
 #[cfg(test)]

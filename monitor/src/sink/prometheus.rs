@@ -19,8 +19,7 @@ use prometheus_client::{
 use super::process;
 
 /// Content type of [`render`]'s text.
-pub(super) const CONTENT_TYPE: &str =
-    "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// All metrics of a snapshot and of this process.
 pub(super) fn render(snapshot: Arc<Snapshot>) -> Result<String, fmt::Error> {
@@ -49,8 +48,7 @@ impl Collector for Rows {
             };
             // The encoder adds `_total` to counters and a full stop to the help.
             let help = definition.help.trim_end_matches('.');
-            let mut metric =
-                encoder.encode_descriptor(definition.base_name(), help, None, kind)?;
+            let mut metric = encoder.encode_descriptor(definition.base_name(), help, None, kind)?;
             self.0.rows.samples(definition.metric, |labels, value| {
                 let labels = Labels(labels);
                 let mut sample = metric.encode_family(&labels)?;
@@ -88,7 +86,11 @@ mod tests {
         let engine = Engine::new(Config::default()).expect("no ranges");
         let text = render(Arc::new(engine.snapshot())).expect("strings take all");
         for definition in ALL {
-            let line = format!("# TYPE {} {}\n", definition.base_name(), definition.kind.name());
+            let line = format!(
+                "# TYPE {} {}\n",
+                definition.base_name(),
+                definition.kind.name()
+            );
             assert_eq!(text.matches(&line).count(), 1, "{line} in\n{text}");
         }
         assert!(text.ends_with("# EOF\n"), "{text}");

@@ -84,7 +84,10 @@ impl Watcher {
         ])?;
         tokio::spawn(connection);
         let messages = messages.map(|(message, _)| message.payload);
-        Ok(Self { handle, messages: Box::new(messages) })
+        Ok(Self {
+            handle,
+            messages: Box::new(messages),
+        })
     }
 
     /// For other requests on the same socket.
@@ -112,8 +115,8 @@ impl Watcher {
                     _ => {}
                 }
             }
-            if let Some(prefix) = address
-                .and_then(|address| IpNet::new(address, message.header.prefix_len).ok())
+            if let Some(prefix) =
+                address.and_then(|address| IpNet::new(address, message.header.prefix_len).ok())
             {
                 addresses.push(prefix);
             }
@@ -131,7 +134,11 @@ impl Watcher {
                 IpAddr::V6(_) => RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
             };
             let messages = collect("routes", self.handle.route().get(request).execute()).await?;
-            for ifindex in messages.iter().filter(|route| is_default(route)).flat_map(route_links) {
+            for ifindex in messages
+                .iter()
+                .filter(|route| is_default(route))
+                .flat_map(route_links)
+            {
                 if !links.contains(&ifindex) {
                     links.push(ifindex);
                 }
@@ -152,7 +159,9 @@ impl Watcher {
                     RouteNetlinkMessage::DelLink(link)
                         if link.header.interface_family == AddressFamily::Unspec =>
                     {
-                        Some(Change::LinkGone { ifindex: link.header.index })
+                        Some(Change::LinkGone {
+                            ifindex: link.header.index,
+                        })
                     }
                     RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_) => {
                         Some(Change::Addresses)
@@ -179,7 +188,10 @@ async fn collect<T>(
     let mut stream = std::pin::pin!(stream);
     let mut items = Vec::new();
     while let Some(item) = stream.next().await {
-        items.push(item.map_err(|source| LinkError::Dump { what, source: Box::new(source) })?);
+        items.push(item.map_err(|source| LinkError::Dump {
+            what,
+            source: Box::new(source),
+        })?);
     }
     Ok(items)
 }
@@ -188,10 +200,13 @@ fn read_link(message: &LinkMessage) -> Option<Link> {
     if message.header.interface_family != AddressFamily::Unspec {
         return None;
     }
-    let name = message.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfName(name) => Some(name.clone()),
-        _ => None,
-    })?;
+    let name = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name.clone()),
+            _ => None,
+        })?;
     let layer = match message.header.link_layer_type {
         LinkLayerType::Ether => Some(link::ETHERNET),
         LinkLayerType::None
@@ -202,14 +217,21 @@ fn read_link(message: &LinkMessage) -> Option<Link> {
         | LinkLayerType::Ppp => Some(link::RAW_IP),
         _ => None,
     };
-    Some(Link { ifindex: message.header.index, name, layer })
+    Some(Link {
+        ifindex: message.header.index,
+        name,
+        layer,
+    })
 }
 
 fn is_default(route: &RouteMessage) -> bool {
-    let table = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Table(table) => Some(*table),
-        _ => None,
-    });
+    let table = route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Table(table) => Some(*table),
+            _ => None,
+        });
     let table = table.unwrap_or_else(|| u32::from(route.header.table));
     route.header.destination_prefix_length == 0
         && route.header.kind == RouteType::Unicast

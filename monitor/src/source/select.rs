@@ -30,14 +30,20 @@ impl Selection {
         let mut builder = GlobSetBuilder::new();
         let patterns = workloads;
         for pattern in patterns {
-            let glob = Glob::new(pattern)
-                .map_err(|source| PatternError { pattern: pattern.clone(), source })?;
+            let glob = Glob::new(pattern).map_err(|source| PatternError {
+                pattern: pattern.clone(),
+                source,
+            })?;
             builder.add(glob);
         }
-        let workloads = builder
-            .build()
-            .map_err(|source| PatternError { pattern: patterns.join(" "), source })?;
-        Ok(Self { uplinks: uplinks.to_vec(), workloads })
+        let workloads = builder.build().map_err(|source| PatternError {
+            pattern: patterns.join(" "),
+            source,
+        })?;
+        Ok(Self {
+            uplinks: uplinks.to_vec(),
+            workloads,
+        })
     }
 
     /// Names of uplinks that were asked for.

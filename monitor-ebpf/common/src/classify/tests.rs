@@ -14,7 +14,11 @@ fn check_udp(payload: &[u8], ports: (u16, u16), expected: App) {
         *to = *from;
     }
     let head = [word(&head[..8]), word(&head[8..])];
-    assert_eq!(udp(head, length, ports.0, ports.1), expected, "{payload:02x?}");
+    assert_eq!(
+        udp(head, length, ports.0, ports.1),
+        expected,
+        "{payload:02x?}"
+    );
 }
 
 #[test]
@@ -23,7 +27,13 @@ fn codes_and_names_are_unique_and_stable() {
         let code = u8::try_from(code).expect("few protocols");
         assert_eq!(*app as u8, code);
         assert_eq!(App::from_code(code), *app);
-        assert_eq!(App::ALL.iter().filter(|other| other.name() == app.name()).count(), 1);
+        assert_eq!(
+            App::ALL
+                .iter()
+                .filter(|other| other.name() == app.name())
+                .count(),
+            1
+        );
     }
     assert_eq!(App::from_code(255), App::Unknown);
 }
@@ -50,11 +60,22 @@ fn tls_is_a_handshake_record_with_a_hello() {
 
 #[test]
 fn http_needs_a_method_or_a_status_line() {
-    for line in ["GET / HTTP/1.1", "POST /x HTTP/1.1", "PUT /abcdef", "HEAD /abc", "DELETE /x"] {
+    for line in [
+        "GET / HTTP/1.1",
+        "POST /x HTTP/1.1",
+        "PUT /abcdef",
+        "HEAD /abc",
+        "DELETE /x",
+    ] {
         check_tcp(line.as_bytes(), App::Http);
     }
-    for line in ["OPTIONS * HTTP/1.1", "PATCH /abc", "CONNECT a:443", "TRACE /abc", "HTTP/1.1 200"]
-    {
+    for line in [
+        "OPTIONS * HTTP/1.1",
+        "PATCH /abc",
+        "CONNECT a:443",
+        "TRACE /abc",
+        "HTTP/1.1 200",
+    ] {
         check_tcp(line.as_bytes(), App::Http);
     }
     check_tcp(b"GETX / HTTP", App::Unknown);
@@ -85,7 +106,8 @@ fn databases_and_queues() {
 
 #[test]
 fn dns_by_its_header() {
-    let query = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03www\x07example\x03com\0\0\x01\0\x01";
+    let query =
+        b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03www\x07example\x03com\0\0\x01\0\x01";
     check_udp(query, (40_000, 53), App::Dns);
     check_udp(query, (40_000, 5_300), App::Dns);
     let mut answer = *query;
@@ -105,8 +127,16 @@ fn dns_by_its_header() {
 
 #[test]
 fn other_datagrams() {
-    check_udp(&[0xc3, 0, 0, 0, 1, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0], (40_000, 443), App::Quic);
-    check_udp(&[0x43, 0, 0, 0, 1, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0], (40_000, 443), App::Unknown);
+    check_udp(
+        &[0xc3, 0, 0, 0, 1, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0],
+        (40_000, 443),
+        App::Quic,
+    );
+    check_udp(
+        &[0x43, 0, 0, 0, 1, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0],
+        (40_000, 443),
+        App::Unknown,
+    );
     let mut ntp = [0_u8; 48];
     ntp[0] = 0x23;
     check_udp(&ntp, (40_000, 123), App::Ntp);

@@ -89,10 +89,19 @@ impl Family for u32 {
         source_is_local: bool,
         scope: u32,
     ) -> FlowKey4 {
-        let (local, remote) =
-            if source_is_local { (source, destination) } else { (destination, source) };
+        let (local, remote) = if source_is_local {
+            (source, destination)
+        } else {
+            (destination, source)
+        };
         let (local_port, remote_port) = local_and_remote(ports, source_is_local, scope);
-        FlowKey4 { local, remote, local_port, remote_port, scope }
+        FlowKey4 {
+            local,
+            remote,
+            local_port,
+            remote_port,
+            scope,
+        }
     }
 
     #[inline(always)]
@@ -155,7 +164,10 @@ impl Family for [u64; 2] {
         let halves = |word: u64| -> [u32; 2] {
             let bytes = word.to_ne_bytes();
             let [b0, b1, b2, b3, b4, b5, b6, b7] = bytes;
-            [u32::from_ne_bytes([b0, b1, b2, b3]), u32::from_ne_bytes([b4, b5, b6, b7])]
+            [
+                u32::from_ne_bytes([b0, b1, b2, b3]),
+                u32::from_ne_bytes([b4, b5, b6, b7]),
+            ]
         };
         let ([w0, w1], [w2, w3]) = (halves(high), halves(low));
         [w0, w1, w2, w3]
@@ -168,10 +180,19 @@ impl Family for [u64; 2] {
         source_is_local: bool,
         scope: u32,
     ) -> FlowKey6 {
-        let (local, remote) =
-            if source_is_local { (source, destination) } else { (destination, source) };
+        let (local, remote) = if source_is_local {
+            (source, destination)
+        } else {
+            (destination, source)
+        };
         let (local_port, remote_port) = local_and_remote(ports, source_is_local, scope);
-        FlowKey6 { local, remote, local_port, remote_port, scope }
+        FlowKey6 {
+            local,
+            remote,
+            local_port,
+            remote_port,
+            scope,
+        }
     }
 
     #[inline(always)]

@@ -36,7 +36,11 @@ pub(super) fn segment<P: Packet>(
     length: u32,
 ) -> bool {
     let (inspected, filled, app) = flow.get(|value| {
-        (value.inspected[direction & 1], value.prefix_length[direction & 1], value.app)
+        (
+            value.inspected[direction & 1],
+            value.prefix_length[direction & 1],
+            value.app,
+        )
     });
     if app != App::Unknown as u8 || inspected >= MAX_SEGMENTS {
         return true;
@@ -72,8 +76,12 @@ fn gather<P: Packet>(
     offset: u32,
     length: u32,
 ) -> Option<u64> {
-    let (prefix, filled) =
-        flow.get(|value| (value.prefix[direction & 1], value.prefix_length[direction & 1]));
+    let (prefix, filled) = flow.get(|value| {
+        (
+            value.prefix[direction & 1],
+            value.prefix_length[direction & 1],
+        )
+    });
     let wanted = u32::from(PREFIX - (filled & (PREFIX - 1)));
     // Fewer than eight: whole prefixes are read at once.
     let count = if length < wanted { length } else { wanted };
@@ -118,7 +126,6 @@ pub(super) fn datagram<A, P: Packet>(
     flow.update(|value| {
         value.app = app;
         value.inspected[direction & 1] = inspected + 1;
-        value.flags[direction & 1] =
-            before | flag::DATA | if done { flag::INSPECTED } else { 0 };
+        value.flags[direction & 1] = before | flag::DATA | if done { flag::INSPECTED } else { 0 };
     });
 }

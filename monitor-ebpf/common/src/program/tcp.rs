@@ -29,14 +29,19 @@ pub(super) fn on_segment<A: Family, P: Packet, B: Backend>(
     let before = flow.get(|value| value.flags[direction & 1]);
     let mut flags = before | header;
     if header & flag::SYN != 0 {
-        flags |= if header & flag::ACK == 0 { flag::OPENS } else { flag::ACCEPTS };
+        flags |= if header & flag::ACK == 0 {
+            flag::OPENS
+        } else {
+            flag::ACCEPTS
+        };
     }
 
     if payload > 0 {
         let expected = flow.get(|value| value.next_sequence[direction & 1]);
         let next = transport.sequence.wrapping_add(payload);
         // Serial number arithmetic (RFC 9293 section 3.4).
-        let is_new = before & (flag::SYN | flag::DATA) == 0 || (next.wrapping_sub(expected) as i32) > 0;
+        let is_new =
+            before & (flag::SYN | flag::DATA) == 0 || (next.wrapping_sub(expected) as i32) > 0;
         if is_new {
             flow.update(|value| value.next_sequence[direction & 1] = next);
         } else {
@@ -46,8 +51,7 @@ pub(super) fn on_segment<A: Family, P: Packet, B: Backend>(
             });
         }
         if flags & flag::INSPECTED == 0 {
-            let in_order =
-                before & (flag::SYN | flag::DATA) == 0 || expected == transport.sequence;
+            let in_order = before & (flag::SYN | flag::DATA) == 0 || expected == transport.sequence;
             let done = if in_order {
                 inspect::segment(packet, flow, direction, transport.payload, payload)
             } else {
@@ -70,8 +74,14 @@ pub(super) fn on_segment<A: Family, P: Packet, B: Backend>(
         && header & (flag::ACK | flag::SYN) == flag::ACK
         && flow.get(|value| value.flags[other & 1]) & flag::ACCEPTS != 0;
     if completes {
-        let elapsed = backend.now_ns().wrapping_sub(flow.get(|value| value.syn_ns));
-        let elapsed = if elapsed > u64::from(u32::MAX) { u32::MAX } else { elapsed as u32 };
+        let elapsed = backend
+            .now_ns()
+            .wrapping_sub(flow.get(|value| value.syn_ns));
+        let elapsed = if elapsed > u64::from(u32::MAX) {
+            u32::MAX
+        } else {
+            elapsed as u32
+        };
         flow.update(|value| value.handshake_rtt_ns = if elapsed == 0 { 1 } else { elapsed });
     }
 }

@@ -141,7 +141,11 @@ pub struct Attacher {
 impl Attacher {
     /// `handle` is of an rtnetlink socket in the network namespace to attach in.
     pub fn new(mode: AttachMode, handle: Handle) -> Self {
-        Self { mode, handle, attached: HashMap::new() }
+        Self {
+            mode,
+            handle,
+            attached: HashMap::new(),
+        }
     }
 
     /// Attaches both programs to an interface; once more is no error.
@@ -154,7 +158,9 @@ impl Attacher {
         if let Some(links) = self.attached.get(&ifindex) {
             return Ok(links.how);
         }
-        let gone = || AttachError::Gone { name: name.to_owned() };
+        let gone = || AttachError::Gone {
+            name: name.to_owned(),
+        };
         if index_of(name) != Some(ifindex) {
             return Err(gone());
         }
@@ -222,7 +228,9 @@ impl Attacher {
                 std::mem::forget(link);
                 continue;
             };
-            let present = filters::filters(&self.handle, ifindex, hook).await.unwrap_or_default();
+            let present = filters::filters(&self.handle, ifindex, hook)
+                .await
+                .unwrap_or_default();
             let is_ours = present.iter().any(|filter| {
                 filter.priority == priority
                     && filter.handle == u32::from(own)
@@ -248,16 +256,32 @@ impl Attacher {
         ifindex: u32,
         name: &str,
     ) -> Result<Links, AttachError> {
-        let list = |source| AttachError::List { name: name.to_owned(), source: Box::new(source) };
+        let list = |source| AttachError::List {
+            name: name.to_owned(),
+            source: Box::new(source),
+        };
         match filters::qdisc(&self.handle, ifindex).await.map_err(list)? {
             Qdisc::Clsact => {}
-            Qdisc::Ingress => return Err(AttachError::IngressQdisc { name: name.to_owned() }),
+            Qdisc::Ingress => {
+                return Err(AttachError::IngressQdisc {
+                    name: name.to_owned(),
+                });
+            }
             Qdisc::Absent => match qdisc_add_clsact(name) {
                 Ok(()) | Err(TcError::AlreadyAttached) => {}
-                Err(source) => return Err(AttachError::Qdisc { name: name.to_owned(), source }),
+                Err(source) => {
+                    return Err(AttachError::Qdisc {
+                        name: name.to_owned(),
+                        source,
+                    });
+                }
             },
         }
-        let mut links = Links { name: name.to_owned(), how: Attached::Clsact, links: Vec::new() };
+        let mut links = Links {
+            name: name.to_owned(),
+            how: Attached::Clsact,
+            links: Vec::new(),
+        };
         for hook in HOOKS {
             match self.clsact_hook(kernel, ifindex, name, hook).await {
                 Ok(link) => links.links.push((hook, link)),
@@ -277,9 +301,12 @@ impl Attacher {
         name: &str,
         hook: Hook,
     ) -> Result<SchedClassifierLink, AttachError> {
-        let present = filters::filters(&self.handle, ifindex, hook).await.map_err(|source| {
-            AttachError::List { name: name.to_owned(), source: Box::new(source) }
-        })?;
+        let present = filters::filters(&self.handle, ifindex, hook)
+            .await
+            .map_err(|source| AttachError::List {
+                name: name.to_owned(),
+                source: Box::new(source),
+            })?;
         let mut first = None;
         for filter in present {
             let is_stale = filter.handle == u32::from(HANDLE)
@@ -302,20 +329,39 @@ impl Attacher {
             None => PRIORITY,
             Some(0 | 1) => {
                 let hook = hook_name(hook);
-                return Err(AttachError::NoRoom { name: name.to_owned(), hook });
+                return Err(AttachError::NoRoom {
+                    name: name.to_owned(),
+                    hook,
+                });
             }
             Some(first) => PRIORITY.min(first - 1),
         };
-        let options = NlOptions { priority, handle: HANDLE, classid: None };
-        attach(kernel, name, hook, "clsact", TcAttachOptions::Netlink(options))
+        let options = NlOptions {
+            priority,
+            handle: HANDLE,
+            classid: None,
+        };
+        attach(
+            kernel,
+            name,
+            hook,
+            "clsact",
+            TcAttachOptions::Netlink(options),
+        )
     }
 }
 
 fn tcx(kernel: &mut Kernel, name: &str) -> Result<Links, AttachError> {
-    let mut links = Links { name: name.to_owned(), how: Attached::Tcx, links: Vec::new() };
+    let mut links = Links {
+        name: name.to_owned(),
+        how: Attached::Tcx,
+        links: Vec::new(),
+    };
     for hook in HOOKS {
         let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-        links.links.push((hook, attach(kernel, name, hook, "tcx", options)?));
+        links
+            .links
+            .push((hook, attach(kernel, name, hook, "tcx", options)?));
     }
     Ok(links)
 }
@@ -355,8 +401,13 @@ fn hook_name(hook: Hook) -> &'static str {
 
 /// Whether the kernel refuses a TCX link as such.
 fn is_unsupported(error: &ProgramError) -> bool {
-    let ProgramError::SyscallError(SyscallError { io_error, .. }) = error else { return false };
-    matches!(io_error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS))
+    let ProgramError::SyscallError(SyscallError { io_error, .. }) = error else {
+        return false;
+    };
+    matches!(
+        io_error.raw_os_error(),
+        Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS)
+    )
 }
 
 /// Current index of the interface with this name in the network namespace of this thread.
@@ -384,7 +435,10 @@ fn is_no_device(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(error) = error.downcast_ref::<io::Error>()
-            && matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO | libc::ENOENT))
+            && matches!(
+                error.raw_os_error(),
+                Some(libc::ENODEV | libc::ENXIO | libc::ENOENT)
+            )
         {
             return true;
         }

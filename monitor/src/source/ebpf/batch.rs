@@ -72,7 +72,11 @@ fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<()> {
     // SAFETY: `attr` is a live attribute structure of the size given; the pointers in it are to
     // live buffers of the sizes that the map was created with.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr as *mut T, size_of::<T>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 fn raw_fd(map: BorrowedFd<'_>) -> u32 {
@@ -95,7 +99,11 @@ pub(super) fn read<K: MapData, V: MapData>(
     loop {
         let mut next = 0_u32;
         let mut attr = BatchAttr {
-            in_batch: if started { &raw const position as u64 } else { 0 },
+            in_batch: if started {
+                &raw const position as u64
+            } else {
+                0
+            },
             out_batch: &raw mut next as u64,
             keys: keys.as_mut_ptr() as u64,
             values: values.as_mut_ptr() as u64,
@@ -149,8 +157,7 @@ pub(super) fn take<K: MapData, V: MapData>(map: BorrowedFd<'_>, key: &K) -> io::
     };
     let found = match bpf(BPF_MAP_LOOKUP_AND_DELETE_ELEM, &mut attr) {
         Err(error) if matches!(error.raw_os_error(), Some(ENOTSUPP | libc::EINVAL)) => {
-            bpf(BPF_MAP_LOOKUP_ELEM, &mut attr)
-                .and_then(|()| bpf(BPF_MAP_DELETE_ELEM, &mut attr))
+            bpf(BPF_MAP_LOOKUP_ELEM, &mut attr).and_then(|()| bpf(BPF_MAP_DELETE_ELEM, &mut attr))
         }
         result => result,
     };

@@ -33,7 +33,16 @@ macro_rules! pod {
         )*
     };
 }
-pod!(FlowKey4, FlowKey6, FlowValue, Interface, Counters, Uncounted, Lost, ClockSample);
+pod!(
+    FlowKey4,
+    FlowKey6,
+    FlowValue,
+    Interface,
+    Counters,
+    Uncounted,
+    Lost,
+    ClockSample
+);
 
 /// How to load the kernel program.
 #[derive(Clone, Debug)]
@@ -182,8 +191,12 @@ fn is_permission(error: &(dyn std::error::Error + 'static)) -> bool {
 
 macro_rules! take_map {
     ($ebpf:expr, $name:expr, $type:ident) => {
-        $type::try_from($ebpf.take_map($name).ok_or(LoadError::Missing($name))?)
-            .map_err(|source| LoadError::Map { name: $name, source })?
+        $type::try_from($ebpf.take_map($name).ok_or(LoadError::Missing($name))?).map_err(
+            |source| LoadError::Map {
+                name: $name,
+                source,
+            },
+        )?
     };
 }
 
@@ -219,7 +232,11 @@ impl Kernel {
                     LoadError::Object(error)
                 }
             })?;
-        for name in [names::INGRESS_PROGRAM, names::EGRESS_PROGRAM, names::CLOCK_PROGRAM] {
+        for name in [
+            names::INGRESS_PROGRAM,
+            names::EGRESS_PROGRAM,
+            names::CLOCK_PROGRAM,
+        ] {
             let program: &mut SchedClassifier = ebpf
                 .program_mut(name)
                 .and_then(|program| program.try_into().ok())
@@ -287,7 +304,9 @@ impl Kernel {
     pub fn clock(&mut self) -> Result<ClockSample, AccessError> {
         self.run(names::CLOCK_PROGRAM, &[0; 64], None, 1)?;
         let sample = self.clock.get(&0, 0);
-        sample.map(|sample| sample.0).map_err(|source| map_error(names::CLOCK, source))
+        sample
+            .map(|sample| sample.0)
+            .map_err(|source| map_error(names::CLOCK, source))
     }
 
     /// Runs a program over a frame `repeat` times, without attaching it: its return value and the
@@ -317,7 +336,10 @@ impl Kernel {
             .expect("loaded with the object");
         let result = program
             .test_run(options)
-            .map_err(|source| AccessError::TestRun { name, source: Box::new(source) })?;
+            .map_err(|source| AccessError::TestRun {
+                name,
+                source: Box::new(source),
+            })?;
         Ok((result.return_value, result.duration))
     }
 
@@ -360,7 +382,9 @@ impl Kernel {
                 return Ok(slot);
             }
         }
-        Err(AccessError::NoSlot { ifindex: interface.ifindex })
+        Err(AccessError::NoSlot {
+            ifindex: interface.ifindex,
+        })
     }
 
     /// Frees a slot, and zeroes its counters after they were read for the last time.
@@ -373,7 +397,10 @@ impl Kernel {
             source,
         })?;
         let zero = aya::maps::PerCpuValues::try_from(vec![Abi(Counters::default()); processors])
-            .map_err(|source| AccessError::Batch { name: names::COUNTERS, source })?;
+            .map_err(|source| AccessError::Batch {
+                name: names::COUNTERS,
+                source,
+            })?;
         self.counters
             .set(slot, zero, 0)
             .map_err(|source| map_error(names::COUNTERS, source))?;
@@ -403,37 +430,48 @@ impl Kernel {
     /// Uncounted packets of an interface slot.
     pub fn uncounted(&self, slot: u32) -> Result<Uncounted, AccessError> {
         let uncounted = self.uncounted.get(&slot, 0);
-        uncounted.map(|value| value.0).map_err(|source| map_error(names::UNCOUNTED, source))
+        uncounted
+            .map(|value| value.0)
+            .map_err(|source| map_error(names::UNCOUNTED, source))
     }
 
     /// Losses on the way to userspace.
     pub fn lost(&self) -> Result<Lost, AccessError> {
         let lost = self.lost.get(&0, 0);
-        lost.map(|value| value.0).map_err(|source| map_error(names::LOST, source))
+        lost.map(|value| value.0)
+            .map_err(|source| map_error(names::LOST, source))
     }
 
     /// Appends all IPv4 flows.
     pub fn read_flows4(&self, flows: &mut Vec<(FlowKey4, FlowValue)>) -> Result<(), AccessError> {
-        batch::read(self.flows4.map().fd().as_fd(), flows)
-            .map_err(|source| AccessError::Batch { name: names::FLOWS4, source })
+        batch::read(self.flows4.map().fd().as_fd(), flows).map_err(|source| AccessError::Batch {
+            name: names::FLOWS4,
+            source,
+        })
     }
 
     /// Appends all IPv6 flows.
     pub fn read_flows6(&self, flows: &mut Vec<(FlowKey6, FlowValue)>) -> Result<(), AccessError> {
-        batch::read(self.flows6.map().fd().as_fd(), flows)
-            .map_err(|source| AccessError::Batch { name: names::FLOWS6, source })
+        batch::read(self.flows6.map().fd().as_fd(), flows).map_err(|source| AccessError::Batch {
+            name: names::FLOWS6,
+            source,
+        })
     }
 
     /// Removes an IPv4 flow and tells its last value.
     pub fn take_flow4(&self, key: &FlowKey4) -> Result<Option<FlowValue>, AccessError> {
-        batch::take(self.flows4.map().fd().as_fd(), key)
-            .map_err(|source| AccessError::Batch { name: names::FLOWS4, source })
+        batch::take(self.flows4.map().fd().as_fd(), key).map_err(|source| AccessError::Batch {
+            name: names::FLOWS4,
+            source,
+        })
     }
 
     /// Removes an IPv6 flow and tells its last value.
     pub fn take_flow6(&self, key: &FlowKey6) -> Result<Option<FlowValue>, AccessError> {
-        batch::take(self.flows6.map().fd().as_fd(), key)
-            .map_err(|source| AccessError::Batch { name: names::FLOWS6, source })
+        batch::take(self.flows6.map().fd().as_fd(), key).map_err(|source| AccessError::Batch {
+            name: names::FLOWS6,
+            source,
+        })
     }
 
     /// Prints what the kernel program logged since the last call, by `log`.

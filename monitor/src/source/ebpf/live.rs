@@ -7,12 +7,7 @@
 mod pass;
 mod watch;
 
-use std::{
-    collections::BTreeMap,
-    io,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use monitor_core::{
     account::Interface as Account,
@@ -153,7 +148,11 @@ impl Live {
         // Sampled first: whatever is attached later is newer than this clock.
         self.clock().await?;
         self.resync(true).await?;
-        let ring = self.kernel.events_fd().and_then(ring::register).map_err(LiveError::Ring)?;
+        let ring = self
+            .kernel
+            .events_fd()
+            .and_then(ring::register)
+            .map_err(LiveError::Ring)?;
         let mut interval = tokio::time::interval(self.options.interval);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // A receiver that is gone does not want to know.
@@ -185,7 +184,10 @@ impl Live {
     }
 
     async fn send(&self, input: Input) -> Result<(), LiveError> {
-        self.inputs.send(input).await.map_err(|_| LiveError::EngineStopped)
+        self.inputs
+            .send(input)
+            .await
+            .map_err(|_| LiveError::EngineStopped)
     }
 
     /// An account under a new identity.

@@ -1,8 +1,7 @@
 //! The kernel object, built by `build.rs`.
 
 /// The packet programs and their maps.
-pub static PROGRAMS: &[u8] =
-    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nodewatch.o"));
+pub static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nodewatch.o"));
 
 /// The programs that the benchmark compares with; linked only where used.
 #[doc(hidden)]

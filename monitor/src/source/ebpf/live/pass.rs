@@ -2,15 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use monitor_common::abi::{
-    Counters, FlowEnd, FlowKey4, FlowKey6, FlowValue, UNKNOWN_SLOT, event,
-};
-use monitor_core::{
-    account::InterfaceAccount,
-    engine::Input,
-    flow::FlowKey,
-    time::ClockMap,
-};
+use monitor_common::abi::{Counters, FlowEnd, FlowKey4, FlowKey6, FlowValue, UNKNOWN_SLOT, event};
+use monitor_core::{account::InterfaceAccount, engine::Input, flow::FlowKey, time::ClockMap};
 
 use super::{EVENTS_PER_TURN, Live, LiveError};
 use crate::source::ebpf::batch;
@@ -24,7 +17,9 @@ impl Live {
     /// Samples the clocks and tells them.
     pub(super) async fn clock(&mut self) -> Result<(), LiveError> {
         let sample = self.kernel.clock()?;
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let wall = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let difference = wall.as_nanos().cast_signed() - i128::from(sample.monotonic_ns);
         self.send(Input::Clock(ClockMap {
             wall_minus_monotonic_ns: i64::try_from(difference).unwrap_or(i64::MAX),
@@ -61,13 +56,21 @@ impl Live {
         }
         // An entry that was read after another connection took it over has its event in the ring.
         while self.events().await? == EVENTS_PER_TURN {}
-        let flows4 = flows4.into_iter().map(|(key, value)| (FlowKey::from(key), value));
-        let flows6 = flows6.into_iter().map(|(key, value)| (FlowKey::from(key), value));
+        let flows4 = flows4
+            .into_iter()
+            .map(|(key, value)| (FlowKey::from(key), value));
+        let flows6 = flows6
+            .into_iter()
+            .map(|(key, value)| (FlowKey::from(key), value));
         let lost = self.kernel.lost()?;
-        self.send(Input::Flows(flows4.chain(flows6).collect())).await?;
+        self.send(Input::Flows(flows4.chain(flows6).collect()))
+            .await?;
         self.send(Input::Accounting(accounts)).await?;
         self.send(Input::Lost(lost)).await?;
-        self.send(Input::Tick { capacity: self.options.capacity }).await
+        self.send(Input::Tick {
+            capacity: self.options.capacity,
+        })
+        .await
     }
 
     /// Hands on the events that are there, up to a limit; how many there were.
@@ -113,11 +116,17 @@ fn decode(bytes: &[u8]) -> Option<Input> {
     match kind {
         event::FLOW_END4 => {
             let FlowEnd { key, value, .. } = batch::from_bytes::<FlowEnd<FlowKey4>>(bytes)?;
-            Some(Input::FlowEnded { key: FlowKey::from(key), value })
+            Some(Input::FlowEnded {
+                key: FlowKey::from(key),
+                value,
+            })
         }
         event::FLOW_END6 => {
             let FlowEnd { key, value, .. } = batch::from_bytes::<FlowEnd<FlowKey6>>(bytes)?;
-            Some(Input::FlowEnded { key: FlowKey::from(key), value })
+            Some(Input::FlowEnded {
+                key: FlowKey::from(key),
+                value,
+            })
         }
         _ => None,
     }

@@ -83,7 +83,10 @@ impl Live {
         let account = self.new_account(link.ifindex, &link.name, vantage);
         self.send(Input::Interface(account.clone())).await?;
         let Some(layer) = link.layer else {
-            tracing::warn!(interface = link.name, "link layer is not understood, not watched");
+            tracing::warn!(
+                interface = link.name,
+                "link layer is not understood, not watched"
+            );
             return Ok(());
         };
         let registered = self.kernel.register(Interface {
@@ -109,7 +112,9 @@ impl Live {
 
     /// Attaches to a registered interface and tells the result.
     async fn cover(&mut self, ifindex: u32) -> Result<(), LiveError> {
-        let Some(watched) = self.watched.get_mut(&ifindex) else { return Ok(()) };
+        let Some(watched) = self.watched.get_mut(&ifindex) else {
+            return Ok(());
+        };
         let name = Arc::clone(&watched.account.name);
         match self.attacher.attach(&mut self.kernel, ifindex, &name).await {
             Ok(how) => {
@@ -143,7 +148,9 @@ impl Live {
 
     /// Reads an interface's flows and counters for the last time and frees its slot.
     async fn settle(&mut self, ifindex: u32) -> Result<(), LiveError> {
-        let Some(watched) = self.watched.remove(&ifindex) else { return Ok(()) };
+        let Some(watched) = self.watched.remove(&ifindex) else {
+            return Ok(());
+        };
         let id = watched.account.id;
         tracing::debug!(interface = %watched.account.name, "no longer watched");
         let last = InterfaceAccount {

@@ -1,0 +1,200 @@
+//! `nodewatch replay`: the same analysis of a capture.
+
+use std::{
+    fs::File,
+    io::{self, IsTerminal as _, Read},
+    path::PathBuf,
+    process::ExitCode,
+    time::Instant,
+};
+
+use anyhow::{Context as _, bail};
+use ipnet::IpNet;
+use monitor_core::{
+    engine::{Config, Engine},
+    entity::NamedRange,
+    event::{Record, State},
+};
+
+use super::{
+    exit,
+    output::{Format, Output, complain},
+    render,
+    table::{Cell, table},
+};
+use crate::source::replay::{ReplayOptions, replay};
+
+/// Flags of `replay`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The capture, pcap or pcapng; `-` for standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Addresses that are local: they are the local end of their flows (repeatable)
+    #[arg(long, value_name = "CIDR")]
+    local: Vec<IpNet>,
+    /// Name a range of addresses (repeatable)
+    #[arg(long, value_name = "NAME=CIDR")]
+    range: Vec<NamedRange>,
+    /// Print flows also when they open, not only when they close
+    #[arg(long)]
+    open: bool,
+    /// The most metric series; as for `run`
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    max_series: usize,
+    /// The most flows of each family at a time; packets beyond are counted as uncounted
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    max_flows: usize,
+    /// How to print: table, wide, json or jsonl [default: table on a terminal, else jsonl]
+    #[arg(short, long, value_name = "FORMAT", value_enum)]
+    output: Option<Format>,
+}
+
+/// Replays a capture.
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let name = args.file.display().to_string();
+    let format = args.output.unwrap_or_else(|| {
+        if io::stdout().is_terminal() {
+            Format::Table
+        } else {
+            Format::Jsonl
+        }
+    });
+    let input: Box<dyn Read> = if name == "-" {
+        Box::new(io::stdin().lock())
+    } else {
+        let file = File::open(&args.file).with_context(|| name.clone())?;
+        if file.metadata().with_context(|| name.clone())?.is_dir() {
+            bail!("{name}: is a directory");
+        }
+        Box::new(file)
+    };
+    let start = Instant::now();
+    let mut engine = Engine::new(Config {
+        max_series: args.max_series,
+        // Nobody asks for closed flows later: they are printed.
+        recent: 0,
+        ranges: args.range,
+        ..Config::default()
+    })?;
+    let options = ReplayOptions {
+        local: args.local,
+        max_flows: args.max_flows,
+    };
+    let mut printer = Printer::new(format, args.open);
+    let outcome = replay(input, &options, &mut engine, |record| {
+        printer.record(&record)
+    })?;
+    let mut summary = engine.summary();
+    summary.files.push(name.clone());
+    summary.wall_time_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let uncounted = summary.packets_uncounted;
+    let reasons: Vec<_> = summary
+        .uncounted
+        .iter()
+        .map(|(reason, packets)| format!("{reason} {packets}"))
+        .collect();
+    printer.summary(summary)?;
+    if uncounted > 0 {
+        complain(&format!(
+            "{uncounted} packets uncounted ({})",
+            reasons.join(", ")
+        ));
+    }
+    match outcome {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => {
+            complain(&format!("{name}: {error}"));
+            Ok(exit::code(exit::USAGE))
+        }
+    }
+}
+
+/// Prints records in a format.
+struct Printer {
+    output: Output,
+    format: Format,
+    open: bool,
+    rows: Vec<Vec<Cell>>,
+    printed: usize,
+    line: Vec<u8>,
+}
+
+// === impl Printer ===
+
+impl Printer {
+    fn new(format: Format, open: bool) -> Self {
+        let output = Output::stdout();
+        Self {
+            output,
+            format,
+            open,
+            rows: Vec::new(),
+            printed: 0,
+            line: Vec::new(),
+        }
+    }
+
+    fn record(&mut self, record: &Record) -> anyhow::Result<()> {
+        let Record::Flow(flow) = record else {
+            return self.json(record);
+        };
+        if flow.state == State::Open && !self.open {
+            return Ok(());
+        }
+        match self.format {
+            Format::Jsonl | Format::Json => self.json(record),
+            Format::Table | Format::Wide => {
+                self.rows
+                    .push(render::row(flow, self.format == Format::Wide));
+                Ok(())
+            }
+        }
+    }
+
+    fn json(&mut self, record: &Record) -> anyhow::Result<()> {
+        self.line.clear();
+        if self.format == Format::Json {
+            self.line.extend(if self.printed == 0 {
+                b"[\n  "
+            } else {
+                b",\n  "
+            });
+        }
+        serde_json::to_writer(&mut self.line, record)?;
+        if self.format == Format::Jsonl {
+            self.line.push(b'\n');
+        }
+        self.printed += 1;
+        self.output.write(&self.line)
+    }
+
+    fn summary(&mut self, summary: monitor_core::event::SummaryRecord) -> anyhow::Result<()> {
+        match self.format {
+            Format::Jsonl => self.json(&Record::from(summary))?,
+            Format::Json => {
+                self.json(&Record::from(summary))?;
+                self.output.write(b"\n]\n")?;
+            }
+            Format::Table | Format::Wide => {
+                let titles: &[&str] = if self.format == Format::Wide {
+                    &render::WIDE_TITLES
+                } else {
+                    &render::TITLES
+                };
+                let text = table(titles, &self.rows, self.output.color);
+                self.output.write(text.as_bytes())?;
+                let text = format!(
+                    "\n{} packets: {} counted in {} flows, {} uncounted; {} ms\n",
+                    summary.packets_seen,
+                    summary.packets_counted,
+                    summary.flows,
+                    summary.packets_uncounted,
+                    summary.wall_time_ms
+                );
+                self.output.write(text.as_bytes())?;
+            }
+        }
+        self.output.flush()
+    }
+}

@@ -1,0 +1,61 @@
+//! docs/metrics.md, generated: `NODEWATCH_BLESS=1 cargo test -p monitor docs` writes it.
+
+use std::{env, fmt::Write as _, fs, path::Path};
+
+use monitor_core::metric::{ALL, MetricDef};
+
+const HEAD: &str = "\
+# Metrics
+
+Served at `/metrics` in the OpenMetrics text format. Written by a test from the definitions in
+`monitor/core/src/metric.rs`; after a change there, `NODEWATCH_BLESS=1 cargo test -p monitor docs`
+writes this file again.
+
+The series of metrics that are *capped* grow with traffic. Together there are at most `--max-series`
+of them (20,000 by default). Beyond, a new set of labels is counted in one row of its metric whose
+labels all read `other`: sums stay right.
+
+| metric | type | labels | capped | meaning |
+|---|---|---|---|---|
+";
+
+const TAIL: &str = "
+## Labels
+
+- `point`: `uplink` (the node's network card) or `workload` (the host side of a pod's interface). A packet
+  of a pod may pass both: sum over one of them, never over both.
+- `port`: the service port, that of the end that accepts; empty for protocols without ports.
+- `direction`: `tx` and `rx` as seen from the local end; `inbound` and `outbound` for connections;
+  `ingress` and `egress` for hooks of an interface.
+- `peer`: a bounded class: `pod:<namespace>`, `node`, `service`, `range:<name>`, `internet`, `private`
+  (no name, not public) or `multicast`.
+- `outcome`: `established`, `refused`, `unanswered`, `reset`, `one-way` or `midstream`.
+- `reason`: why a packet is in no flow, as in `nodewatch status`.
+";
+
+#[test]
+fn docs_are_up_to_date() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
+    let text = generate();
+    if env::var_os("NODEWATCH_BLESS").is_some_and(|value| value == "1") {
+        fs::write(&path, &text).expect("docs can be written");
+    }
+    let found = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        found == text,
+        "docs/metrics.md is out of date: run NODEWATCH_BLESS=1 cargo test -p monitor docs"
+    );
+}
+
+fn generate() -> String {
+    let mut text = HEAD.to_owned();
+    for definition in ALL {
+        let MetricDef { name, help, .. } = definition;
+        let labels: Vec<_> = definition.labels.iter().map(|label| format!("`{label}`")).collect();
+        let capped = if definition.is_capped { "yes" } else { "" };
+        let (kind, labels) = (definition.kind.name(), labels.join(" "));
+        writeln!(text, "| `{name}` | {kind} | {labels} | {capped} | {help} |")
+            .expect("strings take all");
+    }
+    text + TAIL
+}

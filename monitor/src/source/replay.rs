@@ -1,0 +1,240 @@
+//! Offline source: a capture through the same packet program and the same engine, with time taken
+//! from the capture. No privileges, no daemon.
+
+mod backend;
+mod capture;
+mod link;
+
+use std::{io::Read, sync::Arc};
+
+use ipnet::IpNet;
+use monitor_common::{
+    abi::{Hook, Interface, point},
+    packet::Frame,
+    program::on_packet,
+};
+use monitor_core::{
+    account::Interface as Account,
+    engine::{Capacity, Engine, Input, Outputs},
+    event::{Point, Record},
+    flow::FlowKey,
+    time::{ClockMap, Timestamp},
+};
+
+use backend::{NS_PER_TICK, Table};
+pub use capture::CaptureError;
+use capture::{Capture, Packet};
+
+/// Time of the capture between two passes over the flows.
+const PASS_NS: u64 = 1_000_000_000;
+
+/// How to replay.
+#[derive(Clone, Debug)]
+pub struct ReplayOptions {
+    /// Addresses that are local: their end of a flow is its local end.
+    pub local: Vec<IpNet>,
+    /// The most flows of each family at a time.
+    pub max_flows: usize,
+}
+
+/// A replay in progress.
+pub struct Replay<'a> {
+    engine: &'a mut Engine,
+    table: Table,
+    /// Capture interfaces already announced.
+    announced: usize,
+    now_ns: u64,
+    next_pass_ns: u64,
+    capacity: Capacity,
+}
+
+/// Replays a capture through an engine. Records go to `on_record`, which may stop the replay by an
+/// error of its own.
+///
+/// A capture that breaks off, or goes wrong midway, gives the records so far and then the error.
+pub fn replay<E>(
+    reader: impl Read,
+    options: &ReplayOptions,
+    engine: &mut Engine,
+    mut on_record: impl FnMut(Record) -> Result<(), E>,
+) -> Result<Result<(), CaptureError>, E> {
+    let mut capture = match Capture::open(reader) {
+        Ok(capture) => capture,
+        Err(error) => return Ok(Err(error)),
+    };
+    let max_flows = u64::try_from(options.max_flows).unwrap_or(u64::MAX);
+    let mut replay = Replay {
+        engine,
+        table: Table::new(options.local.clone(), options.max_flows),
+        announced: 0,
+        now_ns: 0,
+        next_pass_ns: 0,
+        capacity: Capacity {
+            ipv4: max_flows,
+            ipv6: max_flows,
+        },
+    };
+    let outcome = loop {
+        match capture.next_packet() {
+            Ok(Some(packet)) => replay.packet(&packet, &mut on_record)?,
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    replay.finish(&mut on_record)?;
+    Ok(outcome)
+}
+
+// === impl Replay ===
+
+impl Replay<'_> {
+    fn packet<E>(
+        &mut self,
+        packet: &Packet<'_>,
+        on_record: &mut impl FnMut(Record) -> Result<(), E>,
+    ) -> Result<(), E> {
+        // Times in a capture may step back a little; those of the engine do not.
+        self.now_ns = self.now_ns.max(packet.time_ns);
+        self.table.set_time(self.now_ns);
+        while self.announced <= packet.interface.index {
+            self.announce(packet.interface.index, &packet.interface.name, on_record)?;
+        }
+        if self.now_ns >= self.next_pass_ns {
+            self.next_pass_ns = self.now_ns.saturating_add(PASS_NS);
+            self.pass(on_record)?;
+        }
+        let (layer, bytes, length) =
+            link::present(packet.interface.link, packet.bytes, packet.length);
+        let ifindex = self.table.ifindex(packet.interface.index, layer);
+        let frame = Frame {
+            bytes,
+            length,
+            ifindex,
+            hook: Hook::Ingress,
+        };
+        // Why a packet is not counted is in the table's counters.
+        let _ = on_packet(&frame, &self.table);
+        Ok(())
+    }
+
+    /// Registers a capture interface, and those before it that had no packets.
+    fn announce<E>(
+        &mut self,
+        index: usize,
+        name: &str,
+        on_record: &mut impl FnMut(Record) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let number = u32::try_from(self.announced + 1).unwrap_or(u32::MAX);
+        let name = if self.announced == index {
+            name.to_owned()
+        } else {
+            format!("replay{number}")
+        };
+        self.table.register(Interface {
+            ifindex: number,
+            id: number,
+            point: point::UPLINK,
+            ..Interface::default()
+        });
+        self.announced += 1;
+        let account = Account {
+            id: number,
+            ifindex: number,
+            name: Arc::from(name),
+            point: Point::Uplink,
+            attach: Arc::from("replay"),
+            covered: true,
+            attached_ns: None,
+        };
+        self.clock(on_record)?;
+        self.step(Input::Interface(account), on_record)
+    }
+
+    fn clock<E>(&mut self, on_record: &mut impl FnMut(Record) -> Result<(), E>) -> Result<(), E> {
+        // The capture's clock is both: wall-clock time and the time that flows are kept in.
+        let clock = ClockMap {
+            wall_minus_monotonic_ns: 0,
+            ticks_now: self.now_ns / NS_PER_TICK,
+            monotonic_now_ns: self.now_ns,
+            ns_per_tick: NS_PER_TICK,
+        };
+        self.step(Input::Clock(clock), on_record)
+    }
+
+    /// Hands on what changed, as the live source does once a second.
+    fn pass<E>(&mut self, on_record: &mut impl FnMut(Record) -> Result<(), E>) -> Result<(), E> {
+        self.clock(on_record)?;
+        for (key, value) in self.table.take_ended() {
+            self.step(Input::FlowEnded { key, value }, on_record)?;
+        }
+        let flows = self.table.take_touched();
+        self.step(Input::Flows(flows), on_record)?;
+        let accounts = self.table.accounts();
+        self.step(Input::Accounting(accounts), on_record)?;
+        self.step(
+            Input::Tick {
+                capacity: self.capacity,
+            },
+            on_record,
+        )
+    }
+
+    fn step<E>(
+        &mut self,
+        input: Input,
+        on_record: &mut impl FnMut(Record) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let now = self.now();
+        let outputs = self.engine.step(input, now);
+        self.hand_on(outputs, on_record)
+    }
+
+    fn hand_on<E>(
+        &mut self,
+        Outputs { records, expire }: Outputs,
+        on_record: &mut impl FnMut(Record) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for record in records {
+            on_record(record)?;
+        }
+        if expire.is_empty() {
+            return Ok(());
+        }
+        self.remove(&expire, on_record)
+    }
+
+    fn remove<E>(
+        &mut self,
+        keys: &[FlowKey],
+        on_record: &mut impl FnMut(Record) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut removed = Vec::with_capacity(keys.len());
+        let mut missing = Vec::new();
+        for key in keys {
+            match self.table.remove(key) {
+                Some(value) => removed.push((*key, value)),
+                None => missing.push(*key),
+            }
+        }
+        if !missing.is_empty() {
+            self.step(Input::Missing(missing), on_record)?;
+        }
+        self.step(Input::Removed(removed), on_record)
+    }
+
+    /// Counts what is left and closes all flows.
+    fn finish<E>(&mut self, on_record: &mut impl FnMut(Record) -> Result<(), E>) -> Result<(), E> {
+        self.pass(on_record)?;
+        let keys = self.table.keys();
+        self.remove(&keys, on_record)?;
+        let accounts = self.table.accounts();
+        self.step(Input::Accounting(accounts), on_record)?;
+        let now = self.now();
+        let outputs = self.engine.finish(now);
+        self.hand_on(outputs, on_record)
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_nanoseconds(i64::try_from(self.now_ns).unwrap_or(i64::MAX))
+    }
+}
