@@ -18,8 +18,7 @@ const CAP_BPF: u32 = 39;
 pub enum HostError {
     /// Too old a kernel.
     #[error(
-        "kernel {release} is too old: {}.{} or newer is needed (RHEL and Debian 11 kernels before it lack what \
-         the program uses)",
+        "kernel {release} is too old: {}.{} or newer is supported ({ALLOW_OLD}=1 tries anyway)",
         FLOOR.0,
         FLOOR.1
     )]
@@ -41,6 +40,11 @@ pub fn kernel_release() -> String {
     } else {
         release.to_owned()
     }
+}
+
+/// Processors that the kernel may ever have; per-CPU maps are sized by them.
+pub fn possible_cpus() -> Option<usize> {
+    count_cpus(&fs::read_to_string("/sys/devices/system/cpu/possible").ok()?)
 }
 
 /// Refuses kernels below the floor; one whose release cannot be read is given a try.
@@ -92,6 +96,17 @@ fn effective(status: &str) -> Option<u64> {
     u64::from_str_radix(line.trim(), 16).ok()
 }
 
+/// How many processors a list such as `0-3,8` names.
+fn count_cpus(list: &str) -> Option<usize> {
+    let mut count = 0;
+    for part in list.trim().split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+        count += last.checked_sub(first)? + 1;
+    }
+    Some(count)
+}
+
 fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
@@ -109,6 +124,30 @@ mod tests {
         check("6.18.44-fc-v669", Some((6, 18)));
         check("unknown", None);
         assert!((5, 4) < FLOOR && (5, 15) >= FLOOR && (6, 1) > FLOOR);
+    }
+
+    #[test]
+    fn an_old_kernel_is_told_the_floor() {
+        let release = "5.10.0-30-amd64".to_owned();
+        let message = HostError::OldKernel { release }.to_string();
+        assert_eq!(
+            message,
+            "kernel 5.10.0-30-amd64 is too old: 5.15 or newer is supported \
+             (NODEWATCH_ALLOW_OLD_KERNEL=1 tries anyway)"
+        );
+    }
+
+    #[test]
+    fn processors_are_counted() {
+        for (list, expected) in [
+            ("0\n", Some(1)),
+            ("0-127\n", Some(128)),
+            ("0-3,8,10-11", Some(7)),
+            ("", None),
+            ("3-1", None),
+        ] {
+            assert_eq!(count_cpus(list), expected, "{list:?}");
+        }
     }
 
     #[test]

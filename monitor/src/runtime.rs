@@ -97,7 +97,7 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
     let _lock = lock::take()?;
     let selection = Selection::new(&config.uplink, &config.workload)?;
     let engine = Engine::new(EngineConfig {
-        timeouts: config.timeouts.clone(),
+        timeouts: config.timeouts,
         max_series: config.max_series,
         recent: config.recent,
         ranges: config.ranges.clone(),
@@ -196,9 +196,8 @@ async fn serve(config: &Config, selection: Selection, engine: Engine) -> Result<
         tracing::error!("the engine does not stop");
     }
     // It removes its socket.
-    match api.await {
-        Ok(Err(error)) => tracing::warn!(%error, "API socket"),
-        Ok(Ok(())) | Err(_) => {}
+    if let Ok(Err(error)) = api.await {
+        tracing::warn!(%error, "API socket");
     }
     match result {
         Ok(result) => result.map_err(RuntimeError::Live),

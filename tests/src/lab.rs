@@ -146,8 +146,16 @@ impl Lab {
         &self.fabric
     }
 
-    /// Adds a pod, as a CNI would.
+    /// Adds a pod, as a CNI would, and waits until its link passes packets.
     pub fn add_pod(&self) -> Result<Pod> {
+        let pod = self.start_pod()?;
+        pod.wait_up(UPLINK)?;
+        self.node.wait_up(&pod.host_interface)?;
+        Ok(pod)
+    }
+
+    /// Adds a pod and does not wait for its link.
+    pub fn start_pod(&self) -> Result<Pod> {
         let number = self.pods.fetch_add(1, Ordering::Relaxed) + 1;
         Pod::create(self, number)
     }
@@ -235,7 +243,9 @@ impl Lab {
              link set eth0 up\n\
              route add default via {gateway}\n\
              route add default via {gateway6}\n"
-        ))
+        ))?;
+        self.fabric.wait_up(&port)?;
+        namespace.wait_up(UPLINK)
     }
 }
 

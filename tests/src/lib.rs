@@ -9,6 +9,7 @@ pub mod bpf;
 pub mod daemon;
 pub mod demo;
 pub mod foreign;
+pub mod frames;
 pub mod held;
 pub mod lab;
 pub mod openmetrics;

@@ -59,8 +59,11 @@ fn every_packet_is_counted_or_said_not_to_be() {
             interface_packets + dropped,
             "{account:?}\n{table}"
         );
-        assert_eq!(
-            account.buffers, account.seen,
+        // The node's own TCP hands the hook packets of several segments even so; the kernel cuts
+        // them right after it, for a device that cannot.
+        let is_cut_behind = account.interface == UPLINK && !account.is_received();
+        assert!(
+            account.buffers == account.seen || is_cut_behind && account.buffers < account.seen,
             "without offloads: {account:?}\n{table}"
         );
     }

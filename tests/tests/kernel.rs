@@ -2,3 +2,13 @@
 
 #[path = "kernel/attach.rs"]
 mod attach;
+#[path = "kernel/differential.rs"]
+mod differential;
+#[path = "kernel/layout.rs"]
+mod layout;
+#[path = "kernel/limits.rs"]
+mod limits;
+#[path = "kernel/loaded.rs"]
+mod loaded;
+#[path = "kernel/log.rs"]
+mod log;

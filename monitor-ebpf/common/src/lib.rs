@@ -14,6 +14,13 @@
     clippy::inline_always,
     reason = "calls cost stack and arguments on BPF; what is not inlined there is chosen by hand"
 )]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "fields are cut out of words; a checked conversion has a panic, which BPF cannot have"
+)]
+#![expect(clippy::pub_underscore_fields, reason = "padding is part of the layout")]
+#![expect(clippy::verbose_bit_mask, reason = "masks are those of the header's description")]
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
 #![cfg_attr(
     target_arch = "bpf",

@@ -200,7 +200,7 @@ fn on_network<A: Family, P: Packet, B: Backend>(
     if network.part as u8 != Part::Later as u8 {
         match protocol {
             protocol::TCP => {
-                tcp::on_segment(packet, backend, &key, flow, direction, &transport, network)
+                tcp::on_segment(packet, backend, &key, flow, direction, &transport, network);
             }
             protocol::UDP => inspect::datagram(packet, flow, direction, &transport, network),
             protocol::ICMP | protocol::ICMPV6 if protocol == A::ICMP => {

@@ -1,13 +1,13 @@
 //! `nodewatch doctor`: can this node run the daemon, and what to do if not.
 
-use std::{path::Path, process::ExitCode};
+use std::{fmt::Write as _, path::Path, process::ExitCode};
 
 use anyhow::Context as _;
-use monitor_common::abi::{FlowKey4, FlowKey6, FlowValue};
+use monitor_common::abi::{Counters, FlowKey4, FlowKey6, FlowValue, SLOTS};
 use serde::Serialize;
 
 use super::{
-    exit,
+    exit, human,
     output::{Color, Output, StatusFormat},
     run::Options,
     table::{Cell, escape, table},
@@ -39,7 +39,8 @@ enum Verdict {
 
 #[derive(Debug, Serialize)]
 struct Check {
-    check: &'static str,
+    #[serde(rename = "check")]
+    subject: &'static str,
     verdict: Verdict,
     found: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,7 +81,7 @@ fn text(checks: &[Check], color: bool) -> String {
             };
             vec![
                 Cell::colored(word, color),
-                check.check.into(),
+                check.subject.into(),
                 escape(&check.found).into_owned().into(),
                 check.advice.clone().unwrap_or_default().into(),
             ]
@@ -113,9 +114,9 @@ async fn checks(config: &Config) -> Vec<Check> {
     checks
 }
 
-fn ok(check: &'static str, found: impl Into<String>) -> Check {
+fn ok(subject: &'static str, found: impl Into<String>) -> Check {
     Check {
-        check,
+        subject,
         verdict: Verdict::Ok,
         found: found.into(),
         advice: None,
@@ -123,13 +124,13 @@ fn ok(check: &'static str, found: impl Into<String>) -> Check {
 }
 
 fn bad(
-    check: &'static str,
+    subject: &'static str,
     verdict: Verdict,
     found: impl Into<String>,
     advice: impl Into<String>,
 ) -> Check {
     Check {
-        check,
+        subject,
         verdict,
         found: found.into(),
         advice: Some(advice.into()),
@@ -191,12 +192,15 @@ fn program(config: &Config) -> Check {
 fn memory(config: &Config) -> Check {
     // An element of a preallocated hash: a header of 48 bytes, key, value; 16 per bucket.
     let element = |key: usize| (48 + key + size_of::<FlowValue>() + 16) as u64;
-    let bytes = u64::from(config.max_flows4) * element(size_of::<FlowKey4>())
+    let flows = u64::from(config.max_flows4) * element(size_of::<FlowKey4>())
         + u64::from(config.max_flows6) * element(size_of::<FlowKey6>());
-    ok(
-        "kernel memory",
-        format!("{} for flow tables", super::human::bytes(bytes)),
-    )
+    let mut found = format!("{} for flow tables", human::bytes(flows));
+    if let Some(cpus) = host::possible_cpus() {
+        let counters = (cpus * size_of::<Counters>()) as u64 * u64::from(SLOTS + 1);
+        let counters = human::bytes(counters);
+        let _ = write!(found, ", {counters} for counters of {cpus} possible CPUs");
+    }
+    ok("kernel memory", found)
 }
 
 fn jit() -> Check {

@@ -20,11 +20,25 @@ pub(super) fn code(status: u8) -> ExitCode {
 pub(super) fn report(error: &anyhow::Error) -> ExitCode {
     let status = status_of(error);
     if let Some(status) = status {
-        super::output::complain(&format!("{error:#}"));
+        super::output::complain(&message(error));
         code(status)
     } else {
         ExitCode::SUCCESS
     }
+}
+
+/// The error and its causes, each said once: many errors have their cause in their own text.
+fn message(error: &anyhow::Error) -> String {
+    let mut message = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if message.is_empty() {
+            message = cause;
+        } else if !message.contains(&cause) {
+            message = format!("{message}: {cause}");
+        }
+    }
+    message
 }
 
 fn status_of(error: &anyhow::Error) -> Option<u8> {
@@ -52,6 +66,19 @@ mod tests {
     use anyhow::Context as _;
 
     use super::*;
+
+    #[test]
+    fn causes_are_said_once() {
+        let path = "/run/x".into();
+        let source = std::io::Error::other("gone");
+        let error = anyhow::Error::from(ClientError::Broken { path, source });
+        assert_eq!(message(&error), "the daemon on /run/x went away: gone");
+        let error = error.context("cannot follow");
+        assert_eq!(
+            message(&error),
+            "cannot follow: the daemon on /run/x went away: gone"
+        );
+    }
 
     #[test]
     fn errors_have_the_status_of_their_kind() {

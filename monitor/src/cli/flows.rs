@@ -92,9 +92,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn print(args: Args) -> anyhow::Result<ExitCode> {
+    let last = args.last();
     let mut filter = args.filter.0;
     filter.since = args.since;
-    let last = args.last();
     let request = Request::Flows {
         filter,
         last,
@@ -222,7 +222,7 @@ impl Printer {
     }
 
     fn row(&mut self, record: &FlowRecord) -> anyhow::Result<()> {
-        let cells = render::row(record, self.format == Format::Wide, self.numeric);
+        let cells = render::row_as(record, self.format == Format::Wide, self.numeric);
         if !self.follow {
             self.rows.push(cells);
             return Ok(());

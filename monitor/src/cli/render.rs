@@ -41,7 +41,12 @@ pub(super) const WIDE_TITLES: [&str; 14] = [
 pub(super) const WIDTHS: [usize; 9] = [13, 8, 27, 27, 5, 7, 11, 12, 12];
 
 /// Cells of a flow.
-pub(super) fn row(record: &FlowRecord, wide: bool, numeric: bool) -> Vec<Cell> {
+pub(super) fn row(record: &FlowRecord, wide: bool) -> Vec<Cell> {
+    row_as(record, wide, false)
+}
+
+/// Cells of a flow; `numeric` for addresses without names.
+pub(super) fn row_as(record: &FlowRecord, wide: bool, numeric: bool) -> Vec<Cell> {
     let mut cells = vec![
         human::time_of_day(record.start).into(),
         record.point.name().into(),
@@ -165,17 +170,30 @@ mod tests {
                 "destination": {"ip": "ff02::1", "kind": "unknown"}, "outcome": "one-way",
             })),
         ];
-        let rows: Vec<_> = flows.iter().map(|flow| row(flow, wide, numeric)).collect();
+        let rows: Vec<_> = flows
+            .iter()
+            .map(|flow| row_as(flow, wide, numeric))
+            .collect();
         table(titles, &rows, false)
     }
 
     #[test]
     fn rows_are_for_people() {
-        expect_test::expect![[""]].assert_eq(&printed(false, false));
+        expect_test::expect![[r"
+            TIME            POINT      SOURCE                      DESTINATION          PROTO   APP       OUTCOME       FORWARD    REVERSE
+            09:58:00.000Z   uplink     office/198.51.100.7:50123   node/10.224.0.4:22   TCP     ssh       established   12/1.7Ki   10/8.9Ki
+            09:58:00.000Z   workload   [fd00::7]:40000             [2001:db8::1]:443    TCP     unknown   unanswered    12/1.7Ki   -
+            09:58:00.000Z   uplink     shop/cart-0/10.244.1.7:4    ff02::1              UDP     dns       one-way       12/1.7Ki   10/8.9Ki
+        "]].assert_eq(&printed(false, false));
     }
 
     #[test]
     fn wide_rows_have_more_and_numeric_ones_no_names() {
-        expect_test::expect![[""]].assert_eq(&printed(true, true));
+        expect_test::expect![[r"
+            TIME            POINT      SOURCE               DESTINATION         PROTO   APP       OUTCOME       FORWARD    REVERSE    STATE    INTERFACE     RTT     FLAGS       RETRANSMITS
+            09:58:00.000Z   uplink     198.51.100.7:50123   10.224.0.4:22       TCP     ssh       established   12/1.7Ki   10/8.9Ki   open     eth0          212us   SAPF/SAPF   1/0
+            09:58:00.000Z   workload   [fd00::7]:40000      [2001:db8::1]:443   TCP     unknown   unanswered    12/1.7Ki   -          closed   veth\u{1b}1   -       S/-         1/0
+            09:58:00.000Z   uplink     10.244.1.7:4         ff02::1             UDP     dns       one-way       12/1.7Ki   10/8.9Ki   open     eth0          -       -           -
+        "]].assert_eq(&printed(true, true));
     }
 }

@@ -74,9 +74,12 @@ impl Columns {
 
     /// The line with the titles.
     pub(super) fn header(&self, text: &mut String) {
-        let cell = |title: &&str| match self.color {
-            true => Cell::colored(*title, Color::Bold),
-            false => Cell::from(*title),
+        let cell = |title: &&str| {
+            if self.color {
+                Cell::colored(*title, Color::Bold)
+            } else {
+                Cell::from(*title)
+            }
         };
         let cells: Vec<Cell> = self.titles.iter().map(cell).collect();
         self.row(text, &cells);

@@ -51,7 +51,11 @@ fn generate() -> String {
     let mut text = HEAD.to_owned();
     for definition in ALL {
         let MetricDef { name, help, .. } = definition;
-        let labels: Vec<_> = definition.labels.iter().map(|label| format!("`{label}`")).collect();
+        let labels: Vec<_> = definition
+            .labels
+            .iter()
+            .map(|label| format!("`{label}`"))
+            .collect();
         let capped = if definition.is_capped { "yes" } else { "" };
         let (kind, labels) = (definition.kind.name(), labels.join(" "));
         writeln!(text, "| `{name}` | {kind} | {labels} | {capped} | {help} |")

@@ -28,7 +28,7 @@ const CONNECTIONS: usize = 32;
 /// For a request's headers to arrive, and between requests.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// For a whole connection.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
+const CONNECTION_TIMEOUT: Duration = Duration::from_mins(5);
 const TEXT: &str = "text/plain; charset=utf-8";
 const INDEX: &str = "nodewatch\n\n/metrics  OpenMetrics\n/healthz  the process is alive\n/readyz   attached and counting\n";
 
@@ -97,9 +97,9 @@ pub async fn serve(
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_TIMEOUT)
                 .serve_connection(TokioIo::new(stream), service);
-            match tokio::time::timeout(CONNECTION_TIMEOUT, connection).await {
-                Ok(Err(error)) => tracing::debug!(%error, "HTTP connection"),
-                Ok(Ok(())) | Err(_) => {}
+            let served = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await;
+            if let Ok(Err(error)) = served {
+                tracing::debug!(%error, "HTTP connection");
             }
         });
     }

@@ -206,6 +206,16 @@ impl Namespace {
         })
     }
 
+    /// Waits until an interface passes packets: after a link comes up, the kernel still discards
+    /// what is sent for some milliseconds.
+    pub fn wait_up(&self, interface: &str) -> Result<()> {
+        let what = format!("{interface} in {} to come up", self.name);
+        wait::until(&what, Duration::from_secs(5), || {
+            let text = self.ip(&["-j", "link", "show", "dev", interface]).ok()?;
+            text.contains("\"operstate\":\"UP\"").then_some(())
+        })
+    }
+
     /// An interface's hardware address.
     pub fn hardware_address(&self, interface: &str) -> Result<String> {
         let text = self.ip(&["-j", "link", "show", "dev", interface])?;

@@ -86,7 +86,7 @@ fn gather<P: Packet>(
     // Fewer than eight: whole prefixes are read at once.
     let count = if length < wanted { length } else { wanted };
     let bytes = packet.read_few(offset, count)?;
-    let head = u64::from_be_bytes(prefix) | bytes >> (8 * u32::from(filled) & 63);
+    let head = u64::from_be_bytes(prefix) | (bytes >> ((8 * u32::from(filled)) & 63));
     let filled = filled + count as u8;
     flow.update(|value| {
         value.prefix[direction & 1] = head.to_be_bytes();

@@ -180,6 +180,8 @@ impl Ledger {
 
         let mut present: Vec<_> = self.present().collect();
         present.sort_by(|a, b| a.interface.name.cmp(&b.interface.name));
+        // Interfaces that were never announced share a name, and a series may be there only once.
+        present.dedup_by(|a, b| a.interface.name == b.interface.name);
         for book in present {
             book.samples(samples);
         }

@@ -124,7 +124,7 @@ pub enum AttachError {
 struct Links {
     name: String,
     how: Attached,
-    links: Vec<(Hook, SchedClassifierLink)>,
+    held: Vec<(Hook, SchedClassifierLink)>,
 }
 
 /// What is attached.
@@ -199,7 +199,7 @@ impl Attacher {
     /// Forgets an interface that is gone: the kernel has removed everything on it.
     pub fn forget(&mut self, ifindex: u32) {
         if let Some(links) = self.attached.remove(&ifindex) {
-            for (_, link) in links.links {
+            for (_, link) in links.held {
                 match links.how {
                     Attached::Tcx => drop(link),
                     // Detaching by index could hit a new interface with the same index.
@@ -219,7 +219,7 @@ impl Attacher {
 
     /// Detaches links; of clsact filters those only whose place still holds our program.
     async fn release(&self, links: Links, ifindex: u32, kernel: &Kernel) {
-        for (hook, link) in links.links {
+        for (hook, link) in links.held {
             if links.how == Attached::Tcx {
                 drop(link);
                 continue;
@@ -280,11 +280,11 @@ impl Attacher {
         let mut links = Links {
             name: name.to_owned(),
             how: Attached::Clsact,
-            links: Vec::new(),
+            held: Vec::new(),
         };
         for hook in HOOKS {
             match self.clsact_hook(kernel, ifindex, name, hook).await {
-                Ok(link) => links.links.push((hook, link)),
+                Ok(link) => links.held.push((hook, link)),
                 Err(error) => {
                     self.release(links, ifindex, kernel).await;
                     return Err(error);
@@ -355,12 +355,12 @@ fn tcx(kernel: &mut Kernel, name: &str) -> Result<Links, AttachError> {
     let mut links = Links {
         name: name.to_owned(),
         how: Attached::Tcx,
-        links: Vec::new(),
+        held: Vec::new(),
     };
     for hook in HOOKS {
         let options = TcAttachOptions::TcxOrder(LinkOrder::first());
         links
-            .links
+            .held
             .push((hook, attach(kernel, name, hook, "tcx", options)?));
     }
     Ok(links)

@@ -71,7 +71,7 @@ struct BatchAttr {
 fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<()> {
     // SAFETY: `attr` is a live attribute structure of the size given; the pointers in it are to
     // live buffers of the sizes that the map was created with.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr as *mut T, size_of::<T>()) };
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<T>()) };
     if result < 0 {
         Err(io::Error::last_os_error())
     } else {

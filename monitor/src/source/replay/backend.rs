@@ -292,7 +292,7 @@ impl Backend for Table {
 
     fn ticks(&self) -> u32 {
         // Wraps, as in the kernel.
-        (self.now_ns.get() / NS_PER_TICK & u64::from(u32::MAX)) as u32
+        u32::try_from((self.now_ns.get() / NS_PER_TICK) & u64::from(u32::MAX)).unwrap_or(0)
     }
 
     fn now_ns(&self) -> u64 {

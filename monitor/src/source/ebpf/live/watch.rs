@@ -148,6 +148,10 @@ impl Live {
 
     /// Reads an interface's flows and counters for the last time and frees its slot.
     async fn settle(&mut self, ifindex: u32) -> Result<(), LiveError> {
+        if self.watched.contains_key(&ifindex) {
+            // Its last flows: of an interface that lived for less than an interval, all of them.
+            self.pass().await?;
+        }
         let Some(watched) = self.watched.remove(&ifindex) else {
             return Ok(());
         };

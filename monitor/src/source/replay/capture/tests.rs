@@ -23,8 +23,11 @@ fn pcap_file(magic: u32, order: Order, link: u32, records: &[Record<'_>]) -> Vec
     file
 }
 
-/// Time, bytes and length of every packet, and how the reading ended.
-fn read(file: &[u8]) -> (Vec<(u64, Vec<u8>, u32)>, Result<(), CaptureError>) {
+/// A packet that was read: time, bytes, length.
+type Seen = (u64, Vec<u8>, u32);
+
+/// Every packet, and how the reading ended.
+fn read(file: &[u8]) -> (Vec<Seen>, Result<(), CaptureError>) {
     let mut packets = Vec::new();
     let mut capture = match Capture::open(file) {
         Ok(capture) => capture,

@@ -1,0 +1,219 @@
+//! The packet program's host build, with the kernel's rules for interfaces and maps.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, HashMap},
+};
+
+use monitor_common::{
+    abi::{
+        Counters, FlowCell, FlowKey4, FlowKey6, FlowValue, FragmentKey, FragmentPorts, Hook,
+        Interface, Reason, UNKNOWN_SLOT, Uncounted, slot_probe,
+    },
+    classify::App,
+    packet::Frame,
+    program::{Backend, on_packet},
+};
+
+use super::Sample;
+
+/// Key of a flow of either family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// IPv4.
+    V4(FlowKey4),
+    /// IPv6.
+    V6(FlowKey6),
+}
+
+/// What kernel and host must agree on about a flow: all but clocks and cgroup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields of FlowValue")]
+pub struct Facts {
+    pub packets: [u64; 2],
+    pub bytes: [u64; 2],
+    pub next_sequence: [u32; 2],
+    pub flags: [u16; 2],
+    pub has_handshake_rtt: bool,
+    pub app: App,
+    pub retransmits: [u32; 2],
+    pub prefix: [[u8; 8]; 2],
+    pub prefix_length: [u8; 2],
+    pub inspected: [u8; 2],
+    pub generation: u32,
+}
+
+/// Everything that was counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Books {
+    /// Flows.
+    pub flows: BTreeMap<Key, Facts>,
+    /// Connections that ended because another one took their entry, in order.
+    pub ended: Vec<(Key, Facts)>,
+    /// Totals of the interface, then of unknown interfaces.
+    pub counters: [Counters; 2],
+    /// Uncounted packets, likewise.
+    pub uncounted: [Uncounted; 2],
+}
+
+/// Flows in the memory of this process.
+pub struct Host {
+    interface: Interface,
+    counters: RefCell<[Counters; 2]>,
+    uncounted: RefCell<[Uncounted; 2]>,
+    flows4: RefCell<HashMap<FlowKey4, &'static FlowCell>>,
+    flows6: RefCell<HashMap<FlowKey6, &'static FlowCell>>,
+    fragments: RefCell<HashMap<FragmentKey, FragmentPorts>>,
+    ended: RefCell<Vec<(Key, Facts)>>,
+    now_ns: Cell<u64>,
+}
+
+// === impl Facts ===
+
+impl From<&FlowValue> for Facts {
+    fn from(value: &FlowValue) -> Self {
+        Self {
+            packets: value.packets,
+            bytes: value.bytes,
+            next_sequence: value.next_sequence,
+            flags: value.flags,
+            has_handshake_rtt: value.handshake_rtt_ns != 0,
+            app: App::from_code(value.app),
+            retransmits: value.retransmits,
+            prefix: value.prefix,
+            prefix_length: value.prefix_length,
+            inspected: value.inspected,
+            generation: value.generation,
+        }
+    }
+}
+
+// === impl Host ===
+
+impl Host {
+    /// Knows one interface.
+    pub fn new(interface: Interface) -> Self {
+        Self {
+            interface,
+            counters: RefCell::default(),
+            uncounted: RefCell::default(),
+            flows4: RefCell::default(),
+            flows6: RefCell::default(),
+            fragments: RefCell::default(),
+            ended: RefCell::default(),
+            now_ns: Cell::new(1),
+        }
+    }
+
+    /// Counts a frame on the interface `ifindex`.
+    pub fn feed(&self, sample: &Sample, ifindex: u32) {
+        self.now_ns.set(self.now_ns.get() + 1000);
+        let frame = Frame {
+            bytes: &sample.bytes,
+            length: u32::try_from(sample.bytes.len()).expect("a short frame"),
+            ifindex,
+            hook: sample.hook,
+        };
+        // What came of it is in the books.
+        let _ = on_packet(&frame, self);
+    }
+
+    /// Datagrams whose ports are remembered.
+    pub fn fragments(&self) -> usize {
+        self.fragments.borrow().len()
+    }
+
+    /// What was counted so far.
+    pub fn books(&self) -> Books {
+        let facts = |cell: &FlowCell| Facts::from(&cell.snapshot());
+        let flows4 = self.flows4.borrow();
+        let flows6 = self.flows6.borrow();
+        let flows4 = flows4
+            .iter()
+            .map(|(key, cell)| (Key::V4(*key), facts(cell)));
+        let flows6 = flows6
+            .iter()
+            .map(|(key, cell)| (Key::V6(*key), facts(cell)));
+        Books {
+            flows: flows4.chain(flows6).collect(),
+            ended: self.ended.borrow().clone(),
+            counters: *self.counters.borrow(),
+            uncounted: *self.uncounted.borrow(),
+        }
+    }
+}
+
+fn new_cell() -> &'static FlowCell {
+    // Leaked: a reference that outlives the map's growth, in a test of bounded size.
+    Box::leak(Box::new(FlowCell::new(FlowValue::default())))
+}
+
+impl Backend for Host {
+    fn interface(&self, ifindex: u32) -> Option<(u32, &Interface)> {
+        (ifindex == self.interface.ifindex).then(|| (slot_probe(ifindex, 0), &self.interface))
+    }
+
+    fn account(&self, slot: u32, hook: Hook, packets: u32, result: Result<u64, Reason>) {
+        let book = usize::from(slot == UNKNOWN_SLOT);
+        let hook = hook as usize;
+        let counters = &mut self.counters.borrow_mut()[book];
+        let packets = u64::from(packets);
+        counters.buffers[hook] += 1;
+        counters.seen[hook] += packets;
+        match result {
+            Ok(bytes) => {
+                counters.counted[hook] += packets;
+                counters.bytes[hook] += bytes;
+            }
+            Err(reason) => {
+                self.uncounted.borrow_mut()[book].packets[hook][reason as usize] += packets;
+            }
+        }
+    }
+
+    fn flow4(&self, key: &FlowKey4) -> Option<&FlowCell> {
+        self.flows4.borrow().get(key).copied()
+    }
+
+    fn flow6(&self, key: &FlowKey6) -> Option<&FlowCell> {
+        self.flows6.borrow().get(key).copied()
+    }
+
+    fn insert4(&self, key: &FlowKey4) -> Result<(), Reason> {
+        self.flows4.borrow_mut().insert(*key, new_cell());
+        Ok(())
+    }
+
+    fn insert6(&self, key: &FlowKey6) -> Result<(), Reason> {
+        self.flows6.borrow_mut().insert(*key, new_cell());
+        Ok(())
+    }
+
+    fn ended4(&self, key: &FlowKey4, last: &FlowCell) -> bool {
+        let facts = Facts::from(&last.snapshot());
+        self.ended.borrow_mut().push((Key::V4(*key), facts));
+        true
+    }
+
+    fn ended6(&self, key: &FlowKey6, last: &FlowCell) -> bool {
+        let facts = Facts::from(&last.snapshot());
+        self.ended.borrow_mut().push((Key::V6(*key), facts));
+        true
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {
+        self.fragments.borrow().get(key).copied()
+    }
+
+    fn remember_fragment(&self, key: &FragmentKey, ports: &FragmentPorts) {
+        self.fragments.borrow_mut().insert(*key, *ports);
+    }
+
+    fn ticks(&self) -> u32 {
+        0
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.now_ns.get()
+    }
+}

@@ -1,0 +1,91 @@
+//! What the kernel program costs to load, and that its log costs nothing when it is off.
+
+use aya::programs::loaded_programs;
+use monitor::source::ebpf::LoadOptions;
+use monitor_common::abi::{Hook, Interface, link, point};
+use tests::{frames::Sample, lab};
+
+use crate::loaded::{LOOPBACK, Loaded, OPTIONS};
+
+/// Instructions that the verifier may look at; kernels give up at 1,000,000.
+const BUDGET: u32 = 150_000;
+
+const UPLINK: Interface = Interface {
+    ifindex: LOOPBACK,
+    id: 3,
+    point: point::UPLINK,
+    link: link::ETHERNET,
+    _pad: [0; 2],
+};
+
+/// What a loaded program amounts to.
+#[derive(Clone, Copy, Debug)]
+struct Cost {
+    /// Where the kernel tells (5.16).
+    verified: Option<u32>,
+    translated: u32,
+    jitted: u32,
+}
+
+fn load(log_level: u8) -> (Loaded, [Cost; 2]) {
+    let options = LoadOptions {
+        log_level,
+        ..OPTIONS
+    };
+    let loaded = Loaded::new(&options, UPLINK);
+    let costs = [Hook::Ingress, Hook::Egress].map(|hook| {
+        let id = loaded.kernel.program_id(hook).expect("an id");
+        let info = loaded_programs()
+            .filter_map(Result::ok)
+            .find(|info| info.id() == id)
+            .expect("loaded");
+        Cost {
+            verified: loaded.kernel.verified_instructions(hook),
+            translated: info.size_translated().expect("root may see it"),
+            jitted: info.size_jitted(),
+        }
+    });
+    (loaded, costs)
+}
+
+#[test]
+fn a_log_that_is_off_costs_nothing() {
+    let Some(_permit) = lab::gate::require() else {
+        return;
+    };
+    let (_silent, off) = load(0);
+    let (mut loud, on) = load(5);
+    for (hook, (off, on)) in ["ingress", "egress"].iter().zip(off.iter().zip(&on)) {
+        println!("{hook}: log off {off:?}, log on {on:?}");
+        // The statements are not skipped but gone.
+        assert!(off.translated + 100 < on.translated, "{off:?} {on:?}");
+        assert!(off.jitted <= on.jitted, "{off:?} {on:?}");
+        if let (Some(off), Some(on)) = (off.verified, on.verified) {
+            assert!(off <= on, "{off} {on}");
+        }
+    }
+    // What it logs is logged: a frame that is not IP.
+    let frame = Sample {
+        hook: Hook::Ingress,
+        bytes: vec![0; 64],
+    };
+    loud.feed(&frame, LOOPBACK).expect("a run");
+    loud.kernel.flush_log();
+}
+
+#[test]
+fn the_verifier_is_soon_done() {
+    let Some(_permit) = lab::gate::require() else {
+        return;
+    };
+    let (_loaded, costs) = load(0);
+    for (hook, cost) in ["ingress", "egress"].iter().zip(costs) {
+        println!("{hook}: {cost:?}");
+        if let Some(verified) = cost.verified {
+            assert!(
+                verified < BUDGET,
+                "{hook}: {verified} instructions verified"
+            );
+        }
+    }
+}
