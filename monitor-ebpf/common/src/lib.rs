@@ -27,8 +27,19 @@
     allow(internal_features, reason = "no atomics on the BPF target")
 )]
 
+#[cfg(test)]
+extern crate std;
+
+#[cfg(test)]
+extern crate std;
+
 pub mod abi;
 pub mod classify;
+#[cfg(test)]
+mod fixture;
 pub mod packet;
 pub mod parse;
 pub mod program;
+
+#[cfg(test)]
+mod fixture;

@@ -3,6 +3,7 @@
 
 mod attach;
 mod batch;
+mod error;
 mod filters;
 mod kernel;
 mod live;
@@ -11,5 +12,6 @@ pub mod object;
 mod ring;
 
 pub use attach::{AttachError, AttachMode, Attached, Attacher};
-pub use kernel::{AccessError, Kernel, LoadError, LoadOptions};
+pub use error::{AccessError, LoadError};
+pub use kernel::{Kernel, LoadOptions};
 pub use live::{Command, Live, LiveError, LiveOptions};

@@ -22,7 +22,8 @@ use tokio::{
 
 use super::{
     attach::{AttachMode, Attacher},
-    kernel::{AccessError, Kernel},
+    error::AccessError,
+    kernel::Kernel,
     ring,
 };
 use crate::source::{
