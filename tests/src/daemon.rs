@@ -130,6 +130,11 @@ impl<'lab> Daemon<'lab> {
         }
     }
 
+    /// Where it runs.
+    pub fn namespace(&self) -> &'lab Namespace {
+        self.namespace
+    }
+
     /// The process id.
     pub fn pid(&self) -> u32 {
         self.guard.pid()

@@ -2,17 +2,21 @@
 
 use std::time::{Duration, Instant};
 
-use tests::account::COVERED;
+use tests::account::{self, COVERED};
 use tests::daemon::Daemon;
 use tests::foreign::{self, Direction};
 use tests::held::Held;
 use tests::lab::{self, Lab, NODE, Pod, UPLINK, client, wait};
+use tests::openmetrics::Metrics;
 
 /// Within what time from link-up an interface has to be covered.
 const COVER: Duration = Duration::from_millis(200);
 
 /// Pods in all.
 const PODS: usize = 100;
+
+/// Pods before anything is measured.
+const WARM_UP: usize = 3;
 
 /// How long the daemon may take to forget what is gone.
 const FORGET: Duration = Duration::from_secs(40);
@@ -83,7 +87,7 @@ fn churn(name: &str, mode: &str) {
     let lab = Lab::new(name).expect("a lab");
     let daemon = Daemon::start(lab.node(), &["--attach", mode]).expect("the daemon");
     // What is made once and kept, such as a thread's first descriptor, shall not count as a leak.
-    for _ in 0..3 {
+    for _ in 0..WARM_UP {
         one_pod(&lab, mode);
     }
     let before = settled(&daemon, &lab);
@@ -119,10 +123,12 @@ fn churn(name: &str, mode: &str) {
     flows_are_forgotten(&after);
     let metrics = daemon.metrics().expect("a scrape");
     let listed = metrics.label_values("nodewatch_packets_seen_total", "interface");
+    let known = ["eth0", "removed"].map(str::to_owned);
     assert!(
-        listed.len() <= 2,
-        "series of interfaces that are gone: {listed:?}"
+        listed.iter().all(|name| known.contains(name)),
+        "series of interfaces: {listed:?}"
     );
+    nothing_is_lost(&metrics);
     let stopped = daemon.stop().expect("an end");
     assert!(stopped.status.success(), "{stopped:?}");
 }
@@ -190,4 +196,20 @@ fn flows_are_forgotten(held: &Held) {
             count()
         );
     }
+}
+
+/// However short a pod lived, its two requests and two answers are in the sums.
+fn nothing_is_lost(metrics: &Metrics) {
+    let labels = [("point", "workload"), ("protocol", "ICMP")];
+    let packets = metrics.count("nodewatch_flow_packets_total", &labels);
+    assert_eq!(
+        packets,
+        4 * (PODS + WARM_UP) as u64,
+        "ICMP packets of all pods"
+    );
+    for account in account::read(metrics) {
+        assert!(account.balances(), "{account:?}");
+    }
+    let odd: Vec<_> = metrics.select("nodewatch_anomalies_total", &[]).collect();
+    assert!(odd.iter().all(|sample| sample.value == 0.0), "{odd:?}");
 }

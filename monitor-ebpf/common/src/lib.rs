@@ -19,16 +19,19 @@
     clippy::cast_possible_wrap,
     reason = "fields are cut out of words; a checked conversion has a panic, which BPF cannot have"
 )]
-#![expect(clippy::pub_underscore_fields, reason = "padding is part of the layout")]
-#![expect(clippy::verbose_bit_mask, reason = "masks are those of the header's description")]
+#![expect(
+    clippy::pub_underscore_fields,
+    reason = "padding is part of the layout"
+)]
+#![expect(
+    clippy::verbose_bit_mask,
+    reason = "masks are those of the header's description"
+)]
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
 #![cfg_attr(
     target_arch = "bpf",
     allow(internal_features, reason = "no atomics on the BPF target")
 )]
-
-#[cfg(test)]
-extern crate std;
 
 #[cfg(test)]
 extern crate std;
@@ -40,6 +43,3 @@ mod fixture;
 pub mod packet;
 pub mod parse;
 pub mod program;
-
-#[cfg(test)]
-mod fixture;

@@ -78,14 +78,14 @@ pub fn bench_hash(ctx: TcContext) -> i32 {
         }
     };
     let bytes = u64::from(ctx.len());
-    if let Some(count) = COUNTS.get_ptr_mut(&key) {
+    if let Some(count) = COUNTS.get_ptr_mut(key) {
         // SAFETY: this processor's own element.
         unsafe {
             (*count).packets += 1;
             (*count).bytes += bytes;
         }
     } else {
-        let _ = COUNTS.insert(&key, &Count { packets: 1, bytes }, 0);
+        let _ = COUNTS.insert(key, Count { packets: 1, bytes }, 0);
     }
     NEXT
 }
@@ -119,7 +119,7 @@ pub fn bench_drive(ctx: TcContext) -> i32 {
         }
     }
     // SAFETY: jumps to the program that userspace put there, or fails.
-    let _ = unsafe { CANDIDATE.tail_call(&ctx, 0) };
+    unsafe { CANDIDATE.tail_call(&ctx, 0) };
     NO_CANDIDATE
 }
 

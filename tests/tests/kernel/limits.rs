@@ -9,6 +9,7 @@ use tests::{
     frames::{
         Sample,
         build::{self, Packet, Pair},
+        host::Key,
     },
     lab,
 };
@@ -63,38 +64,43 @@ fn a_full_flow_map_is_counted_exactly() {
     let Some(_permit) = lab::gate::require() else {
         return;
     };
-    const CAPACITY: u64 = 100;
-    const FLOWS: u16 = 250;
-    for v6 in [false, true] {
-        let options = LoadOptions {
-            max_flows4: 100,
-            max_flows6: 100,
-            ..OPTIONS
-        };
-        let mut loaded = Loaded::new(&options, UPLINK);
-        for _ in 0..2 {
-            for port in 0..FLOWS {
-                loaded
-                    .feed(&datagram(v6, 1000 + port), LOOPBACK)
-                    .expect("a run");
-            }
+    // Of both families.
+    const CAPACITY: u64 = 100 + 150;
+    const FLOWS: u64 = 2 * 250;
+    let options = LoadOptions {
+        max_flows4: 100,
+        max_flows6: 150,
+        ..OPTIONS
+    };
+    let mut loaded = Loaded::new(&options, UPLINK);
+    for _ in 0..2 {
+        for port in 1000..1250 {
+            loaded
+                .feed(&datagram(false, port), LOOPBACK)
+                .expect("a run");
+            loaded.feed(&datagram(true, port), LOOPBACK).expect("a run");
         }
-        let books = loaded.books();
-        let [counters, unknown] = books.counters;
-        let egress = Hook::Egress as usize;
-        let full = books.uncounted[0].packets[egress][Reason::TableFull as usize];
-        let uncounted: u64 = books.uncounted[0].packets.iter().flatten().sum();
-        assert_eq!(books.flows.len() as u64, CAPACITY);
-        assert_eq!(counters.seen, [0, 2 * u64::from(FLOWS)]);
-        assert_eq!(counters.counted, [0, 2 * CAPACITY]);
-        assert_eq!(full, 2 * (u64::from(FLOWS) - CAPACITY));
-        assert_eq!(uncounted, full);
-        let packets: u64 = books.flows.values().map(|flow| flow.packets[0]).sum();
-        let bytes: u64 = books.flows.values().map(|flow| flow.bytes[0]).sum();
-        assert_eq!(packets, counters.counted[egress]);
-        assert_eq!(bytes, counters.bytes[egress]);
-        assert_eq!(unknown.seen, [0, 0]);
     }
+    let books = loaded.books();
+    let [counters, unknown] = books.counters;
+    let egress = Hook::Egress as usize;
+    let full = books.uncounted[0].packets[egress][Reason::TableFull as usize];
+    let uncounted: u64 = books.uncounted[0].packets.iter().flatten().sum();
+    let v4 = books
+        .flows
+        .keys()
+        .filter(|key| matches!(key, Key::V4(_)))
+        .count();
+    assert_eq!((v4, books.flows.len() - v4), (100, 150));
+    assert_eq!(counters.seen, [0, 2 * FLOWS]);
+    assert_eq!(counters.counted, [0, 2 * CAPACITY]);
+    assert_eq!(full, 2 * (FLOWS - CAPACITY));
+    assert_eq!(uncounted, full);
+    let packets: u64 = books.flows.values().map(|flow| flow.packets[0]).sum();
+    let bytes: u64 = books.flows.values().map(|flow| flow.bytes[0]).sum();
+    assert_eq!(packets, counters.counted[egress]);
+    assert_eq!(bytes, counters.bytes[egress]);
+    assert_eq!(unknown.seen, [0, 0]);
 }
 
 #[test]

@@ -82,6 +82,15 @@ impl Loaded {
     }
 }
 
+/// Version of the running kernel.
+pub(crate) fn kernel_version() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
+    let mut numbers = release
+        .split(['.', '-'])
+        .map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
 fn decode(bytes: &[u8]) -> (Key, Facts) {
     let kind = bytes.first_chunk().copied().map(u32::from_ne_bytes);
     match kind {

@@ -5,10 +5,17 @@ use monitor::source::ebpf::LoadOptions;
 use monitor_common::abi::{Hook, Interface, link, point};
 use tests::{frames::Sample, lab};
 
-use crate::loaded::{LOOPBACK, Loaded, OPTIONS};
+use crate::loaded::{LOOPBACK, Loaded, OPTIONS, kernel_version};
 
-/// Instructions that the verifier may look at; kernels give up at 1,000,000.
-const BUDGET: u32 = 150_000;
+/// Instructions that the verifier may look at. Kernels give up at 1,000,000; older ones recognise
+/// less of what they saw before.
+fn budget() -> u32 {
+    if kernel_version() >= (6, 12) {
+        150_000
+    } else {
+        250_000
+    }
+}
 
 const UPLINK: Interface = Interface {
     ifindex: LOOPBACK,
@@ -49,12 +56,13 @@ fn load(log_level: u8) -> (Loaded, [Cost; 2]) {
 }
 
 #[test]
-fn a_log_that_is_off_costs_nothing() {
+fn loading_is_cheap_and_a_log_that_is_off_costs_nothing() {
     let Some(_permit) = lab::gate::require() else {
         return;
     };
     let (_silent, off) = load(0);
     let (mut loud, on) = load(5);
+    let budget = budget();
     for (hook, (off, on)) in ["ingress", "egress"].iter().zip(off.iter().zip(&on)) {
         println!("{hook}: log off {off:?}, log on {on:?}");
         // The statements are not skipped but gone.
@@ -62,6 +70,10 @@ fn a_log_that_is_off_costs_nothing() {
         assert!(off.jitted <= on.jitted, "{off:?} {on:?}");
         if let (Some(off), Some(on)) = (off.verified, on.verified) {
             assert!(off <= on, "{off} {on}");
+            assert!(
+                off < budget,
+                "{hook}: {off} instructions verified, {budget} allowed"
+            );
         }
     }
     // What it logs is logged: a frame that is not IP.
@@ -71,21 +83,4 @@ fn a_log_that_is_off_costs_nothing() {
     };
     loud.feed(&frame, LOOPBACK).expect("a run");
     loud.kernel.flush_log();
-}
-
-#[test]
-fn the_verifier_is_soon_done() {
-    let Some(_permit) = lab::gate::require() else {
-        return;
-    };
-    let (_loaded, costs) = load(0);
-    for (hook, cost) in ["ingress", "egress"].iter().zip(costs) {
-        println!("{hook}: {cost:?}");
-        if let Some(verified) = cost.verified {
-            assert!(
-                verified < BUDGET,
-                "{hook}: {verified} instructions verified"
-            );
-        }
-    }
 }

@@ -7,6 +7,9 @@ use crate::{
     program::{Backend, Family, inspect},
 };
 
+/// More than the data of any SYN (RFC 7413): one segment.
+const MAX_SYN_DATA: u32 = 1 << 16;
+
 /// Notes what a segment tells about its connection.
 #[inline(always)]
 pub(super) fn on_segment<A: Family, P: Packet, B: Backend>(
@@ -38,20 +41,24 @@ pub(super) fn on_segment<A: Family, P: Packet, B: Backend>(
 
     if payload > 0 {
         let expected = flow.get(|value| value.next_sequence[direction & 1]);
-        let next = transport.sequence.wrapping_add(payload);
+        // A SYN takes a sequence number itself; its data comes after it (RFC 7413).
+        let sequence = transport
+            .sequence
+            .wrapping_add(u32::from(header & flag::SYN != 0));
+        let next = sequence.wrapping_add(payload);
         // Serial number arithmetic (RFC 9293 section 3.4).
         let is_new =
             before & (flag::SYN | flag::DATA) == 0 || (next.wrapping_sub(expected) as i32) > 0;
         if is_new {
             flow.update(|value| value.next_sequence[direction & 1] = next);
-        } else {
+        } else if header & flag::SYN == 0 {
             flow.update(|value| {
                 let count = &mut value.retransmits[direction & 1];
                 *count = count.wrapping_add(1);
             });
         }
         if flags & flag::INSPECTED == 0 {
-            let in_order = before & (flag::SYN | flag::DATA) == 0 || expected == transport.sequence;
+            let in_order = before & (flag::SYN | flag::DATA) == 0 || expected == sequence;
             let done = if in_order {
                 inspect::segment(packet, flow, direction, transport.payload, payload)
             } else {
@@ -106,7 +113,10 @@ fn on_syn<A: Family, B: Backend>(
     });
     if u16::from(transport.flags) & flag::ACK == 0 {
         let untouched = (own | opposite) & !flag::FIRST == 0;
-        let repeated = own & flag::OPENS != 0 && own & flag::DATA == 0 && expected == next;
+        // Repeated without the data that the first one had, it is behind what is expected.
+        let unanswered = own & (flag::DATA | flag::ACK) == flag::DATA;
+        let repeated = own & flag::OPENS != 0
+            && (expected == next || unanswered && expected.wrapping_sub(next) < MAX_SYN_DATA);
         // Both ends may open at once (RFC 9293 section 3.5).
         let simultaneous = own & flag::TCP_MASK == 0
             && opposite & flag::TCP_MASK == flag::SYN
@@ -122,6 +132,9 @@ fn on_syn<A: Family, B: Backend>(
             }
             value.syn_ns = now;
         });
+        if repeated {
+            return;
+        }
     }
     flow.update(|value| value.next_sequence[direction & 1] = next);
 }

@@ -1,1 +1,6 @@
-
+mod accounting;
+mod fragments;
+mod icmp;
+mod inspect;
+mod property;
+mod tcp;

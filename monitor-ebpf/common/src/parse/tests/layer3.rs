@@ -9,22 +9,40 @@ use crate::{
 
 #[track_caller]
 fn check(link_type: u8, bytes: &[u8], expected: Result<Layer3, Reason>) {
-    assert_eq!(layer3(&captured(bytes), link_type), expected, "{bytes:02x?}");
+    assert_eq!(
+        layer3(&captured(bytes), link_type),
+        expected,
+        "{bytes:02x?}"
+    );
 }
 
 #[test]
 fn network_header_is_found_behind_up_to_two_tags() {
     let (v4, v6) = (ip(OUT, 17, [0; 8].into()), ip(IN6, 17, [0; 8].into()));
-    let tags: [&[u16]; 6] =
-        [&[], &[0x8100], &[0x88a8], &[0x88a8, 0x8100], &[0x8100, 0x8100], &[0x8100, 0x88a8]];
+    let tags: [&[u16]; 6] = [
+        &[],
+        &[0x8100],
+        &[0x88a8],
+        &[0x88a8, 0x8100],
+        &[0x8100, 0x8100],
+        &[0x8100, 0x88a8],
+    ];
     for tags in tags {
         let offset = 14 + 4 * u32::try_from(tags.len()).expect("two at most");
         check(link::ETHERNET, &ethernet(tags, &v4), Ok(Layer3::V4(offset)));
         check(link::ETHERNET, &ethernet(tags, &v6), Ok(Layer3::V6(offset)));
-        check(link::ETHERNET, &frame(tags, 0x0806, &v4), Err(Reason::NotIp));
+        check(
+            link::ETHERNET,
+            &frame(tags, 0x0806, &v4),
+            Err(Reason::NotIp),
+        );
     }
     for tags in [[0x8100; 3], [0x88a8, 0x8100, 0x8100]] {
-        check(link::ETHERNET, &ethernet(&tags, &v4), Err(Reason::VlanDepth));
+        check(
+            link::ETHERNET,
+            &ethernet(&tags, &v4),
+            Err(Reason::VlanDepth),
+        );
     }
 }
 
@@ -32,7 +50,11 @@ fn network_header_is_found_behind_up_to_two_tags() {
 fn other_ethernet_types_are_not_ip() {
     // ARP, LLDP, MPLS, an 802.3 length, the old QinQ type.
     for ethertype in [0x0806, 0x88cc, 0x8847, 0x0040, 0x9100] {
-        check(link::ETHERNET, &frame(&[], ethertype, &[0; 50]), Err(Reason::NotIp));
+        check(
+            link::ETHERNET,
+            &frame(&[], ethertype, &[0; 50]),
+            Err(Reason::NotIp),
+        );
     }
 }
 
@@ -59,9 +81,15 @@ fn raw_ip_goes_by_its_version() {
 fn length_on_the_wire_may_exceed_what_was_captured() {
     let packet = ip(OUT, 17, [0; 1000].into());
     let whole = ethernet(&[], &packet);
-    let cut = Frame { bytes: &whole[..34], ..captured(&whole) };
+    let cut = Frame {
+        bytes: &whole[..34],
+        ..captured(&whole)
+    };
     let network = crate::parse::ipv4(&cut, 14).expect("the header is there");
     assert_eq!((network.transport, network.end), (34, 1034));
-    let cut = Frame { bytes: &whole[..33], ..captured(&whole) };
+    let cut = Frame {
+        bytes: &whole[..33],
+        ..captured(&whole)
+    };
     assert_eq!(crate::parse::ipv4(&cut, 14), Err(Reason::Truncated));
 }

@@ -39,7 +39,11 @@ fn tcp_options_move_the_payload() {
     let mut segment = tcp((1, 2), 0, ACK, &[1; 60]);
     for words in 0..16_u8 {
         segment[12] = words << 4;
-        let expected = if words < 5 { Err(Reason::Malformed) } else { Ok(4 * u32::from(words)) };
+        let expected = if words < 5 {
+            Err(Reason::Malformed)
+        } else {
+            Ok(4 * u32::from(words))
+        };
         assert_eq!(parse(6, &segment).map(|header| header.payload), expected);
     }
 }
@@ -53,11 +57,16 @@ fn a_tcp_header_beyond_the_packet_is_malformed() {
 
 #[test]
 fn ports_are_read() {
-    for (protocol, bytes, payload) in
-        [(17, udp((53, 40_000), b"data"), 8), (132, sctp((53, 40_000)), 12)]
-    {
-        let expected =
-            Transport { source_port: 53, destination_port: 40_000, payload, ..Transport::default() };
+    for (protocol, bytes, payload) in [
+        (17, udp((53, 40_000), b"data"), 8),
+        (132, sctp((53, 40_000)), 12),
+    ] {
+        let expected = Transport {
+            source_port: 53,
+            destination_port: 40_000,
+            payload,
+            ..Transport::default()
+        };
         assert_eq!(parse(protocol, &bytes), Ok(expected));
     }
 }
@@ -70,7 +79,10 @@ fn headers_beyond_the_packet_are_malformed() {
             let result = transport(&captured(&bytes), protocol, 0, end);
             assert_eq!(result, Err(Reason::Malformed), "{protocol} {end}");
         }
-        assert!(transport(&captured(&bytes), protocol, 0, 64).is_ok(), "{protocol}");
+        assert!(
+            transport(&captured(&bytes), protocol, 0, 64).is_ok(),
+            "{protocol}"
+        );
     }
 }
 
@@ -80,11 +92,17 @@ fn headers_that_were_not_captured_are_truncated() {
     for (protocol, needed) in [(6, 16), (17, 4), (132, 4), (1, 8), (58, 8)] {
         let bytes = [0x50; 64];
         for length in 0..needed {
-            let cut = Frame { bytes: &bytes[..length], ..captured(&bytes) };
+            let cut = Frame {
+                bytes: &bytes[..length],
+                ..captured(&bytes)
+            };
             let result = transport(&cut, protocol, 0, 64);
             assert_eq!(result, Err(Reason::Truncated), "{protocol} {length}");
         }
-        let cut = Frame { bytes: &bytes[..needed], ..captured(&bytes) };
+        let cut = Frame {
+            bytes: &bytes[..needed],
+            ..captured(&bytes)
+        };
         assert!(transport(&cut, protocol, 0, 64).is_ok(), "{protocol}");
     }
 }
@@ -109,7 +127,10 @@ fn other_control_messages_have_type_and_code() {
     for (protocol, kind, code) in [(1, 3, 1), (1, 11, 0), (1, 13, 0), (58, 1, 4), (58, 135, 0)] {
         let header = parse(protocol, &icmp(kind, code, 0x1234, &[])).expect("valid");
         assert_eq!(header.source_port, 0);
-        assert_eq!(header.destination_port, u16::from(kind) << 8 | u16::from(code));
+        assert_eq!(
+            header.destination_port,
+            u16::from(kind) << 8 | u16::from(code)
+        );
         assert_eq!(header.flags, kind);
     }
 }

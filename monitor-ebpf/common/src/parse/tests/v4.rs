@@ -66,7 +66,11 @@ fn headers_that_contradict_themselves_are_malformed() {
 
 #[test]
 fn options_beyond_the_total_length_are_malformed() {
-    let packet = Ip { options: [1; 40].into(), length: Some(59), ..udp() };
+    let packet = Ip {
+        options: [1; 40].into(),
+        length: Some(59),
+        ..udp()
+    };
     assert_eq!(parse(&packet.bytes()), Err(Reason::Malformed));
 }
 
@@ -87,7 +91,14 @@ fn padding_does_not_count() {
 
 #[test]
 fn a_total_length_of_zero_is_that_of_the_buffer_for_tcp_only() {
-    let of = |protocol| Ip { protocol, length: Some(0), ..udp() }.bytes();
+    let of = |protocol| {
+        Ip {
+            protocol,
+            length: Some(0),
+            ..udp()
+        }
+        .bytes()
+    };
     assert_eq!(parse(&of(6)).map(|network| network.end), Ok(60));
     for protocol in [0, 1, 17, 47, 58, 132] {
         assert_eq!(parse(&of(protocol)), Err(Reason::Malformed));
@@ -97,7 +108,11 @@ fn a_total_length_of_zero_is_that_of_the_buffer_for_tcp_only() {
 #[test]
 fn fragments_are_told_apart() {
     let part = |offset, more| {
-        let fragment = Some(Fragment { identification: 0xbeef, offset, more });
+        let fragment = Some(Fragment {
+            identification: 0xbeef,
+            offset,
+            more,
+        });
         let network = parse(&Ip { fragment, ..udp() }.bytes()).expect("valid");
         assert_eq!(network.identification, 0xbeef);
         network.part
@@ -122,7 +137,13 @@ fn reserved_and_do_not_fragment_bits_make_no_fragment() {
 fn the_network_header_may_be_anywhere() {
     for offset in [0_u32, 1, 14, 18, 22] {
         let mut bytes: Vec<u8> = [0xff].repeat(offset as usize);
-        bytes.extend(Ip { options: [1; 8].into(), ..udp() }.bytes());
+        bytes.extend(
+            Ip {
+                options: [1; 8].into(),
+                ..udp()
+            }
+            .bytes(),
+        );
         let network = ipv4(&captured(&bytes), offset).expect("valid");
         assert_eq!(network.offset, offset);
         assert_eq!((network.transport, network.end), (offset + 28, offset + 68));

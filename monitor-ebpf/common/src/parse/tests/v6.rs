@@ -30,7 +30,10 @@ fn udp() -> Ip {
 }
 
 fn with(extensions: Vec<Extension>) -> Ip {
-    Ip { extensions, ..udp() }
+    Ip {
+        extensions,
+        ..udp()
+    }
 }
 
 fn parse(bytes: &[u8]) -> Result<Network<[u64; 2]>, Reason> {
@@ -40,7 +43,10 @@ fn parse(bytes: &[u8]) -> Result<Network<[u64; 2]>, Reason> {
 #[track_caller]
 fn check(packet: &Ip, header: u32) {
     let network = parse(&packet.bytes()).expect("valid");
-    assert_eq!((network.protocol, network.transport), (packet.protocol, header));
+    assert_eq!(
+        (network.protocol, network.transport),
+        (packet.protocol, header)
+    );
     assert_eq!(network.end, header + 40);
     assert_eq!(network.part, Part::Whole);
 }
@@ -68,12 +74,18 @@ fn header_is_read() {
 fn every_kind_of_extension_header_is_followed() {
     for kind in [HOP_BY_HOP, ROUTING, DESTINATION_OPTIONS, MOBILITY] {
         for units in [0, 1, 2, 31, 255] {
-            check(&with(vec![extension(kind, units)]), 48 + 8 * u32::from(units));
+            check(
+                &with(vec![extension(kind, units)]),
+                48 + 8 * u32::from(units),
+            );
         }
     }
     // In words of four bytes, minus two (RFC 4302 section 2.2).
     for units in [0, 1, 4, 255] {
-        check(&with(vec![extension(AUTHENTICATION, units)]), 48 + 4 * u32::from(units));
+        check(
+            &with(vec![extension(AUTHENTICATION, units)]),
+            48 + 4 * u32::from(units),
+        );
     }
 }
 
@@ -81,14 +93,26 @@ fn every_kind_of_extension_header_is_followed() {
 fn other_protocols_end_the_chain() {
     // Encapsulating security payload, no next header, IPv6 in IPv6, unassigned.
     for protocol in [50, 59, 41, 253] {
-        check(&Ip { protocol, ..with(vec![extension(DESTINATION_OPTIONS, 0)]) }, 48);
+        check(
+            &Ip {
+                protocol,
+                ..with(vec![extension(DESTINATION_OPTIONS, 0)])
+            },
+            48,
+        );
     }
 }
 
 #[test]
 fn up_to_six_extension_headers_are_followed() {
     let chain = |count| {
-        let kinds = [HOP_BY_HOP, DESTINATION_OPTIONS, ROUTING, AUTHENTICATION, MOBILITY];
+        let kinds = [
+            HOP_BY_HOP,
+            DESTINATION_OPTIONS,
+            ROUTING,
+            AUTHENTICATION,
+            MOBILITY,
+        ];
         let kinds = kinds.iter().cycle().take(count);
         with(kinds.map(|kind| extension(*kind, 1)).collect())
     };
@@ -103,10 +127,17 @@ fn up_to_six_extension_headers_are_followed() {
 
 #[test]
 fn an_atomic_fragment_is_a_whole_datagram() {
-    let fragment = Some(Fragment { identification: 7, offset: 0, more: false });
+    let fragment = Some(Fragment {
+        identification: 7,
+        offset: 0,
+        more: false,
+    });
     let packet = Ip { fragment, ..udp() };
     check(&packet, 48);
-    assert_eq!(parse(&packet.bytes()).map(|network| network.identification), Ok(0));
+    assert_eq!(
+        parse(&packet.bytes()).map(|network| network.identification),
+        Ok(0)
+    );
     // The two reserved bits do not matter.
     let mut bytes = packet.bytes();
     bytes[43] = 0x06;
@@ -116,8 +147,15 @@ fn an_atomic_fragment_is_a_whole_datagram() {
 #[test]
 fn fragments_are_told_apart() {
     let parse_part = |offset, more| {
-        let fragment = Some(Fragment { identification: 0xbeef, offset, more });
-        let packet = Ip { fragment, ..with(vec![extension(HOP_BY_HOP, 0)]) };
+        let fragment = Some(Fragment {
+            identification: 0xbeef,
+            offset,
+            more,
+        });
+        let packet = Ip {
+            fragment,
+            ..with(vec![extension(HOP_BY_HOP, 0)])
+        };
         let network = parse(&packet.bytes()).expect("valid");
         assert_eq!((network.identification, network.transport), (0xbeef, 56));
         (network.part, network.protocol)
@@ -129,22 +167,45 @@ fn fragments_are_told_apart() {
 
 #[test]
 fn headers_behind_a_first_fragment_are_followed() {
-    let fragment = Some(Fragment { identification: 1, offset: 0, more: true });
+    let fragment = Some(Fragment {
+        identification: 1,
+        offset: 0,
+        more: true,
+    });
     let mut payload = vec![17, 0, 0, 0, 0, 0, 0, 0];
     payload.extend([0; 32]);
-    let packet = Ip { protocol: DESTINATION_OPTIONS, payload, fragment, ..udp() };
+    let packet = Ip {
+        protocol: DESTINATION_OPTIONS,
+        payload,
+        fragment,
+        ..udp()
+    };
     let network = parse(&packet.bytes()).expect("valid");
-    assert_eq!((network.part, network.protocol, network.transport), (Part::First, 17, 56));
+    assert_eq!(
+        (network.part, network.protocol, network.transport),
+        (Part::First, 17, 56)
+    );
 }
 
 #[test]
 fn what_follows_a_later_fragment_is_data() {
-    let fragment = Some(Fragment { identification: 1, offset: 9, more: true });
+    let fragment = Some(Fragment {
+        identification: 1,
+        offset: 9,
+        more: true,
+    });
     // Would be a chain without end.
-    let packet = Ip { protocol: DESTINATION_OPTIONS, fragment, ..udp() };
+    let packet = Ip {
+        protocol: DESTINATION_OPTIONS,
+        fragment,
+        ..udp()
+    };
     let network = parse(&packet.bytes()).expect("valid");
     assert_eq!(network.part, Part::Later);
-    assert_eq!((network.protocol, network.transport), (DESTINATION_OPTIONS, 48));
+    assert_eq!(
+        (network.protocol, network.transport),
+        (DESTINATION_OPTIONS, 48)
+    );
 }
 
 #[test]
@@ -158,7 +219,15 @@ fn only_the_version_six_is_valid() {
 
 #[test]
 fn lengths_beyond_the_frame_are_malformed() {
-    let of = |length| parse(&Ip { length: Some(length), ..udp() }.bytes());
+    let of = |length| {
+        parse(
+            &Ip {
+                length: Some(length),
+                ..udp()
+            }
+            .bytes(),
+        )
+    };
     assert_eq!(of(40).map(|network| network.end), Ok(80));
     assert_eq!(of(1).map(|network| network.end), Ok(41));
     assert_eq!(of(41), Err(Reason::Malformed));
@@ -169,11 +238,20 @@ fn lengths_beyond_the_frame_are_malformed() {
 fn extension_headers_beyond_the_packet_are_malformed() {
     // One of sixteen bytes, and the packet ends within it.
     for length in 0..16 {
-        let packet = Ip { length: Some(length), ..with(vec![extension(ROUTING, 1)]) };
+        let packet = Ip {
+            length: Some(length),
+            ..with(vec![extension(ROUTING, 1)])
+        };
         assert_eq!(parse(&packet.bytes()), Err(Reason::Malformed), "{length}");
     }
-    let packet = Ip { length: Some(16), ..with(vec![extension(ROUTING, 1)]) };
-    assert_eq!(parse(&packet.bytes()).map(|network| network.transport), Ok(56));
+    let packet = Ip {
+        length: Some(16),
+        ..with(vec![extension(ROUTING, 1)])
+    };
+    assert_eq!(
+        parse(&packet.bytes()).map(|network| network.transport),
+        Ok(56)
+    );
     let mut bytes = with(vec![extension(DESTINATION_OPTIONS, 0)]).bytes();
     bytes[41] = 0xff;
     assert_eq!(parse(&bytes), Err(Reason::Malformed));
@@ -184,18 +262,28 @@ fn short_headers_are_truncated() {
     let bytes = with(vec![extension(DESTINATION_OPTIONS, 0)]).bytes();
     let whole = captured(&bytes);
     for length in 0..48 {
-        let cut = crate::packet::Frame { bytes: &bytes[..length], ..whole };
+        let cut = crate::packet::Frame {
+            bytes: &bytes[..length],
+            ..whole
+        };
         assert_eq!(ipv6(&cut, 0), Err(Reason::Truncated), "{length}");
     }
 }
 
 #[test]
 fn a_payload_length_of_zero_is_that_of_the_buffer_for_large_packets() {
-    let of = |protocol| Ip { protocol, length: Some(0), ..udp() };
+    let of = |protocol| Ip {
+        protocol,
+        length: Some(0),
+        ..udp()
+    };
     // BIG TCP.
     assert_eq!(parse(&of(6).bytes()).map(|network| network.end), Ok(80));
     // A jumbogram has a hop-by-hop header.
-    let jumbo = Ip { length: Some(0), ..with(vec![extension(HOP_BY_HOP, 0)]) };
+    let jumbo = Ip {
+        length: Some(0),
+        ..with(vec![extension(HOP_BY_HOP, 0)])
+    };
     assert_eq!(parse(&jumbo.bytes()).map(|network| network.end), Ok(88));
     // Without either, there is nothing behind the header.
     assert_eq!(parse(&of(17).bytes()).map(|network| network.end), Ok(40));
