@@ -8,7 +8,7 @@ use tests::account;
 use tests::bpf::program_exists;
 use tests::daemon::Daemon;
 use tests::foreign::{self, Direction, Program, Verdict};
-use tests::lab::{self, Lab, Namespace, UPLINK, client, wait};
+use tests::lab::{self, Lab, Namespace, UPLINK, client, process, wait};
 
 /// How long the daemon may take from SIGTERM to its end.
 const EXIT: Duration = Duration::from_secs(2);
@@ -42,6 +42,16 @@ fn traffic_passes(mode: &str) {
         lab.add_outside().expect("a peer"),
         lab.add_inside().expect("a peer"),
     );
+    if mode == "clsact" {
+        // Whoever adds the first clsact qdisc to a device has the kernel deactivate it for a
+        // moment, which may cost a packet on its way (qdisc_graft in net/sched/sch_api.c): seen
+        // here as 1 of 1400. What is tested is our filters; docs/kernel.md tells of the qdisc.
+        for interface in [UPLINK, &pod.host_interface, &second.host_interface] {
+            let mut command = lab.node().command("tc");
+            command.args(["qdisc", "add", "dev", interface, "clsact"]);
+            process::checked(&mut command).expect("clsact");
+        }
+    }
     let _tcp = client::serve(&outside, "tcp-serve", 7001).expect("a server");
     let _udp = client::serve(&inside, "udp-serve", 7002).expect("a server");
     let outside4 = SocketAddr::new(outside.addresses.v4.into(), 7001).to_string();
