@@ -123,7 +123,13 @@ impl Connection {
         };
         self.queue = [payload::tcp(random), payload::tcp(random)];
         self.piece = *random.pick(&[1, 3, 7, 8, 20, 1400, 1400, 1400]);
-        self.segment(0, self.next[0].wrapping_sub(1), SYN, &[])
+        let syn = self.next[0].wrapping_sub(1);
+        if random.chance(10) {
+            // With data (RFC 7413), which the queue holds, too: unless acknowledged it comes again.
+            let early = self.queue[0].clone();
+            return self.segment(0, syn, SYN, &early);
+        }
+        self.segment(0, syn, SYN, &[])
     }
 
     fn talk(&mut self, random: &mut Random) -> Packet {

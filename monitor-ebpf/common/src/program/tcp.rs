@@ -7,9 +7,6 @@ use crate::{
     program::{Backend, Family, inspect},
 };
 
-/// More than the data of any SYN (RFC 7413): one segment.
-const MAX_SYN_DATA: u32 = 1 << 16;
-
 /// Notes what a segment tells about its connection.
 #[inline(always)]
 pub(super) fn on_segment<A: Family, P: Packet, B: Backend>(
@@ -42,19 +39,18 @@ pub(super) fn on_segment<A: Family, P: Packet, B: Backend>(
     if payload > 0 {
         let expected = flow.get(|value| value.next_sequence[direction & 1]);
         // A SYN takes a sequence number itself; its data comes after it (RFC 7413).
-        let sequence = transport
-            .sequence
-            .wrapping_add(u32::from(header & flag::SYN != 0));
+        let syn = u32::from(header >> flag::SYN.trailing_zeros() & 1);
+        let sequence = transport.sequence.wrapping_add(syn);
         let next = sequence.wrapping_add(payload);
         // Serial number arithmetic (RFC 9293 section 3.4).
         let is_new =
             before & (flag::SYN | flag::DATA) == 0 || (next.wrapping_sub(expected) as i32) > 0;
         if is_new {
             flow.update(|value| value.next_sequence[direction & 1] = next);
-        } else if header & flag::SYN == 0 {
+        } else {
             flow.update(|value| {
                 let count = &mut value.retransmits[direction & 1];
-                *count = count.wrapping_add(1);
+                *count = count.wrapping_add(1 - syn);
             });
         }
         if flags & flag::INSPECTED == 0 {
@@ -113,10 +109,7 @@ fn on_syn<A: Family, B: Backend>(
     });
     if u16::from(transport.flags) & flag::ACK == 0 {
         let untouched = (own | opposite) & !flag::FIRST == 0;
-        // Repeated without the data that the first one had, it is behind what is expected.
-        let unanswered = own & (flag::DATA | flag::ACK) == flag::DATA;
-        let repeated = own & flag::OPENS != 0
-            && (expected == next || unanswered && expected.wrapping_sub(next) < MAX_SYN_DATA);
+        let repeated = expected.wrapping_sub(next) < syn_room(own);
         // Both ends may open at once (RFC 9293 section 3.5).
         let simultaneous = own & flag::TCP_MASK == 0
             && opposite & flag::TCP_MASK == flag::SYN
@@ -126,17 +119,25 @@ fn on_syn<A: Family, B: Backend>(
         }
         let now = backend.now_ns();
         flow.update(|value| {
-            if repeated {
-                let count = &mut value.retransmits[direction & 1];
-                *count = count.wrapping_add(1);
-            }
+            let count = &mut value.retransmits[direction & 1];
+            *count = count.wrapping_add(u32::from(repeated));
             value.syn_ns = now;
+            value.next_sequence[direction & 1] = if repeated { expected } else { next };
         });
-        if repeated {
-            return;
-        }
+    } else {
+        flow.update(|value| value.next_sequence[direction & 1] = next);
     }
-    flow.update(|value| value.next_sequence[direction & 1] = next);
+}
+
+/// A repeated SYN is less than this behind what is expected after the one before; 0 where none was
+/// seen. One with data (RFC 7413), a segment at most, may be repeated without.
+///
+/// Arithmetic rather than branches, all of which the verifier would follow.
+#[inline(always)]
+fn syn_room(own: u16) -> u32 {
+    let has = |bit: u16| u32::from(own >> bit.trailing_zeros() & 1);
+    let is_data_only = has(flag::DATA) & !has(flag::ACK);
+    has(flag::OPENS) << (is_data_only * 16)
 }
 
 /// Ends the entry's connection and starts another in its place.
