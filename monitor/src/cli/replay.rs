@@ -20,9 +20,12 @@ use super::{
     exit,
     output::{Format, Output, complain},
     render,
-    table::{Cell, table},
+    table::{Cell, Columns},
 };
 use crate::source::replay::{ReplayOptions, replay};
+
+/// Rows of a table that are kept until their columns' widths are known.
+const ROWS: usize = 10_000;
 
 /// Flags of `replay`.
 #[derive(Debug, clap::Args)]
@@ -115,7 +118,9 @@ struct Printer {
     output: Output,
     format: Format,
     open: bool,
+    columns: Columns,
     rows: Vec<Vec<Cell>>,
+    has_header: bool,
     printed: usize,
     line: Vec<u8>,
 }
@@ -125,11 +130,18 @@ struct Printer {
 impl Printer {
     fn new(format: Format, open: bool) -> Self {
         let output = Output::stdout();
+        let titles: &[&str] = if format == Format::Wide {
+            &render::WIDE_TITLES
+        } else {
+            &render::TITLES
+        };
         Self {
+            columns: Columns::new(titles, output.color),
             output,
             format,
             open,
             rows: Vec::new(),
+            has_header: false,
             printed: 0,
             line: Vec::new(),
         }
@@ -147,6 +159,9 @@ impl Printer {
             Format::Table | Format::Wide => {
                 self.rows
                     .push(render::row(flow, self.format == Format::Wide));
+                if self.rows.len() >= ROWS {
+                    self.table()?;
+                }
                 Ok(())
             }
         }
@@ -169,6 +184,20 @@ impl Printer {
         self.output.write(&self.line)
     }
 
+    /// Prints the rows so far.
+    fn table(&mut self) -> anyhow::Result<()> {
+        let mut text = String::new();
+        self.columns.fit(&self.rows);
+        if !self.has_header {
+            self.columns.header(&mut text);
+            self.has_header = true;
+        }
+        for row in self.rows.drain(..) {
+            self.columns.row(&mut text, &row);
+        }
+        self.output.write(text.as_bytes())
+    }
+
     fn summary(&mut self, summary: monitor_core::event::SummaryRecord) -> anyhow::Result<()> {
         match self.format {
             Format::Jsonl => self.json(&Record::from(summary))?,
@@ -177,13 +206,7 @@ impl Printer {
                 self.output.write(b"\n]\n")?;
             }
             Format::Table | Format::Wide => {
-                let titles: &[&str] = if self.format == Format::Wide {
-                    &render::WIDE_TITLES
-                } else {
-                    &render::TITLES
-                };
-                let text = table(titles, &self.rows, self.output.color);
-                self.output.write(text.as_bytes())?;
+                self.table()?;
                 let text = format!(
                     "\n{} packets: {} counted in {} flows, {} uncounted; {} ms\n",
                     summary.packets_seen,

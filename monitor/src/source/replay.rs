@@ -27,6 +27,12 @@ use capture::{Capture, Packet};
 
 /// Time of the capture between two passes over the flows.
 const PASS_NS: u64 = 1_000_000_000;
+/// Longer than any connection is kept without packets, and shorter than the coarse clock takes to
+/// wrap.
+const STALE_NS: u64 = 24 * 3600 * 1_000_000_000;
+/// Connections that ended by another one taking their place, between two passes: what happens at
+/// one moment of the capture may be without bound.
+const MAX_ENDED: usize = 1 << 14;
 
 /// How to replay.
 #[derive(Clone, Debug)]
@@ -38,13 +44,13 @@ pub struct ReplayOptions {
 }
 
 /// A replay in progress.
-pub struct Replay<'a> {
+struct Replay<'a> {
     engine: &'a mut Engine,
     table: Table,
     /// Capture interfaces already announced.
     announced: usize,
     now_ns: u64,
-    next_pass_ns: u64,
+    last_pass_ns: u64,
     capacity: Capacity,
 }
 
@@ -68,7 +74,7 @@ pub fn replay<E>(
         table: Table::new(options.local.clone(), options.max_flows),
         announced: 0,
         now_ns: 0,
-        next_pass_ns: 0,
+        last_pass_ns: 0,
         capacity: Capacity {
             ipv4: max_flows,
             ipv6: max_flows,
@@ -94,18 +100,25 @@ impl Replay<'_> {
         on_record: &mut impl FnMut(Record) -> Result<(), E>,
     ) -> Result<(), E> {
         // Times in a capture may step back a little; those of the engine do not.
-        self.now_ns = self.now_ns.max(packet.time_ns);
-        self.table.set_time(self.now_ns);
-        while self.announced <= packet.interface.index {
-            self.announce(packet.interface.index, &packet.interface.name, on_record)?;
-        }
-        if self.now_ns >= self.next_pass_ns {
-            self.next_pass_ns = self.now_ns.saturating_add(PASS_NS);
+        let time_ns = self.now_ns.max(packet.time_ns);
+        let is_due = time_ns - self.last_pass_ns >= PASS_NS || self.table.ended() >= MAX_ENDED;
+        if is_due && self.announced > 0 {
             self.pass(on_record)?;
         }
-        let (layer, bytes, length) =
-            link::present(packet.interface.link, packet.bytes, packet.length);
-        let ifindex = self.table.ifindex(packet.interface.index, layer);
+        if is_due {
+            self.advance(time_ns, on_record)?;
+        }
+        self.set_time(time_ns);
+        while let Some(interface) = packet.interfaces.get(self.announced)
+            && self.announced <= packet.interface
+        {
+            self.announce(&interface.name, on_record)?;
+        }
+        let Some(interface) = packet.interfaces.get(packet.interface) else {
+            return Ok(());
+        };
+        let (layer, bytes, length) = link::present(interface.link, packet.bytes, packet.length);
+        let ifindex = self.table.ifindex(packet.interface, layer);
         let frame = Frame {
             bytes,
             length,
@@ -117,19 +130,18 @@ impl Replay<'_> {
         Ok(())
     }
 
-    /// Registers a capture interface, and those before it that had no packets.
+    fn set_time(&mut self, time_ns: u64) {
+        self.now_ns = time_ns;
+        self.table.set_time(time_ns);
+    }
+
+    /// Registers the next interface of the capture.
     fn announce<E>(
         &mut self,
-        index: usize,
         name: &str,
         on_record: &mut impl FnMut(Record) -> Result<(), E>,
     ) -> Result<(), E> {
         let number = u32::try_from(self.announced + 1).unwrap_or(u32::MAX);
-        let name = if self.announced == index {
-            name.to_owned()
-        } else {
-            format!("replay{number}")
-        };
         self.table.register(Interface {
             ifindex: number,
             id: number,
@@ -170,13 +182,38 @@ impl Replay<'_> {
         let flows = self.table.take_touched();
         self.step(Input::Flows(flows), on_record)?;
         let accounts = self.table.accounts();
-        self.step(Input::Accounting(accounts), on_record)?;
-        self.step(
-            Input::Tick {
-                capacity: self.capacity,
-            },
-            on_record,
-        )
+        self.step(Input::Accounting(accounts), on_record)
+    }
+
+    /// Lets time pass until the next packet, and removes what is idle by then.
+    fn advance<E>(
+        &mut self,
+        time_ns: u64,
+        on_record: &mut impl FnMut(Record) -> Result<(), E>,
+    ) -> Result<(), E> {
+        // In a gap so long that the coarse clock wraps, everything ends first.
+        let stale_ns = self.now_ns.saturating_add(STALE_NS);
+        if time_ns > stale_ns {
+            self.set_time(stale_ns);
+            self.tick(on_record)?;
+        }
+        self.set_time(time_ns);
+        self.last_pass_ns = time_ns;
+        self.tick(on_record)
+    }
+
+    fn tick<E>(&mut self, on_record: &mut impl FnMut(Record) -> Result<(), E>) -> Result<(), E> {
+        self.clock(on_record)?;
+        loop {
+            let capacity = self.capacity;
+            let outputs = self.engine.step(Input::Tick { capacity }, self.now());
+            // The engine asks for a limited number at a time.
+            let is_last = outputs.expire.is_empty();
+            self.hand_on(outputs, on_record)?;
+            if is_last {
+                return Ok(());
+            }
+        }
     }
 
     fn step<E>(
@@ -225,6 +262,7 @@ impl Replay<'_> {
     /// Counts what is left and closes all flows.
     fn finish<E>(&mut self, on_record: &mut impl FnMut(Record) -> Result<(), E>) -> Result<(), E> {
         self.pass(on_record)?;
+        self.tick(on_record)?;
         let keys = self.table.keys();
         self.remove(&keys, on_record)?;
         let accounts = self.table.accounts();
@@ -238,3 +276,6 @@ impl Replay<'_> {
         Timestamp::from_nanoseconds(i64::try_from(self.now_ns).unwrap_or(i64::MAX))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,7 +54,7 @@ pub(super) struct Table {
 
 // === impl Flows ===
 
-impl<K: Copy + Eq + Hash> Flows<K> {
+impl<K: Copy + Eq + Hash + Into<FlowKey>> Flows<K> {
     fn new(capacity: usize) -> Self {
         Self {
             places: RefCell::default(),
@@ -103,6 +103,15 @@ impl<K: Copy + Eq + Hash> Flows<K> {
         slot.touched.set(false);
         self.free.borrow_mut().push(place);
         Some(value)
+    }
+
+    /// Adds all keys with the times of their first packets.
+    fn list(&self, keys: &mut Vec<(u64, FlowKey)>) {
+        let places = self.places.borrow();
+        keys.extend(places.iter().filter_map(|(key, place)| {
+            let cell = &self.slots.get(*place)?.cell;
+            Some((cell.get(|value| value.first_seen_ns), (*key).into()))
+        }));
     }
 
     /// Flows with packets since the last call, as they are now.
@@ -159,6 +168,11 @@ impl Table {
         }
     }
 
+    /// Connections that ended by another one taking their place, since the last pass.
+    pub(super) fn ended(&self) -> usize {
+        self.ended.borrow().len()
+    }
+
     pub(super) fn take_ended(&self) -> Vec<(FlowKey, FlowValue)> {
         std::mem::take(&mut *self.ended.borrow_mut())
     }
@@ -191,13 +205,13 @@ impl Table {
         }
     }
 
+    /// Keys of all flows, in order of their first packets.
     pub(super) fn keys(&self) -> Vec<FlowKey> {
-        let places4 = self.flows4.places.borrow();
-        let places6 = self.flows6.places.borrow();
-        let keys4 = places4.keys().copied().map(FlowKey::from);
-        keys4
-            .chain(places6.keys().copied().map(FlowKey::from))
-            .collect()
+        let mut keys = Vec::new();
+        self.flows4.list(&mut keys);
+        self.flows6.list(&mut keys);
+        keys.sort_unstable();
+        keys.into_iter().map(|(_, key)| key).collect()
     }
 
     fn is_local(&self, words: [u32; 4], v6: bool) -> bool {

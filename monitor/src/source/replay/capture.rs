@@ -53,7 +53,10 @@ pub enum CaptureError {
 /// A packet of a capture.
 #[derive(Debug)]
 pub(super) struct Packet<'a> {
-    pub(super) interface: &'a CaptureInterface,
+    /// All interfaces that were described so far.
+    pub(super) interfaces: &'a [CaptureInterface],
+    /// Which of them the packet was captured on.
+    pub(super) interface: usize,
     /// Nanoseconds since the epoch.
     pub(super) time_ns: u64,
     /// What was captured.
@@ -65,11 +68,12 @@ pub(super) struct Packet<'a> {
 /// An interface that was captured on.
 #[derive(Clone, Debug)]
 pub(super) struct CaptureInterface {
-    pub(super) index: usize,
     pub(super) name: String,
     /// Link type.
     pub(super) link: u32,
     resolution: Resolution,
+    /// What is added to its timestamps, in nanoseconds.
+    offset_ns: i128,
 }
 
 /// Units of timestamps.
@@ -165,10 +169,10 @@ impl<R: Read> Capture<R> {
         }
         let resolution = Resolution::Coarse(unit);
         let interface = CaptureInterface {
-            index: 0,
             name: "replay".to_owned(),
             link,
             resolution,
+            offset_ns: 0,
         };
         Ok(Self {
             input,
@@ -214,7 +218,8 @@ fn pcap<'a, R: Read>(
     // Some writers leave the length on the wire at zero or at less than was captured.
     let length = length.max(u32::try_from(captured).unwrap_or(u32::MAX));
     Ok(Some(Packet {
-        interface,
+        interfaces: std::slice::from_ref(interface),
+        interface: 0,
         time_ns,
         bytes,
         length,
@@ -261,6 +266,20 @@ impl<R: Read> Input<R> {
         }
     }
 
+    /// Passes over bytes of a record of any length.
+    fn skip(&mut self, mut count: usize) -> Result<(), CaptureError> {
+        let (offset, packet) = (self.offset, self.packet);
+        while count > 0 {
+            let some = count.min(CHUNK);
+            if matches!(self.fill(some)?, Found::End) {
+                return Err(CaptureError::Truncated { offset, packet });
+            }
+            self.advance(some);
+            count -= some;
+        }
+        Ok(())
+    }
+
     /// The end of the file where a record might have started.
     fn at_end<T>(&self) -> Result<Option<T>, CaptureError> {
         if self.available() == 0 {
@@ -304,6 +323,13 @@ impl Order {
         match self {
             Self::Little => u32::from_le_bytes(bytes),
             Self::Big => u32::from_be_bytes(bytes),
+        }
+    }
+
+    fn i64(self, bytes: [u8; 8]) -> i64 {
+        match self {
+            Self::Little => i64::from_le_bytes(bytes),
+            Self::Big => i64::from_be_bytes(bytes),
         }
     }
 

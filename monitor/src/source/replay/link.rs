@@ -16,6 +16,17 @@ const LINUX_SLL2: u32 = 276;
 
 /// Something that is no IP packet.
 const NOT_IP: [u8; 4] = [0; 4];
+/// An Ethernet frame with more VLAN tags than are followed.
+const TOO_MANY_TAGS: [u8; 26] = *b"\0\0\0\0\0\0\0\0\0\0\0\0\x81\0\0\0\x81\0\0\0\x81\0\0\0\x08\0";
+
+/// Where the network header of a packet starts.
+enum Start {
+    At(usize),
+    /// It is not IP.
+    NotIp,
+    /// Behind too many VLAN tags.
+    TooDeep,
+}
 
 /// Whether packets of this link type can be read.
 pub(super) fn is_known(link_type: u32) -> bool {
@@ -28,26 +39,26 @@ pub(super) fn is_known(link_type: u32) -> bool {
 /// The link layer to tell the packet program, the bytes from there on, and their length on the
 /// wire.
 pub(super) fn present(link_type: u32, bytes: &[u8], length: u32) -> (u8, &[u8], u32) {
-    let header = match link_type {
+    let start = match link_type {
         ETHERNET => return (link::ETHERNET, bytes, length),
-        NULL | LOOP => Some(4),
+        NULL | LOOP => Start::At(4),
         LINUX_SLL => cooked(bytes, 14, 16),
         LINUX_SLL2 => cooked(bytes, 0, 20),
-        _ => Some(0),
+        _ => Start::At(0),
     };
-    match header {
-        Some(header) => {
+    match start {
+        Start::At(header) => {
             let rest = bytes.get(header..).unwrap_or(&[]);
             let skipped = u32::try_from(header).unwrap_or(u32::MAX);
             (link::RAW_IP, rest, length.saturating_sub(skipped))
         }
-        None => (link::RAW_IP, &NOT_IP, 4),
+        Start::NotIp => (link::RAW_IP, &NOT_IP, 4),
+        Start::TooDeep => (link::ETHERNET, &TOO_MANY_TAGS, 26),
     }
 }
 
-/// Where the network header of a cooked packet starts: behind the header and up to two VLAN tags;
-/// `None` if it is not IP.
-fn cooked(bytes: &[u8], protocol: usize, header: usize) -> Option<usize> {
+/// Where the network header of a cooked packet starts: behind the header and up to two VLAN tags.
+fn cooked(bytes: &[u8], protocol: usize, header: usize) -> Start {
     let half = |at: usize| {
         let bytes = bytes.get(at..at + 2)?;
         Some(u16::from_be_bytes([*bytes.first()?, *bytes.last()?]))
@@ -55,22 +66,22 @@ fn cooked(bytes: &[u8], protocol: usize, header: usize) -> Option<usize> {
     let mut start = header;
     // A header that was cut off is for the packet program to refuse.
     let Some(mut ethertype) = half(protocol) else {
-        return Some(header);
+        return Start::At(header);
     };
     for _ in 0..=2 {
         match ethertype {
-            0x0800 | 0x86dd => return Some(start),
+            0x0800 | 0x86dd => return Start::At(start),
             0x8100 | 0x88a8 => {
                 let Some(next) = half(start + 2) else {
-                    return Some(start + 4);
+                    return Start::At(start + 4);
                 };
                 ethertype = next;
                 start += 4;
             }
-            _ => return None,
+            _ => return Start::NotIp,
         }
     }
-    None
+    Start::TooDeep
 }
 
 #[cfg(test)]
@@ -100,6 +111,12 @@ mod tests {
         check(LINUX_SLL, &v1, link::RAW_IP, &[0x45, 0]);
         v1[15] = 0x06;
         check(LINUX_SLL, &v1, link::RAW_IP, &NOT_IP);
+        let tags = [
+            &v1[..14],
+            b"\x81\0\0\x01\x81\0\0\x01\x81\0\0\x01\x08\0\x45\0",
+        ]
+        .concat();
+        check(LINUX_SLL, &tags, link::ETHERNET, &TOO_MANY_TAGS);
         let mut v2 = [0; 26];
         v2[..2].copy_from_slice(&[0x81, 0x00]);
         v2[22..24].copy_from_slice(&[0x86, 0xdd]);

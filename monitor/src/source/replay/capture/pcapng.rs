@@ -13,6 +13,7 @@ const ENHANCED_PACKET: u32 = 6;
 const OPTION_END: u16 = 0;
 const OPTION_NAME: u16 = 2;
 const OPTION_RESOLUTION: u16 = 9;
+const OPTION_OFFSET: u16 = 14;
 /// Interfaces of a capture; a file with more is hostile.
 const MAX_INTERFACES: usize = 4096;
 
@@ -69,18 +70,35 @@ impl State {
                 self.section = self.interfaces.len();
             }
             let (kind, length) = (self.order.u32(head), self.order.u32(&head[4..]) as usize);
-            if length < 12 || length % 4 != 0 || length > MAX_RECORD {
+            if length < 12 || length % 4 != 0 {
+                return Err(input.corrupt("the block's length is out of bounds"));
+            }
+            if !matches!(
+                kind,
+                SECTION_HEADER
+                    | INTERFACE_DESCRIPTION
+                    | ENHANCED_PACKET
+                    | SIMPLE_PACKET
+                    | OBSOLETE_PACKET
+            ) {
+                // Names, statistics, secrets: of any length.
+                input.skip(length)?;
+                continue;
+            }
+            if length > MAX_RECORD {
                 return Err(input.corrupt("the block's length is out of bounds"));
             }
             input.whole(length)?;
-            let body = &input.peek(length)[8..length - 4];
+            let block = input.peek(length);
+            if self.order.u32(&block[length - 4..]) as usize != length {
+                return Err(input.corrupt("the block's two lengths differ"));
+            }
+            let body = &block[8..length - 4];
             let place = match kind {
                 INTERFACE_DESCRIPTION => {
-                    let interface = self.interface(body);
-                    match interface {
+                    match self.interface(body) {
                         Ok(interface) => self.interfaces.push(interface),
-                        Err(Refused::Corrupt(what)) => return Err(input.corrupt(what)),
-                        Err(Refused::LinkType(link)) => return Err(CaptureError::LinkType(link)),
+                        Err(what) => return Err(input.corrupt(what)),
                     }
                     None
                 }
@@ -96,12 +114,14 @@ impl State {
                 Some(Err(what)) => return Err(input.corrupt(what)),
                 Some(Ok(place)) => {
                     let index = self.section + place.interface;
-                    if index >= self.interfaces.len() {
+                    let Some(interface) = self.interfaces.get(index) else {
                         return Err(input.corrupt("the packet's interface was not described"));
+                    };
+                    if !link::is_known(interface.link) {
+                        return Err(CaptureError::LinkType(interface.link));
                     }
-                    let interface = &self.interfaces[index];
                     if let Some(time) = place.time {
-                        self.last_time_ns = interface.resolution.nanoseconds(time);
+                        self.last_time_ns = interface.nanoseconds(time);
                     }
                     let block = input.advance(length);
                     let start = 8 + place.start;
@@ -111,7 +131,8 @@ impl State {
                         .max(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
                     let time_ns = self.last_time_ns;
                     return Ok(Some(Packet {
-                        interface,
+                        interfaces: &self.interfaces,
+                        interface: index,
                         time_ns,
                         bytes,
                         length,
@@ -121,23 +142,19 @@ impl State {
         }
     }
 
-    fn interface(&self, body: &[u8]) -> Result<CaptureInterface, Refused> {
+    fn interface(&self, body: &[u8]) -> Result<CaptureInterface, &'static str> {
         if body.len() < 8 {
-            return Err(Refused::Corrupt("the interface's block is too short"));
+            return Err("the interface's block is too short");
         }
         if self.interfaces.len() >= MAX_INTERFACES {
-            return Err(Refused::Corrupt("there are too many interfaces"));
+            return Err("there are too many interfaces");
         }
-        let link = u32::from(self.order.u16(body));
-        if !link::is_known(link) {
-            return Err(Refused::LinkType(link));
-        }
-        let index = self.interfaces.len();
         let mut interface = CaptureInterface {
-            index,
-            name: format!("replay{}", index + 1),
-            link,
+            name: format!("replay{}", self.interfaces.len() + 1),
+            // One that is not understood is refused when it has a packet.
+            link: self.order.u16(body).into(),
             resolution: Resolution::Coarse(1_000),
+            offset_ns: 0,
         };
         let mut options = &body[8..];
         while options.len() >= 4 {
@@ -159,7 +176,12 @@ impl State {
                 OPTION_RESOLUTION => {
                     if let Some(code) = value.first() {
                         interface.resolution = Resolution::from_option(*code)
-                            .ok_or(Refused::Corrupt("the time resolution is out of bounds"))?;
+                            .ok_or("the time resolution is out of bounds")?;
+                    }
+                }
+                OPTION_OFFSET => {
+                    if let Some(seconds) = value.first_chunk() {
+                        interface.offset_ns = i128::from(self.order.i64(*seconds)) * 1_000_000_000;
                     }
                 }
                 _ => {}
@@ -206,11 +228,6 @@ impl State {
     }
 }
 
-enum Refused {
-    Corrupt(&'static str),
-    LinkType(u32),
-}
-
 fn place(
     body: &[u8],
     interface: usize,
@@ -229,6 +246,16 @@ fn place(
         captured,
         length,
     })
+}
+
+// === impl CaptureInterface ===
+
+impl CaptureInterface {
+    /// Nanoseconds since the epoch of a timestamp.
+    fn nanoseconds(&self, units: u64) -> u64 {
+        let time = i128::from(self.resolution.nanoseconds(units)) + self.offset_ns;
+        u64::try_from(time.max(0)).unwrap_or(u64::MAX)
+    }
 }
 
 // === impl Resolution ===

@@ -174,9 +174,131 @@ fn pcapng_interfaces_have_their_own_link_and_resolution() {
             .next_packet()
             .expect("a packet")
             .expect("two packets");
-        assert_eq!(
-            (&*second.interface.name, second.interface.link),
-            ("tun0", 101)
+        let interface = &second.interfaces[second.interface];
+        assert_eq!((&*interface.name, interface.link), ("tun0", 101));
+    }
+}
+
+/// Section header, and an interface with this link type and these options.
+fn little(link: u16, options: &[u8]) -> Vec<u8> {
+    let mut file = section();
+    file.extend(description(link, options));
+    file
+}
+
+fn section() -> Vec<u8> {
+    let header = [&[0x4d, 0x3c, 0x2b, 0x1a, 1, 0, 0, 0][..], &[0xff; 8]].concat();
+    block(Order::Little, SECTION, &header)
+}
+
+fn description(link: u16, options: &[u8]) -> Vec<u8> {
+    let body = [&link.to_le_bytes()[..], &[0; 6], options].concat();
+    block(Order::Little, 1, &body)
+}
+
+/// A packet of three bytes at the time 7.
+fn packet(interface: u8) -> Vec<u8> {
+    let head = [
+        interface, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 3, 0, 0, 0, 3, 0, 0, 0,
+    ];
+    block(Order::Little, 6, &[&head[..], b"abc"].concat())
+}
+
+const SECTION: u32 = 0x0a0d_0d0a;
+
+#[test]
+fn pcapng_times_may_have_an_offset() {
+    for (offset, expected) in [(100_i64, 100_000_007_000), (-1, 0), (i64::MAX, u64::MAX)] {
+        let options = [&[14, 0, 8, 0][..], &offset.to_le_bytes(), &[0; 4]].concat();
+        let mut file = little(1, &options);
+        file.extend(packet(0));
+        let (packets, end) = read(&file);
+        end.expect("a whole file");
+        assert_eq!(packets[0].0, expected, "{offset}");
+    }
+}
+
+#[test]
+fn pcapng_interfaces_without_packets_may_have_any_link_type() {
+    let mut file = little(187, &[]);
+    file.extend(description(101, &[]));
+    file.extend(packet(1));
+    assert_eq!(read(&file).0.len(), 1);
+    file.extend(packet(0));
+    let (packets, end) = read(&file);
+    assert_eq!(packets.len(), 1);
+    assert!(matches!(end, Err(CaptureError::LinkType(187))));
+}
+
+#[test]
+fn pcapng_blocks_that_are_not_needed_may_be_of_any_size() {
+    let mut file = little(1, &[]);
+    file.extend(block(Order::Little, 10, &vec![1; 3 * MAX_RECORD]));
+    file.extend(packet(0));
+    let (packets, end) = read(&file);
+    end.expect("a whole file");
+    assert_eq!(packets.len(), 1);
+    let (_, end) = read(&file[..MAX_RECORD]);
+    assert!(matches!(
+        end,
+        Err(CaptureError::Truncated {
+            offset: 48,
+            packet: 1
+        })
+    ));
+}
+
+#[test]
+fn pcapng_blocks_that_contradict_themselves_are_corrupt() {
+    let mut good = little(1, &[]);
+    good.extend(packet(0));
+    let start = good.len() - packet(0).len();
+    let check = |at: usize, bytes: &[u8]| {
+        let mut file = good.clone();
+        file[at..at + bytes.len()].copy_from_slice(bytes);
+        let (packets, end) = read(&file);
+        assert!(packets.is_empty());
+        assert!(
+            matches!(end, Err(CaptureError::Corrupt { packet: 1, .. })),
+            "{at}: {end:?}"
         );
+    };
+    // Length, length again, interface, captured length.
+    check(start + 4, &[35]);
+    check(start + 4, &[8]);
+    check(start + 4, &u32::MAX.to_le_bytes());
+    check(good.len() - 4, &[32]);
+    check(start + 8, &[1]);
+    check(start + 20, &[5]);
+    // Byte order of the section.
+    check(8, &[0]);
+}
+
+proptest::proptest! {
+    #[test]
+    fn arbitrary_bytes_do_no_harm(
+        mut bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..600),
+        kind in 0..6_usize,
+        changes in proptest::collection::vec((proptest::num::usize::ANY, proptest::num::u8::ANY), 0..6),
+    ) {
+        let pcap = |order| pcap_file(0xa1b2_c3d4, order, 1, &[(1, 0, b"abc", 3), (2, 0, b"def", 3)]);
+        let start = match kind {
+            0 => pcap(Order::Little),
+            1 => pcap(Order::Big),
+            2 => section(),
+            3 => [little(113, &[]), packet(0), packet(0)].concat(),
+            4 => [little(1, &[9, 0, 1, 0, 0x86, 0, 0, 0]), packet(0)].concat(),
+            _ => Vec::new(),
+        };
+        bytes.splice(0..0, start);
+        for (at, byte) in changes {
+            let at = at % bytes.len().max(1);
+            if let Some(place) = bytes.get_mut(at) {
+                *place = byte;
+            }
+        }
+        let (packets, _) = read(&bytes);
+        let captured: usize = packets.iter().map(|(_, bytes, _)| bytes.len()).sum();
+        assert!(captured <= bytes.len());
     }
 }
