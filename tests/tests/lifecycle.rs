@@ -45,7 +45,7 @@ fn traffic_passes(mode: &str) {
     if mode == "clsact" {
         // Whoever adds the first clsact qdisc to a device has the kernel deactivate it for a
         // moment, which may cost a packet on its way (qdisc_graft in net/sched/sch_api.c): seen
-        // here as 1 of 1400. What is tested is our filters; docs/kernel.md tells of the qdisc.
+        // also with tc alone. What is tested is our filters; docs/kernel.md tells of the qdisc.
         for interface in [UPLINK, &pod.host_interface, &second.host_interface] {
             let mut command = lab.node().command("tc");
             command.args(["qdisc", "add", "dev", interface, "clsact"]);

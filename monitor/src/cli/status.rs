@@ -4,6 +4,8 @@ use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 
+use monitor_core::flow::Family;
+
 use super::{
     human,
     output::{Color, Output, StatusFormat},
@@ -56,8 +58,10 @@ fn text(status: &StatusAnswer, color: bool) -> String {
     for (family, flows) in &engine.flows {
         let _ = writeln!(
             text,
-            "{family:?} flows: {} of {}",
-            flows.active, flows.capacity
+            "{} flows: {} of {}",
+            title(*family),
+            flows.active,
+            flows.capacity
         );
     }
     let _ = writeln!(
@@ -68,7 +72,7 @@ fn text(status: &StatusAnswer, color: bool) -> String {
     let mut losses: Vec<String> = Vec::new();
     for (stage, events) in &engine.events_lost {
         if *events > 0 {
-            losses.push(format!("{stage:?} {events}"));
+            losses.push(format!("{} {events}", stage.name()));
         }
     }
     if engine.connections_merged > 0 {
@@ -130,4 +134,12 @@ fn text(status: &StatusAnswer, color: bool) -> String {
         }
     }
     text + &table(&titles, &rows, color)
+}
+
+/// The family's name as people write it.
+fn title(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4 => "IPv4",
+        Family::Ipv6 => "IPv6",
+    }
 }

@@ -51,20 +51,24 @@ fn gauge(value: i64) -> Gauge {
     gauge
 }
 
-/// Processor time in seconds and resident memory in bytes, from proc(5) `stat`.
+/// Processor time in seconds and resident memory in bytes, from proc(5).
 fn usage() -> Option<(f64, i64)> {
+    // The kernel's USER_HZ, which is 100 on every architecture that is supported.
     const TICKS_PER_SECOND: f64 = 100.0;
-    const PAGE_BYTES: i64 = 4096;
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     // The name in parentheses may hold anything; fields are counted from behind it.
     let (_, fields) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
     let user: f64 = fields.get(11)?.parse().ok()?;
     let system: f64 = fields.get(12)?.parse().ok()?;
-    let pages: i64 = fields.get(21)?.parse().ok()?;
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let resident = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: i64 = resident.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some((
         (user + system) / TICKS_PER_SECOND,
-        pages.saturating_mul(PAGE_BYTES),
+        kibibytes.saturating_mul(1024),
     ))
 }
 

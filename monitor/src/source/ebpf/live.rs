@@ -10,7 +10,7 @@ mod watch;
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use monitor_core::{
-    account::Interface as Account,
+    account::{Interface as Account, InterfaceAccount},
     engine::{Capacity, Input},
     event::Point,
     flow::FlowKey,
@@ -77,16 +77,17 @@ pub enum LiveError {
     EngineStopped,
 }
 
-/// A watched interface.
+/// An interface that is to be watched.
 #[derive(Debug)]
 struct Watched {
     account: Account,
-    slot: u32,
+    /// Its slot in the kernel; none where it cannot be watched, of which it stays known.
+    slot: Option<u32>,
 }
 
 /// The source task's state.
 ///
-/// Invariant: an interface is in `watched` if and only if it has a slot in the kernel.
+/// Invariant: an interface is in `watched` if and only if the engine knows it as present.
 pub struct Live {
     kernel: Kernel,
     attacher: Attacher,
@@ -94,6 +95,9 @@ pub struct Live {
     options: LiveOptions,
     inputs: mpsc::Sender<Input>,
     watched: BTreeMap<u32, Watched>,
+    /// Last accounts of interfaces that went since the last pass. The next one tells them, behind
+    /// their last flows: of an interface that lived for less than an interval, all of them.
+    departed: Vec<InterfaceAccount>,
     default_routes: Vec<u32>,
     next_id: u32,
 }
@@ -117,6 +121,7 @@ impl Live {
             options,
             inputs,
             watched: BTreeMap::new(),
+            departed: Vec::new(),
             default_routes: Vec::new(),
             next_id: 1,
         })
@@ -164,7 +169,7 @@ impl Live {
                 _ = stop.wait_for(|stop| *stop) => return Ok(()),
                 change = self.links.next() => match change.ok_or(LiveError::LinksClosed)? {
                     Change::Link(link) => self.on_link(link).await?,
-                    Change::LinkGone { ifindex } => self.on_gone(ifindex).await?,
+                    Change::LinkGone { ifindex } => self.on_gone(ifindex)?,
                     Change::Addresses => self.on_addresses().await?,
                     Change::Resync => self.resync(false).await?,
                 },

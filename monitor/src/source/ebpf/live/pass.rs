@@ -38,12 +38,14 @@ impl Live {
         let mut flows6: Vec<(FlowKey6, FlowValue)> = Vec::new();
         self.kernel.read_flows4(&mut flows4)?;
         self.kernel.read_flows6(&mut flows6)?;
-        let mut accounts = Vec::with_capacity(self.watched.len() + 1);
+        let departed = std::mem::take(&mut self.departed);
+        let mut accounts = departed.clone();
         for watched in self.watched.values() {
+            let Some(slot) = watched.slot else { continue };
             accounts.push(InterfaceAccount {
                 id: watched.account.id,
-                counters: self.kernel.counters(watched.slot)?,
-                uncounted: self.kernel.uncounted(watched.slot)?,
+                counters: self.kernel.counters(slot)?,
+                uncounted: self.kernel.uncounted(slot)?,
             });
         }
         let unknown = self.kernel.counters(UNKNOWN_SLOT)?;
@@ -66,6 +68,9 @@ impl Live {
         self.send(Input::Flows(flows4.chain(flows6).collect()))
             .await?;
         self.send(Input::Accounting(accounts)).await?;
+        for InterfaceAccount { id, .. } in departed {
+            self.send(Input::InterfaceGone { id }).await?;
+        }
         self.send(Input::Lost(lost)).await?;
         self.send(Input::Tick {
             capacity: self.options.capacity,

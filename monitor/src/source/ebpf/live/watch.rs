@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use monitor_common::abi::{Interface, point};
-use monitor_core::{account::InterfaceAccount, engine::Input, event::Point};
+use monitor_core::{
+    account::{Interface as Account, InterfaceAccount},
+    engine::Input,
+    event::Point,
+};
 
 use super::{Live, LiveError, Watched};
 use crate::source::links::Link;
@@ -29,7 +33,7 @@ impl Live {
             .filter(|ifindex| !links.iter().any(|link| link.ifindex == *ifindex))
             .collect();
         for ifindex in gone {
-            self.on_gone(ifindex).await?;
+            self.on_gone(ifindex)?;
         }
         self.read_addresses().await?;
         for link in links {
@@ -78,36 +82,38 @@ impl Live {
         }
     }
 
-    /// Registers an interface and attaches to it.
+    /// Registers an interface and attaches to it. One that cannot be watched is told as not
+    /// covered.
     async fn start(&mut self, link: &Link, vantage: Point) -> Result<(), LiveError> {
         let account = self.new_account(link.ifindex, &link.name, vantage);
         self.send(Input::Interface(account.clone())).await?;
+        let slot = self.register(link, &account);
+        self.watched.insert(link.ifindex, Watched { account, slot });
+        self.cover(link.ifindex).await
+    }
+
+    /// The kernel's slot for an interface, if it can have one.
+    fn register(&mut self, link: &Link, account: &Account) -> Option<u32> {
         let Some(layer) = link.layer else {
             tracing::warn!(
                 interface = link.name,
                 "link layer is not understood, not watched"
             );
-            return Ok(());
+            return None;
         };
         let registered = self.kernel.register(Interface {
             ifindex: link.ifindex,
             id: account.id,
-            point: match vantage {
+            point: match account.point {
                 Point::Uplink => point::UPLINK,
                 Point::Workload => point::WORKLOAD,
             },
             link: layer,
             _pad: [0; 2],
         });
-        let slot = match registered {
-            Ok(slot) => slot,
-            Err(error) => {
-                tracing::warn!(interface = link.name, %error, "not watched");
-                return Ok(());
-            }
-        };
-        self.watched.insert(link.ifindex, Watched { account, slot });
-        self.cover(link.ifindex).await
+        registered
+            .inspect_err(|error| tracing::warn!(interface = link.name, %error, "not watched"))
+            .ok()
     }
 
     /// Attaches to a registered interface and tells the result.
@@ -115,6 +121,9 @@ impl Live {
         let Some(watched) = self.watched.get_mut(&ifindex) else {
             return Ok(());
         };
+        if watched.slot.is_none() {
+            return Ok(());
+        }
         let name = Arc::clone(&watched.account.name);
         match self.attacher.attach(&mut self.kernel, ifindex, &name).await {
             Ok(how) => {
@@ -137,33 +146,32 @@ impl Live {
     /// Stops watching an interface that is still there.
     async fn unwatch(&mut self, ifindex: u32) -> Result<(), LiveError> {
         self.attacher.detach(&self.kernel, ifindex).await;
-        self.settle(ifindex).await
+        self.depart(ifindex)
     }
 
     /// An interface is gone.
-    pub(super) async fn on_gone(&mut self, ifindex: u32) -> Result<(), LiveError> {
+    pub(super) fn on_gone(&mut self, ifindex: u32) -> Result<(), LiveError> {
         self.attacher.forget(ifindex);
-        self.settle(ifindex).await
+        self.depart(ifindex)
     }
 
-    /// Reads an interface's flows and counters for the last time and frees its slot.
-    async fn settle(&mut self, ifindex: u32) -> Result<(), LiveError> {
-        if self.watched.contains_key(&ifindex) {
-            // Its last flows: of an interface that lived for less than an interval, all of them.
-            self.pass().await?;
-        }
+    /// Reads an interface's counters for the last time and frees its slot; the next pass tells
+    /// that it is gone.
+    fn depart(&mut self, ifindex: u32) -> Result<(), LiveError> {
         let Some(watched) = self.watched.remove(&ifindex) else {
             return Ok(());
         };
-        let id = watched.account.id;
         tracing::debug!(interface = %watched.account.name, "no longer watched");
-        let last = InterfaceAccount {
-            id,
-            counters: self.kernel.counters(watched.slot)?,
-            uncounted: self.kernel.uncounted(watched.slot)?,
+        let mut last = InterfaceAccount {
+            id: watched.account.id,
+            ..InterfaceAccount::default()
         };
-        self.kernel.unregister(watched.slot)?;
-        self.send(Input::Accounting(vec![last])).await?;
-        self.send(Input::InterfaceGone { id }).await
+        if let Some(slot) = watched.slot {
+            last.counters = self.kernel.counters(slot)?;
+            last.uncounted = self.kernel.uncounted(slot)?;
+            self.kernel.unregister(slot)?;
+        }
+        self.departed.push(last);
+        Ok(())
     }
 }
