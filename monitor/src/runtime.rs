@@ -99,6 +99,10 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
     let engine = Engine::new(EngineConfig {
         timeouts: config.timeouts,
         max_series: config.max_series,
+        capacity: Capacity {
+            ipv4: u64::from(config.max_flows4),
+            ipv6: u64::from(config.max_flows6),
+        },
         recent: config.recent,
         ranges: config.ranges.clone(),
         ..EngineConfig::default()
@@ -140,10 +144,6 @@ async fn serve(config: &Config, selection: Selection, engine: Engine) -> Result<
             Attach::Clsact => AttachMode::Clsact,
         },
         interval: config.poll_interval,
-        capacity: Capacity {
-            ipv4: u64::from(config.max_flows4),
-            ipv6: u64::from(config.max_flows6),
-        },
     };
     let (started, has_started) = oneshot::channel();
     let mut source = start_source(

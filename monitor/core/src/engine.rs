@@ -40,6 +40,8 @@ pub struct Config {
     pub settle: Duration,
     /// The most series that may grow with traffic; beyond, they are counted as `other`.
     pub max_series: usize,
+    /// Of the flow maps: nearly full ones have shorter timeouts.
+    pub capacity: Capacity,
     /// How many closed connections are remembered for queries.
     pub recent: usize,
     /// The most entries that the source is asked to delete at one tick.
@@ -95,10 +97,7 @@ pub enum Input {
         total: u64,
     },
     /// Time passes; about once a second.
-    Tick {
-        /// Capacity of the kernel's flow maps.
-        capacity: Capacity,
-    },
+    Tick,
 }
 
 /// Where events may be lost.
@@ -141,7 +140,6 @@ pub struct Engine {
     config: Config,
     clock: ClockMap,
     now: Timestamp,
-    capacity: Capacity,
     table: Table,
     books: Books,
     events_lost: BTreeMap<LossStage, u64>,
@@ -156,6 +154,7 @@ impl Default for Config {
             timeouts: Timeouts::default(),
             settle: Duration::from_secs(1),
             max_series: 20_000,
+            capacity: Capacity::default(),
             recent: 4_096,
             max_expire: 32_768,
             records: true,
@@ -189,6 +188,14 @@ impl LossStage {
 // === impl Capacity ===
 
 impl Capacity {
+    /// The same for both maps.
+    pub const fn each(flows: u64) -> Self {
+        Self {
+            ipv4: flows,
+            ipv6: flows,
+        }
+    }
+
     fn by_family(self) -> [u64; 2] {
         [self.ipv4, self.ipv6]
     }
@@ -216,7 +223,6 @@ impl Engine {
             config,
             clock: ClockMap::default(),
             now: Timestamp::UNIX_EPOCH,
-            capacity: Capacity::default(),
             table: Table::default(),
             events_lost: LossStage::ALL.map(|stage| (stage, 0)).into(),
             connections_merged: 0,
@@ -267,7 +273,7 @@ impl Engine {
                 self.connections_merged = self.connections_merged.max(lost.merged_connections);
             }
             Input::EventsLost { stage, total } => self.raise_lost(stage, total),
-            Input::Tick { capacity } => expire = self.tick(capacity),
+            Input::Tick => expire = self.tick(),
         }
         Outputs {
             records: self.books.take_records(),
@@ -319,14 +325,13 @@ impl Engine {
         }
     }
 
-    fn tick(&mut self, capacity: Capacity) -> Vec<FlowKey> {
-        self.capacity = capacity;
+    fn tick(&mut self) -> Vec<FlowKey> {
         let used = self.table.live().map(|live| live as u64);
         let expiry = Expiry::new(
             &self.config.timeouts,
             &self.clock,
             used,
-            capacity.by_family(),
+            self.config.capacity.by_family(),
         );
         self.table.expire(
             &expiry,
@@ -342,7 +347,7 @@ impl Engine {
     }
 
     fn families(&self) -> [(Family, FamilyStatus); 2] {
-        let (live, capacity) = (self.table.live(), self.capacity.by_family());
+        let (live, capacity) = (self.table.live(), self.config.capacity.by_family());
         Family::ALL.map(|family| {
             let active = live[family as usize] as u64;
             (

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use ipnet::IpNet;
 use monitor_core::{
-    engine::{Config, Engine},
+    engine::{Capacity, Config, Engine},
     entity::NamedRange,
     event::{Record, State},
 };
@@ -75,6 +75,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
     let mut engine = Engine::new(Config {
         max_series: args.max_series,
+        capacity: Capacity::each(u64::try_from(args.max_flows).unwrap_or(u64::MAX)),
         // Nobody asks for closed flows later: they are printed.
         recent: 0,
         ranges: args.range,

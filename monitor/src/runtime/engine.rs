@@ -92,7 +92,7 @@ impl EngineTask {
     }
 
     fn step(&mut self, input: Input) {
-        let is_tick = matches!(input, Input::Tick { .. });
+        let is_tick = matches!(input, Input::Tick);
         if is_tick {
             let total = self.handle.followers_lost();
             let stage = LossStage::Follower;

@@ -15,7 +15,7 @@ use monitor_common::{
 };
 use monitor_core::{
     account::Interface as Account,
-    engine::{Capacity, Engine, Input, Outputs},
+    engine::{Engine, Input, Outputs},
     event::{Point, Record},
     flow::FlowKey,
     time::{ClockMap, Timestamp},
@@ -51,7 +51,6 @@ struct Replay<'a> {
     announced: usize,
     now_ns: u64,
     last_pass_ns: u64,
-    capacity: Capacity,
 }
 
 /// Replays a capture through an engine. Records go to `on_record`, which may stop the replay by an
@@ -68,17 +67,12 @@ pub fn replay<E>(
         Ok(capture) => capture,
         Err(error) => return Ok(Err(error)),
     };
-    let max_flows = u64::try_from(options.max_flows).unwrap_or(u64::MAX);
     let mut replay = Replay {
         engine,
         table: Table::new(options.local.clone(), options.max_flows),
         announced: 0,
         now_ns: 0,
         last_pass_ns: 0,
-        capacity: Capacity {
-            ipv4: max_flows,
-            ipv6: max_flows,
-        },
     };
     let outcome = loop {
         match capture.next_packet() {
@@ -205,8 +199,7 @@ impl Replay<'_> {
     fn tick<E>(&mut self, on_record: &mut impl FnMut(Record) -> Result<(), E>) -> Result<(), E> {
         self.clock(on_record)?;
         loop {
-            let capacity = self.capacity;
-            let outputs = self.engine.step(Input::Tick { capacity }, self.now());
+            let outputs = self.engine.step(Input::Tick, self.now());
             // The engine asks for a limited number at a time.
             let is_last = outputs.expire.is_empty();
             self.hand_on(outputs, on_record)?;

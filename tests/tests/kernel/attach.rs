@@ -14,7 +14,7 @@ use monitor::source::{
     select::Selection,
 };
 use monitor_core::{
-    engine::{Capacity, Config, Engine, Status},
+    engine::{Config, Engine, Status},
     time::Timestamp,
 };
 use tests::lab;
@@ -91,10 +91,6 @@ fn watch_veth(mode: AttachMode) -> Status {
         selection: Selection::new(&[], &["veth*".to_owned()]).expect("a valid pattern"),
         attach: mode,
         interval: Duration::from_millis(100),
-        capacity: Capacity {
-            ipv4: 1024,
-            ipv6: 1024,
-        },
     };
     let mut engine = Engine::new(Config::default()).expect("no ranges");
     let tasks = tokio::task::LocalSet::new();

@@ -35,7 +35,13 @@ fn engine_with(config: Config) -> Engine {
 }
 
 fn engine() -> Engine {
-    engine_with(Config::default())
+    engine_with(Config {
+        capacity: Capacity {
+            ipv4: 1_000,
+            ipv6: 10,
+        },
+        ..Config::default()
+    })
 }
 
 fn step(engine: &mut Engine, input: Input) -> Outputs {
@@ -109,10 +115,7 @@ fn a_connection_is_recorded_when_decided_and_when_closed() {
         last_seen_ticks: 97,
         ..reading(50, [5, 5], closed)
     };
-    let tick = || Input::Tick {
-        capacity: Capacity::default(),
-    };
-    assert_eq!(step(&mut engine, tick()).expire, [tcp(443)]);
+    assert_eq!(step(&mut engine, Input::Tick).expire, [tcp(443)]);
     let outputs = step(&mut engine, Input::Removed(vec![(tcp(443), last)]));
     assert_eq!(told(&outputs), [(State::Closed, Outcome::Established)]);
     let Record::Flow(flow) = &outputs.records[0] else {
@@ -129,7 +132,7 @@ fn a_connection_is_recorded_when_decided_and_when_closed() {
         ["uplink,,,,443,TCP,outbound,internet,established Counter(1)"]
     );
     assert_eq!(engine.snapshot().rows.sum(Metric::FlowPackets), 10);
-    assert!(step(&mut engine, tick()).expire.is_empty());
+    assert!(step(&mut engine, Input::Tick).expire.is_empty());
 }
 
 #[test]
@@ -327,13 +330,7 @@ fn a_gone_interface_takes_its_connections_along() {
     step(&mut engine, Input::InterfaceGone { id: 2 });
     // One that no pass over the map had seen before.
     step(&mut engine, Input::Flows(vec![(key(2), value)]));
-    let tick = Input::Tick {
-        capacity: Capacity {
-            ipv4: 1_000,
-            ipv6: 10,
-        },
-    };
-    let mut expire = step(&mut engine, tick).expire;
+    let mut expire = step(&mut engine, Input::Tick).expire;
     expire.sort_unstable();
     assert_eq!(expire, [key(1), key(2)]);
     let removed = Input::Removed(expire.iter().map(|key| (*key, value)).collect());

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use monitor_core::{
     account::{Interface as Account, InterfaceAccount},
-    engine::{Capacity, Input},
+    engine::Input,
     event::Point,
     flow::FlowKey,
 };
@@ -50,8 +50,6 @@ pub struct LiveOptions {
     pub attach: AttachMode,
     /// Time between two passes over the flow maps.
     pub interval: Duration,
-    /// Capacity of the flow maps.
-    pub capacity: Capacity,
 }
 
 /// Why the source cannot go on.

@@ -41,7 +41,7 @@ proptest! {
         steps in prop::collection::vec(any_step(), 0..60),
         max_series in 0..40_usize,
     ) {
-        let mut engine = engine_with(Config { max_series, recent: 3, ..Config::default() });
+        let mut engine = engine_with(Config { max_series, capacity: Capacity::each(8), recent: 3, ..Config::default() });
         let mut cells: BTreeMap<u16, FlowValue> = BTreeMap::new();
         let (mut now, mut packets, mut connections) = (100, 0, 0);
         let mut records = Vec::new();
@@ -78,7 +78,7 @@ proptest! {
                 Step::Expire { seconds } => {
                     now += seconds;
                     inputs.push(Input::Clock(clock(now)));
-                    inputs.push(Input::Tick { capacity: Capacity { ipv4: 8, ipv6: 8 } });
+                    inputs.push(Input::Tick);
                 }
             }
             for input in inputs {

@@ -38,15 +38,7 @@ fn status_and_summary_tell_the_totals() {
             total: 9,
         },
     );
-    step(
-        &mut engine,
-        Input::Tick {
-            capacity: Capacity {
-                ipv4: 1_000,
-                ipv6: 10,
-            },
-        },
-    );
+    step(&mut engine, Input::Tick);
     step(&mut engine, Input::Missing(vec![tcp(443), tcp(444)]));
 
     let status = engine.status();

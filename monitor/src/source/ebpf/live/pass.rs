@@ -72,10 +72,7 @@ impl Live {
             self.send(Input::InterfaceGone { id }).await?;
         }
         self.send(Input::Lost(lost)).await?;
-        self.send(Input::Tick {
-            capacity: self.options.capacity,
-        })
-        .await
+        self.send(Input::Tick).await
     }
 
     /// Hands on the events that are there, up to a limit; how many there were.
