@@ -2,7 +2,9 @@
 //! over the same packets, in interleaved rounds.
 //!
 //! Absolute values move between machines and runs; paired differences and ratios within one run
-//! hold. Nothing is attached: the programs run by `BPF_PROG_TEST_RUN`.
+//! hold. The programs run by `BPF_PROG_TEST_RUN`; only [`real`] attaches them, in a lab.
+
+mod real;
 
 use std::{process::ExitCode, time::Instant};
 
@@ -28,6 +30,9 @@ struct Args {
     /// Packets per round.
     #[arg(long, default_value_t = 200_000)]
     packets: u32,
+    /// Only packets on a real path.
+    #[arg(long)]
+    real: bool,
     /// Exit with 1 if a figure misses its bar.
     #[arg(long)]
     check: bool,
@@ -341,6 +346,10 @@ fn by_id(id: u32) -> Result<ProgramFd> {
 
 fn main() -> Result<ExitCode> {
     let args = Args::parse();
+    if args.real {
+        let missed = real::run(args.rounds.min(9))?;
+        return Ok(ExitCode::from(u8::from(args.check && missed)));
+    }
     let mut bench = Bench::new()?;
     println!(
         "verified instructions: ingress {:?}, egress {:?}",
@@ -363,6 +372,7 @@ fn main() -> Result<ExitCode> {
     bench.new_flows(&args)?;
     bench.overload(&args)?;
     bench.reading()?;
+    bench.missed |= real::run(args.rounds.min(9))?;
     Ok(if args.check && bench.missed {
         ExitCode::FAILURE
     } else {
