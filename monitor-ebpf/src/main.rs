@@ -18,7 +18,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use monitor_common::{
-    abi::{ABI_VERSION, ClockSample},
+    abi::{ABI_VERSION, ClockSample, FlowKey4, FlowKey6},
     packet::Packet,
     program::on_packet,
 };
@@ -67,6 +67,29 @@ fn watch(ctx: &TcContext, packet: &impl Packet) -> i32 {
         );
     }
     NEXT
+}
+
+/// Sends the segment whose head is in the capture buffer.
+///
+/// A global function (`BTF_FUNC_GLOBAL`): the verifier checks it once, not for each way to get
+/// there.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nodewatch_tell(
+    skb: *mut __sk_buff,
+    v6: u32,
+    offset: u32,
+    length: u32,
+    bytes: u32,
+) -> u32 {
+    let ctx = TcContext::new(skb);
+    let packet = Skb::<false>::new(&ctx);
+    if v6 == 0 {
+        maps::send_capture::<FlowKey4>(&packet, offset, length, bytes);
+    } else {
+        maps::send_capture::<FlowKey6>(&packet, offset, length, bytes);
+    }
+    0
 }
 
 /// Samples both clocks, so that userspace can place coarse times; run by `BPF_PROG_TEST_RUN`.

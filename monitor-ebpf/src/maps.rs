@@ -1,5 +1,6 @@
 //! The maps, and [`Backend`] on them.
 
+use crate::packet::masked;
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
     btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
@@ -8,12 +9,13 @@ use aya_ebpf::{
 };
 use monitor_common::{
     abi::{
-        ClockSample, Counters, DEFAULT_FLOWS4, DEFAULT_FLOWS6, EVENT_RING_BYTES, FRAGMENT_ENTRIES,
-        FlowCell, FlowEnd, FlowKey4, FlowKey6, FlowValue, FragmentKey, FragmentPorts, Hook,
-        Interface, Lost, REASONS, Reason, SLOT_PROBES, SLOTS, Uncounted, add_shared, event,
-        slot_probe,
+        CAPTURE_BYTES, CHUNK_BYTES, ClockSample, Counters, DEFAULT_FLOWS4, DEFAULT_FLOWS6,
+        EVENT_RING_BYTES, FRAGMENT_ENTRIES, FlowCell, FlowEnd, FlowKey4, FlowKey6, FlowValue,
+        FragmentKey, FragmentPorts, Hook, Interface, Lost, REASONS, Reason, SLOT_PROBES, SLOTS,
+        SegmentHead, Uncounted, add_shared, event, slot_probe,
     },
-    program::Backend,
+    packet::Packet,
+    program::{Backend, Segment, chunk},
 };
 
 /// Flows over IPv4. Shared by all processors: a per-CPU map would be multiplied by the number of
@@ -60,6 +62,74 @@ static ZERO: Array<FlowValue, 1> = Array::new();
 #[btf_map]
 static SCRATCH: PerCpuArray<u64, 1> = PerCpuArray::new();
 
+/// Where a [`SegmentHead`] and the bytes after it are put together.
+#[repr(C, align(8))]
+struct Capture {
+    head: [u8; CAPTURE_HEAD],
+    bytes: [u8; CHUNK_BYTES as usize],
+    /// What the verifier takes for possible, a bit mask being all that it understands.
+    _room: [u8; CHUNK_BYTES as usize],
+}
+
+/// Room for either head; a shorter one ends where the bytes begin.
+const CAPTURE_HEAD: usize = size_of::<SegmentHead<FlowKey6>>();
+
+/// One per processor: a program of a hook is not interrupted by another one.
+#[btf_map]
+static CAPTURE: PerCpuArray<Capture, 1> = PerCpuArray::new();
+
+/// Where the head of an event starts.
+///
+/// # Safety
+/// `capture` must be this processor's element.
+#[inline(always)]
+unsafe fn head_in<K>(capture: *mut Capture) -> *mut SegmentHead<K> {
+    // SAFETY: the caller's; heads are multiples of eight bytes, and none is longer.
+    unsafe {
+        (&raw mut (*capture).head)
+            .cast::<u8>()
+            .add(CAPTURE_HEAD - size_of::<SegmentHead<K>>())
+            .cast()
+    }
+}
+
+/// Sends the segment whose head is in the capture buffer, in as many events as it takes.
+#[inline(always)]
+pub(crate) fn send_capture<K>(packet: &impl Packet, offset: u32, length: u32, bytes: u32) {
+    let Some(capture) = CAPTURE.get_ptr_mut(0) else {
+        return;
+    };
+    // SAFETY: the helper takes no arguments.
+    let time_ns = unsafe { bpf_ktime_get_ns() };
+    let size = size_of::<SegmentHead<K>>();
+    // SAFETY: this processor's own element, which only the running program uses.
+    let (head, buffer) = unsafe { (head_in::<K>(capture), &mut (*capture).bytes) };
+    let mut index = 0;
+    while index < CAPTURE_BYTES / CHUNK_BYTES {
+        let Some(part) = chunk(index, length, bytes) else {
+            return;
+        };
+        let is_there = packet.copy_to(offset + part.start, part.captured, buffer);
+        let captured = if is_there { part.captured } else { 0 };
+        // SAFETY: as above; then `size` bytes of head and at most CHUNK_BYTES after it, for which
+        // the verifier takes one bit more.
+        let event = unsafe {
+            (*head).time_ns = time_ns;
+            if index > 0 {
+                (*head).sequence = (*head).sequence.wrapping_add(CHUNK_BYTES);
+            }
+            (*head).length = part.length as u16;
+            (*head).captured = captured as u16;
+            let captured = masked::<{ 2 * CHUNK_BYTES as i32 - 1 }>(captured as usize);
+            core::slice::from_raw_parts(head.cast::<u8>(), size + captured)
+        };
+        if EVENTS.output_untyped::<[u8]>(event, 0).is_err() {
+            Maps::lost();
+        }
+        index += 1;
+    }
+}
+
 /// Events for userspace.
 #[btf_map]
 static EVENTS: RingBuf<u8, { EVENT_RING_BYTES as usize }> = RingBuf::new();
@@ -92,21 +162,29 @@ pub(crate) fn set_clock(sample: ClockSample) {
 pub(crate) struct Maps;
 
 impl Maps {
+    /// Counts an event that found the ring full.
     #[inline(always)]
-    fn lost(ring_full: u64, merged: u64) {
+    fn lost() {
         if let Some(lost) = LOST.get_ptr_mut(0) {
-            // SAFETY: fields of a live array element.
-            unsafe {
-                add_shared(&raw mut (*lost).ring_full, ring_full);
-                add_shared(&raw mut (*lost).merged_connections, merged);
-            }
+            // SAFETY: a field of a live array element.
+            unsafe { add_shared(&raw mut (*lost).ring_full, 1) };
+        }
+    }
+
+    /// Counts a connection that goes on in an earlier one's entry.
+    #[inline(always)]
+    fn merged() {
+        if let Some(lost) = LOST.get_ptr_mut(0) {
+            // SAFETY: as above.
+            unsafe { add_shared(&raw mut (*lost).merged_connections, 1) };
         }
     }
 
     #[inline(always)]
     fn send_end<K: Copy + 'static>(kind: u32, key: &K, last: &FlowCell) -> bool {
         let Some(mut entry) = EVENTS.reserve_untyped::<FlowEnd<K>>(0) else {
-            Self::lost(1, 1);
+            Self::lost();
+            Self::merged();
             return false;
         };
         let event = entry.as_mut_ptr();
@@ -120,6 +198,28 @@ impl Maps {
         }
         entry.submit(0);
         true
+    }
+
+    #[inline(always)]
+    fn send_segment<K: Copy, P: Packet>(
+        kind: u32,
+        packet: &P,
+        key: &K,
+        flow: &FlowCell,
+        segment: &Segment,
+    ) {
+        let Some(capture) = CAPTURE.get_ptr_mut(0) else {
+            return;
+        };
+        // SAFETY: within this processor's own element, which only the running program uses.
+        unsafe {
+            let head = head_in::<K>(capture);
+            segment.fill(flow, head);
+            (*head).kind = kind;
+            (*head).key = *key;
+        }
+        let (length, bytes) = segment.lengths();
+        packet.tell(kind == event::SEGMENT6, segment.offset(), length, bytes);
     }
 
     #[inline(always)]
@@ -209,6 +309,16 @@ impl Backend for Maps {
     #[inline(always)]
     fn ended6(&self, key: &FlowKey6, last: &FlowCell) -> bool {
         Self::send_end(event::FLOW_END6, key, last)
+    }
+
+    #[inline(always)]
+    fn segment4<P: Packet>(&self, packet: &P, key: &FlowKey4, flow: &FlowCell, segment: &Segment) {
+        Self::send_segment(event::SEGMENT4, packet, key, flow, segment);
+    }
+
+    #[inline(always)]
+    fn segment6<P: Packet>(&self, packet: &P, key: &FlowKey6, flow: &FlowCell, segment: &Segment) {
+        Self::send_segment(event::SEGMENT6, packet, key, flow, segment);
     }
 
     #[inline(always)]

@@ -7,7 +7,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use monitor_common::{
-    abi::Hook,
+    abi::{CHUNK_BYTES, Hook},
     packet::{Packet, Plain},
 };
 
@@ -24,17 +24,23 @@ const MAX_OFFSET: u16 = 0x3fff;
 /// up to 6.1 lose it where the compiler packs the offset with other values.
 #[inline(always)]
 fn bounded(offset: u32) -> usize {
-    let mut offset = offset as usize;
+    masked::<{ MAX_OFFSET as i32 }>(offset as usize)
+}
+
+/// `value & MASK`, an instruction that the compiler keeps; see [`bounded`].
+#[inline(always)]
+pub(crate) fn masked<const MASK: i32>(value: usize) -> usize {
+    let mut value = value;
     // SAFETY: changes this register only.
     unsafe {
         core::arch::asm!(
             "{0} &= {1}",
-            inout(reg) offset,
-            const MAX_OFFSET as i32,
+            inout(reg) value,
+            const MASK,
             options(pure, nomem, nostack)
         );
     }
-    offset
+    value
 }
 
 /// The `__sk_buff` of the running program.
@@ -113,6 +119,30 @@ impl<const EGRESS: bool> Packet for Skb<'_, EGRESS> {
             )
         };
         (result == 0).then(|| u64::from_be_bytes(word))
+    }
+
+    #[inline(always)]
+    fn copy_to(&self, offset: u32, count: u32, to: &mut [u8; CHUNK_BYTES as usize]) -> bool {
+        if count == 0 {
+            return false;
+        }
+        // As in `read_few`: one to CHUNK_BYTES.
+        let count = masked::<{ CHUNK_BYTES as i32 - 1 }>(count as usize - 1) as u32 + 1;
+        // SAFETY: the helper writes at most CHUNK_BYTES bytes, or fails.
+        let result = unsafe {
+            bpf_skb_load_bytes(
+                skb_of(self.ctx).cast(),
+                offset,
+                to.as_mut_ptr().cast(),
+                count,
+            )
+        };
+        result == 0
+    }
+
+    #[inline(always)]
+    fn tell(&self, v6: bool, offset: u32, length: u32, bytes: u32) {
+        crate::nodewatch_tell(skb_of(self.ctx), u32::from(v6), offset, length, bytes);
     }
 
     /// `gso_segs`; where a driver leaves it empty (`SKB_GSO_DODGY`) it is derived from `gso_size`,

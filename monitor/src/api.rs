@@ -32,8 +32,27 @@ pub enum Request {
         #[serde(default)]
         follow: bool,
     },
+    /// SSH connections: open and recent ones, then, if asked for, those to come.
+    Ssh(List),
+    /// Findings: recent ones, then, if asked for, those to come.
+    Findings(List),
     /// What is attached, counted, uncounted, lost.
     Status {},
+}
+
+/// Which records a client asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct List {
+    /// Which.
+    #[serde(default)]
+    pub filter: FlowFilter,
+    /// At most so many of those that there are; all if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<usize>,
+    /// Whether to go on with those to come.
+    #[serde(default)]
+    pub follow: bool,
 }
 
 /// What the daemon says of itself.

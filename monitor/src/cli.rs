@@ -6,6 +6,7 @@ mod filter;
 mod flows;
 mod human;
 mod output;
+mod records;
 mod render;
 mod replay;
 mod run;
@@ -30,6 +31,10 @@ enum Command {
     Run(Box<run::Args>),
     /// Flows of the daemon: recent ones, or live with --follow
     Flows(flows::Args),
+    /// SSH connections on any port: recent ones, or live with --follow
+    Ssh(records::SshArgs),
+    /// What is not as declared, or points to an attack: recent, or live with --follow
+    Findings(records::FindingsArgs),
     /// What is attached, counted, uncounted and lost
     Status(status::Args),
     /// Whether this node can run the daemon, and what to do if not
@@ -51,6 +56,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(*args),
         Command::Flows(args) => flows::run(args),
+        Command::Ssh(args) => records::ssh(args),
+        Command::Findings(args) => records::findings(args),
         Command::Status(args) => status::run(&args),
         Command::Doctor(args) => doctor::run(*args),
         Command::Replay(args) => replay::run(args),

@@ -5,6 +5,7 @@ mod value;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    num::NonZeroU32,
     path::PathBuf,
     time::Duration,
 };
@@ -14,6 +15,7 @@ use monitor_core::{
     engine,
     entity::{NamedRange, Names, RangeError},
     flow::Timeouts,
+    judge::{Expectations, Thresholds},
 };
 use serde::Deserialize;
 
@@ -60,6 +62,10 @@ pub struct Config {
     pub kernel_log: KernelLog,
     /// Names of address ranges.
     pub ranges: Vec<NamedRange>,
+    /// From where SSH is expected.
+    pub expectations: Expectations,
+    /// When attempts to log in are reported as brute force and the like.
+    pub thresholds: Thresholds,
     /// How long idle connections are kept.
     pub timeouts: Timeouts,
     /// How the daemon logs.
@@ -108,12 +114,21 @@ pub struct Settings {
     /// Name a range of addresses (repeatable)
     #[arg(long, value_name = "NAME=CIDR")]
     range: Vec<Range>,
+    /// SSH to nodes is expected from this range; without one, no SSH is unexpected (repeatable)
+    #[arg(long, value_name = "NAME=CIDR")]
+    expect_ssh: Vec<Range>,
+    /// SSH to pods is expected from this range (repeatable)
+    #[arg(long, value_name = "NAME=CIDR")]
+    expect_ssh_pod: Vec<Range>,
     /// How to log: text or json [default: text]
     #[arg(long, value_name = "text|json")]
     log_format: Option<LogFormat>,
     /// Timeouts; only in the file.
     #[arg(skip)]
     timeouts: TimeoutSettings,
+    /// When attempts to log in are reported; only in the file.
+    #[arg(skip)]
+    ssh: SshSettings,
 }
 
 /// The table `timeouts` of the file: how long idle connections are kept.
@@ -128,6 +143,21 @@ struct TimeoutSettings {
     udp_two_way: Option<Period>,
     icmp: Option<Period>,
     other: Option<Period>,
+}
+
+/// The table `ssh` of the file: when attempts to log in are reported.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct SshSettings {
+    brute_force_attempts: Option<NonZeroU32>,
+    brute_force_connections: Option<NonZeroU32>,
+    spray_connections: Option<NonZeroU32>,
+    spray_targets: Option<NonZeroU32>,
+    spray_sources: Option<NonZeroU32>,
+    scan_targets: Option<NonZeroU32>,
+    failures_before_success: Option<NonZeroU32>,
+    window: Option<Period>,
+    memory: Option<Period>,
 }
 
 /// Why a configuration cannot be used.
@@ -149,11 +179,7 @@ impl Config {
         let settings = flags.over(file.unwrap_or_default());
         let defaults = engine::Config::default();
         let count = |given: Option<u32>, default: usize| given.map_or(default, |n| n as usize);
-        let ranges: Vec<NamedRange> = settings
-            .range
-            .into_iter()
-            .map(|Range(range)| range)
-            .collect();
+        let ranges = named(settings.range);
         Names::new(ranges.clone())?;
         Ok(Self {
             uplink: settings.uplink.into_iter().map(String::from).collect(),
@@ -176,6 +202,11 @@ impl Config {
             attach: settings.attach.unwrap_or_default(),
             kernel_log: settings.kernel_log.unwrap_or_default(),
             ranges,
+            expectations: Expectations {
+                node: named(settings.expect_ssh),
+                pod: named(settings.expect_ssh_pod),
+            },
+            thresholds: settings.ssh.over_defaults(),
             timeouts: settings.timeouts.over_defaults(),
             log_format: settings.log_format.unwrap_or_default(),
         })
@@ -203,8 +234,37 @@ impl Settings {
             attach: self.attach.or(below.attach),
             kernel_log: self.kernel_log.or(below.kernel_log),
             range: list(self.range, below.range),
+            expect_ssh: list(self.expect_ssh, below.expect_ssh),
+            expect_ssh_pod: list(self.expect_ssh_pod, below.expect_ssh_pod),
             log_format: self.log_format.or(below.log_format),
             timeouts: below.timeouts,
+            ssh: below.ssh,
+        }
+    }
+}
+
+fn named(ranges: Vec<Range>) -> Vec<NamedRange> {
+    ranges.into_iter().map(|Range(range)| range).collect()
+}
+
+// === impl SshSettings ===
+
+impl SshSettings {
+    fn over_defaults(self) -> Thresholds {
+        let defaults = Thresholds::default();
+        let or = |given: Option<NonZeroU32>, default| given.map_or(default, NonZeroU32::get);
+        let period =
+            |given: Option<Period>, default| given.map_or(default, |Period(period)| period);
+        Thresholds {
+            attempts: or(self.brute_force_attempts, defaults.attempts),
+            connections: or(self.brute_force_connections, defaults.connections),
+            spray_connections: or(self.spray_connections, defaults.spray_connections),
+            spray_targets: or(self.spray_targets, defaults.spray_targets),
+            spray_sources: or(self.spray_sources, defaults.spray_sources),
+            scan_targets: or(self.scan_targets, defaults.scan_targets),
+            failures: or(self.failures_before_success, defaults.failures),
+            window: period(self.window, defaults.window),
+            memory: period(self.memory, defaults.memory),
         }
     }
 }

@@ -1,5 +1,13 @@
 //! What this host is and what it allows.
 
+mod cgroup;
+mod login;
+mod names;
+pub mod owner;
+mod process;
+mod scan;
+mod sock_diag;
+
 use std::fs;
 
 /// The oldest kernel that is supported.
@@ -8,7 +16,10 @@ const FLOOR: (u32, u32) = (5, 15);
 const ALLOW_OLD: &str = "NODEWATCH_ALLOW_OLD_KERNEL";
 
 /// Capabilities by number, as in linux/capability.h.
+const CAP_DAC_OVERRIDE: u32 = 1;
+const CAP_DAC_READ_SEARCH: u32 = 2;
 const CAP_NET_ADMIN: u32 = 12;
+const CAP_SYS_PTRACE: u32 = 19;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
@@ -85,6 +96,23 @@ pub fn missing_capabilities() -> Vec<&'static str> {
         if !has(number) && !included {
             missing.push(name);
         }
+    }
+    missing
+}
+
+/// Names of the capabilities that are needed to tell whose a connection is, and not effective.
+fn missing_for_processes() -> Vec<&'static str> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let Some(effective) = effective(&status) else {
+        return Vec::new();
+    };
+    let has = |number: u32| effective >> number & 1 == 1;
+    let mut missing = Vec::new();
+    if !has(CAP_SYS_PTRACE) {
+        missing.push("CAP_SYS_PTRACE");
+    }
+    if !has(CAP_DAC_READ_SEARCH) && !has(CAP_DAC_OVERRIDE) {
+        missing.push("CAP_DAC_READ_SEARCH");
     }
     missing
 }

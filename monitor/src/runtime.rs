@@ -43,6 +43,9 @@ use crate::{
 
 pub use handle::{EngineHandle, Stopped};
 
+#[cfg(test)]
+pub(crate) use handle::Reply;
+
 /// How long the daemon may take to stop once it was told to.
 const STOP: Duration = Duration::from_millis(1500);
 
@@ -105,6 +108,8 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
         },
         recent: config.recent,
         ranges: config.ranges.clone(),
+        expectations: config.expectations.clone(),
+        thresholds: config.thresholds,
         ..EngineConfig::default()
     })?;
     let runtime = Builder::new_multi_thread()

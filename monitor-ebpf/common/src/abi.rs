@@ -9,7 +9,7 @@ mod cell;
 pub use cell::{FlowCell, add_shared};
 
 /// Version of this layout; a global of the kernel object, compared at load.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Names of the maps and programs in the kernel object.
 pub mod names {
@@ -53,7 +53,13 @@ pub const DEFAULT_FLOWS6: u32 = 65_536;
 /// Capacity of the fragment map.
 pub const FRAGMENT_ENTRIES: u32 = 4_096;
 /// Default size of the event ring in bytes.
-pub const EVENT_RING_BYTES: u32 = 1 << 20;
+pub const EVENT_RING_BYTES: u32 = 1 << 22;
+/// Payload bytes of a direction that are handed to userspace.
+pub const CAPTURE_BYTES: u32 = 8_192;
+/// Payload bytes in one [`SegmentHead`] event; a power of two.
+pub const CHUNK_BYTES: u32 = 2_048;
+/// Events of a direction, those without bytes included.
+pub const CAPTURE_EVENTS: u8 = 64;
 
 /// The slots in which the interface `ifindex` may be registered, in probe order.
 #[inline(always)]
@@ -183,6 +189,9 @@ pub mod flag {
     pub const DATA: u16 = 0x1000;
     /// Payload of this direction is no longer inspected.
     pub const INSPECTED: u16 = 0x2000;
+    /// This direction began with text of no known protocol: maybe lines before an SSH banner (RFC
+    /// 4253 section 4.2). Its segments are handed to userspace until it is inspected.
+    pub const TEXT: u16 = 0x4000;
 }
 
 /// What the kernel keeps of a flow. Two-element arrays are indexed by [`TX`] and [`RX`].
@@ -225,8 +234,14 @@ pub struct FlowValue {
     pub inspected: [u8; 2],
     /// How many connections before this one used this entry.
     pub generation: u32,
-    /// Room for what comes, zero.
-    pub _reserved: [u64; 2],
+    /// TCP: sequence number that follows the bytes in `prefix`.
+    pub inspect_sequence: [u32; 2],
+    /// Payload bytes of each direction that were handed to userspace.
+    pub captured: [u16; 2],
+    /// Events of each direction that were made of payload.
+    pub told: [u8; 2],
+    /// Padding, zero.
+    pub _pad2: [u8; 2],
 }
 
 /// Key under which the ports of a fragmented datagram's first fragment are remembered.
@@ -358,6 +373,10 @@ pub mod event {
     pub const FLOW_END4: u32 = 1;
     /// [`super::FlowEnd`] with an IPv6 key.
     pub const FLOW_END6: u32 = 2;
+    /// [`super::SegmentHead`] with an IPv4 key, and bytes.
+    pub const SEGMENT4: u32 = 3;
+    /// [`super::SegmentHead`] with an IPv6 key, and bytes.
+    pub const SEGMENT6: u32 = 4;
 }
 
 /// A connection ended because another one took over its entry; `value` is its last state.
@@ -372,6 +391,42 @@ pub struct FlowEnd<K> {
     pub key: K,
     /// Value before the new connection.
     pub value: FlowValue,
+}
+
+/// A TCP segment of an SSH connection, or of one that may become one; `captured` bytes follow.
+///
+/// A segment with more than [`CHUNK_BYTES`] is told by several events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct SegmentHead<K> {
+    /// [`event`] kind.
+    pub kind: u32,
+    /// Sequence number of the first byte.
+    pub sequence: u32,
+    /// Precise clock in nanoseconds.
+    pub time_ns: u64,
+    /// [`flag`]s of each direction, those of this segment not yet included.
+    pub flags: [u16; 2],
+    /// [`FlowValue::generation`].
+    pub generation: u32,
+    /// Payload bytes, in the kernel those of all segments of a GRO packet.
+    pub length: u16,
+    /// How many of them follow.
+    pub captured: u16,
+    /// [`TX`] or [`RX`].
+    pub direction: u8,
+    /// [`crate::classify::App`] of the flow so far.
+    pub app: u8,
+    /// How many bytes of `prefix` are filled.
+    pub prefix_length: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// [`FlowValue::inspect_sequence`] of the direction.
+    pub prefix_end: u32,
+    /// [`FlowValue::prefix`] of the direction: bytes that may have passed before this segment.
+    pub prefix: [u8; 8],
+    /// Key of the entry.
+    pub key: K,
 }
 
 const _: () = {
@@ -395,6 +450,9 @@ const _: () = {
     assert!(size_of::<ClockSample>() == 16);
     assert!(size_of::<FlowEnd<FlowKey4>>() == 152);
     assert!(size_of::<FlowEnd<FlowKey6>>() == 176);
+    assert!(size_of::<SegmentHead<FlowKey4>>() == 64);
+    assert!(size_of::<SegmentHead<FlowKey6>>() == 88);
+    assert!(offset_of!(FlowValue, inspect_sequence) == 112);
     assert!(SLOTS.is_power_of_two());
     assert!(Reason::ALL.len() <= REASONS);
 };

@@ -157,6 +157,16 @@ pub fn tcp(head: u64, segment: u32, first: bool) -> App {
     }
 }
 
+/// Whether all eight bytes are from tab to DEL: a server may send lines of text before its SSH
+/// banner (RFC 4253 section 4.2).
+#[inline(always)]
+pub const fn is_text(head: u64) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x80 * ONES;
+    // Bytes below 9 borrow from their high bit (Bit Twiddling Hacks, hasless).
+    (head | head.wrapping_sub(9 * ONES) & !head) & HIGH == 0
+}
+
 /// `SSH-1.` and a digit; 1.99 is a version 2 server that also speaks version 1.
 #[inline(always)]
 const fn is_ssh1(head: u64) -> bool {

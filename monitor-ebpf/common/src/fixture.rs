@@ -5,7 +5,7 @@ mod world;
 use std::{vec, vec::Vec};
 
 use crate::{
-    abi::Hook,
+    abi::{CHUNK_BYTES, Hook},
     packet::{Frame, Packet, Plain},
 };
 
@@ -297,6 +297,10 @@ impl Packet for Gso<'_> {
 
     fn read_few(&self, offset: u32, count: u32) -> Option<u64> {
         self.frame.read_few(offset, count)
+    }
+
+    fn copy_to(&self, offset: u32, count: u32, to: &mut [u8; CHUNK_BYTES as usize]) -> bool {
+        self.frame.copy_to(offset, count, to)
     }
 
     fn segments(&self) -> u32 {

@@ -1,6 +1,6 @@
 //! Where a packet's bytes come from.
 
-use crate::abi::Hook;
+use crate::abi::{CHUNK_BYTES, Hook};
 
 mod sealed {
     pub trait Sealed {}
@@ -41,6 +41,17 @@ pub trait Packet {
 
     /// The first `count` (1 to 7) bytes at `offset`, as the most significant bytes of a number.
     fn read_few(&self, offset: u32, count: u32) -> Option<u64>;
+
+    /// Copies `count` bytes at `offset` to the start of `to`, which holds [`CHUNK_BYTES`] and as many
+    /// at least; `false` where the packet ends before, or for none.
+    fn copy_to(&self, offset: u32, count: u32, to: &mut [u8; CHUNK_BYTES as usize]) -> bool;
+
+    /// In the kernel, sends the segment with this payload whose head the backend put in place: in a
+    /// function that the verifier checks by itself. Elsewhere a backend sends it.
+    #[inline(always)]
+    fn tell(&self, v6: bool, offset: u32, length: u32, bytes: u32) {
+        let _ = (v6, offset, length, bytes);
+    }
 
     /// Number of packets on the wire that this buffer stands for: the segment count of a GRO or
     /// GSO packet, else 1.
@@ -95,6 +106,21 @@ impl Packet for Frame<'_> {
         let mut word = [0; 8];
         word.get_mut(..bytes.len())?.copy_from_slice(bytes);
         Some(u64::from_be_bytes(word))
+    }
+
+    #[inline(always)]
+    fn copy_to(&self, offset: u32, count: u32, to: &mut [u8; CHUNK_BYTES as usize]) -> bool {
+        let (start, count) = (offset as usize, count as usize);
+        let bytes = start
+            .checked_add(count)
+            .and_then(|end| self.bytes.get(start..end));
+        match (bytes, to.get_mut(..count)) {
+            (Some(bytes), Some(to)) if count > 0 => {
+                to.copy_from_slice(bytes);
+                true
+            }
+            _ => false,
+        }
     }
 
     #[inline(always)]

@@ -8,6 +8,7 @@ mod inspect;
 mod tcp;
 
 pub use family::Family;
+pub use inspect::{Chunk, Segment, chunk};
 
 use crate::{
     abi::{
@@ -46,6 +47,12 @@ pub trait Backend {
     /// Tells that the connection of an IPv6 entry ended because another one takes its place;
     /// `false` where it could not be told.
     fn ended6(&self, key: &FlowKey6, last: &FlowCell) -> bool;
+
+    /// Hands a segment of an IPv4 connection to userspace.
+    fn segment4<P: Packet>(&self, packet: &P, key: &FlowKey4, flow: &FlowCell, segment: &Segment);
+
+    /// Hands a segment of an IPv6 connection to userspace.
+    fn segment6<P: Packet>(&self, packet: &P, key: &FlowKey6, flow: &FlowCell, segment: &Segment);
 
     /// The ports of a datagram whose first fragment was remembered.
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts>;

@@ -7,6 +7,7 @@ mod books;
 mod query;
 mod record;
 mod snapshot;
+mod ssh;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -21,7 +22,8 @@ use crate::{
     account::{Interface, InterfaceAccount, Ledger},
     entity::{NamedRange, Names, RangeError},
     event::{Record, SummaryRecord, VERSION},
-    flow::{Anomaly, Expiry, Family, FlowKey, Table, Timeouts},
+    flow::{Anomaly, Expiry, Family, FlowKey, SegmentEvent, Table, Timeouts},
+    judge::{Expectations, Thresholds},
     metric::Store,
     time::{ClockMap, Timestamp},
 };
@@ -50,6 +52,12 @@ pub struct Config {
     pub records: bool,
     /// Names of address ranges.
     pub ranges: Vec<NamedRange>,
+    /// From where SSH is expected.
+    pub expectations: Expectations,
+    /// When attempts to log in are reported as brute force and the like.
+    pub thresholds: Thresholds,
+    /// Nothing tells which addresses are local: both ends are judged where declarations name them.
+    pub is_all_local: bool,
 }
 
 /// Something that was observed.
@@ -81,6 +89,8 @@ pub enum Input {
         /// Final value of the old connection.
         value: FlowValue,
     },
+    /// A TCP segment of an SSH connection, or of one that may become one.
+    Segment(SegmentEvent),
     /// Entries that the source deleted, with their final values. Answers [`Outputs::expire`].
     Removed(Vec<(FlowKey, FlowValue)>),
     /// Entries that the source was to delete and that do not exist.
@@ -108,6 +118,8 @@ pub enum LossStage {
     KernelRing,
     /// The channel to the engine was full.
     Channel,
+    /// There was no room for another SSH connection: counted, but not identified.
+    SshConnections,
     /// A client that follows did not keep up.
     Follower,
     /// The event log could not be written.
@@ -159,6 +171,9 @@ impl Default for Config {
             max_expire: 32_768,
             records: true,
             ranges: Vec::new(),
+            expectations: Expectations::default(),
+            thresholds: Thresholds::default(),
+            is_all_local: false,
         }
     }
 }
@@ -167,9 +182,10 @@ impl Default for Config {
 
 impl LossStage {
     /// Every stage, from the kernel outwards.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::KernelRing,
         Self::Channel,
+        Self::SshConnections,
         Self::Follower,
         Self::EventLog,
     ];
@@ -179,6 +195,7 @@ impl LossStage {
         match self {
             Self::KernelRing => "kernel_ring",
             Self::Channel => "channel",
+            Self::SshConnections => "ssh_connections",
             Self::Follower => "follower",
             Self::EventLog => "event_log",
         }
@@ -209,6 +226,11 @@ impl Engine {
         Ok(Self {
             books: Books {
                 names: Names::new(config.ranges.clone())?,
+                ssh: ssh::Connections::new(
+                    config.expectations.clone(),
+                    config.thresholds,
+                    config.is_all_local,
+                ),
                 store: Store::new(config.max_series),
                 ledger: Ledger::default(),
                 recent: VecDeque::new(),
@@ -254,6 +276,10 @@ impl Engine {
                 }
             }
             Input::FlowEnded { key, value } => table.ended(&key, &value, clock, books),
+            Input::Segment(segment) => {
+                let tracked = table.get(&segment.key, segment.generation);
+                books.ssh_segment(&segment, clock, tracked);
+            }
             Input::Removed(flows) => {
                 for (key, value) in &flows {
                     table.removed(key, value, clock, books);
@@ -273,7 +299,12 @@ impl Engine {
                 self.connections_merged = self.connections_merged.max(lost.merged_connections);
             }
             Input::EventsLost { stage, total } => self.raise_lost(stage, total),
-            Input::Tick => expire = self.tick(),
+            Input::Tick => {
+                books.ssh_tick(clock);
+                let untracked = books.ssh.untracked();
+                self.raise_lost(LossStage::SshConnections, untracked);
+                expire = self.tick();
+            }
         }
         Outputs {
             records: self.books.take_records(),
@@ -319,8 +350,8 @@ impl Engine {
             uncounted,
             bytes_counted: sum(totals.counters.bytes),
             flows: self.books.connections,
-            ssh_connections: 0,
-            findings: 0,
+            ssh_connections: self.books.ssh.connections(),
+            findings: self.books.ssh.findings(),
             wall_time_ms: 0,
         }
     }

@@ -143,6 +143,11 @@ impl Names {
             .collect();
     }
 
+    /// Whether the node's own addresses are known.
+    pub(crate) fn knows_node(&self) -> bool {
+        !self.node.is_empty()
+    }
+
     /// What an address belonged to when it was seen.
     pub fn resolve(&self, sight: &Sight) -> Entity {
         let ip = normalise(sight.ip);

@@ -4,6 +4,7 @@
 //! Fields may be added within a version, never renamed or dropped.
 
 mod protocol;
+mod ssh;
 mod tcp;
 mod vocabulary;
 
@@ -12,6 +13,7 @@ use std::{borrow::Cow, collections::BTreeMap, net::IpAddr, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 pub use protocol::Protocol;
+pub use ssh::{FindingKind, FindingRecord, ProcessRecord, Severity, SshRecord, Target};
 pub use tcp::TcpFlags;
 pub use vocabulary::{EntityKind, Initiator, LocalEnd, Outcome, Point, State, UnknownName};
 
@@ -29,6 +31,10 @@ pub type Labels = Arc<BTreeMap<String, String>>;
 pub enum Record {
     /// A connection, open or closed.
     Flow(Box<FlowRecord>),
+    /// An SSH connection, open or closed.
+    Ssh(Box<SshRecord>),
+    /// Something that is not as declared, or that points to an attack.
+    Finding(Box<FindingRecord>),
     /// The end of a replay.
     Summary(Box<SummaryRecord>),
 }
@@ -195,6 +201,18 @@ pub struct SummaryRecord {
 impl From<FlowRecord> for Record {
     fn from(record: FlowRecord) -> Self {
         Self::Flow(Box::new(record))
+    }
+}
+
+impl From<SshRecord> for Record {
+    fn from(record: SshRecord) -> Self {
+        Self::Ssh(Box::new(record))
+    }
+}
+
+impl From<FindingRecord> for Record {
+    fn from(record: FindingRecord) -> Self {
+        Self::Finding(Box::new(record))
     }
 }
 

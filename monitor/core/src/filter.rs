@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     entity::{normalise, parse_net},
-    event::{Endpoint, FlowRecord, Outcome, Point, Protocol, UnknownName},
+    event::{
+        Endpoint, FindingKind, FindingRecord, FlowRecord, Outcome, Point, Protocol, SshRecord,
+        UnknownName,
+    },
     time::Timestamp,
 };
 
@@ -118,6 +121,39 @@ impl FlowFilter {
     /// Whether a flow is asked for.
     pub fn matches(&self, record: &FlowRecord) -> bool {
         self.matches_named(&Facts::of(record), &Named::of(record))
+    }
+
+    /// Whether an SSH connection is asked for.
+    pub fn matches_ssh(&self, record: &SshRecord) -> bool {
+        let facts = Facts {
+            ips: [record.source.ip, record.destination.ip].map(normalise),
+            ports: [record.source.port, record.destination.port],
+            protocol: Protocol::TCP,
+            app: "ssh",
+            point: record.point,
+            outcome: Outcome::Established,
+            end: record.end,
+        };
+        let named = Named {
+            ends: [&record.source, &record.destination].map(NamedEnd::of),
+            finding: record.finding.map(FindingKind::name),
+        };
+        self.matches_named(&facts, &named)
+    }
+
+    /// Whether a finding is asked for: by what it is, and by the connection that made it.
+    pub fn matches_finding(&self, record: &FindingRecord) -> bool {
+        match (&record.ssh, &record.flow) {
+            (Some(ssh), _) => self.matches_ssh(ssh),
+            (None, Some(flow)) => {
+                let named = Named {
+                    finding: Some(record.finding.name()),
+                    ..Named::of(flow)
+                };
+                self.matches_named(&Facts::of(flow), &named)
+            }
+            (None, None) => true,
+        }
     }
 
     /// Whether a flow may be asked for, as far as is known before its ends are named. Exact if
@@ -289,16 +325,23 @@ impl<'a> Facts<'a> {
     }
 }
 
+// === impl NamedEnd ===
+
+impl<'a> NamedEnd<'a> {
+    fn of(end: &'a Endpoint) -> Self {
+        Self {
+            namespace: end.namespace.as_deref(),
+            pod: end.pod.as_deref(),
+        }
+    }
+}
+
 // === impl Named ===
 
 impl<'a> Named<'a> {
     fn of(record: &'a FlowRecord) -> Self {
-        let end = |end: &'a Endpoint| NamedEnd {
-            namespace: end.namespace.as_deref(),
-            pod: end.pod.as_deref(),
-        };
         Self {
-            ends: [end(&record.source), end(&record.destination)],
+            ends: [&record.source, &record.destination].map(NamedEnd::of),
             finding: record.finding.as_deref(),
         }
     }

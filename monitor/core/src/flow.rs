@@ -6,6 +6,7 @@
 
 mod expiry;
 mod outcome;
+mod segment;
 mod side;
 mod table;
 mod tracked;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::Protocol;
 
 pub use expiry::Timeouts;
+pub use segment::SegmentEvent;
 
 pub(crate) use expiry::Expiry;
 pub(crate) use side::Orientation;

@@ -7,6 +7,7 @@
 //! - [`metric`]: names and labels of every metric, capped series, rows for a scrape.
 //! - [`event`]: the public record schema.
 //! - [`filter`]: which flows a user asks for.
+//! - [`ssh`]: SSH on the wire: who talks, and whether a login succeeded.
 //! - [`time`]: wall-clock times and the kernel clocks they come from.
 //!
 //! Pure: inputs in, outputs out, time as an argument. Nothing here reads a clock, a file, a socket
@@ -20,7 +21,9 @@ pub mod entity;
 pub mod event;
 pub mod filter;
 pub mod flow;
+pub mod judge;
 pub mod metric;
+pub mod ssh;
 pub mod time;
 
 #[cfg(test)]

@@ -25,6 +25,12 @@ pub enum Metric {
     FlowPackets,
     /// `nodewatch_connections_total`.
     Connections,
+    /// `nodewatch_ssh_connections_total`.
+    SshConnections,
+    /// `nodewatch_ssh_sessions_active`.
+    SshSessionsActive,
+    /// `nodewatch_findings_total`.
+    Findings,
     /// `nodewatch_packets_seen_total`.
     PacketsSeen,
     /// `nodewatch_packets_counted_total`.
@@ -157,6 +163,31 @@ pub const ALL: &[MetricDef] = &[
             "outcome",
         ],
         "Connections by outcome when it was decided, each counted once per point",
+    ),
+    counter(
+        Metric::SshConnections,
+        "nodewatch_ssh_connections_total",
+        &[
+            "target",
+            "direction",
+            "expected",
+            "range",
+            "authentication",
+            "standard_port",
+        ],
+        "SSH connections that closed, each counted once, whatever the number of interfaces",
+    ),
+    gauge(
+        Metric::SshSessionsActive,
+        "nodewatch_ssh_sessions_active",
+        &["target", "expected"],
+        "Open connections both ends of which speak SSH",
+    ),
+    counter(
+        Metric::Findings,
+        "nodewatch_findings_total",
+        &["finding", "severity"],
+        "Findings: what is not as declared, or points to an attack",
     ),
     counter(
         Metric::PacketsSeen,

@@ -25,8 +25,8 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Answer, DaemonInfo, Listener, Request, StatusAnswer, wire};
-use crate::runtime::EngineHandle;
+use super::{Answer, DaemonInfo, List, Listener, Request, StatusAnswer, wire};
+use crate::runtime::{EngineHandle, Stopped};
 
 /// Clients at a time.
 const CLIENTS: usize = 64;
@@ -127,14 +127,51 @@ impl Client {
                 let answer = StatusAnswer::new(info.clone(), status);
                 self.send(&Answer::Status(Box::new(answer))).await
             }
+            Ok(Request::Ssh(list)) => {
+                self.list(
+                    handle,
+                    list,
+                    |record, filter| match record {
+                        Record::Ssh(record) => filter.matches_ssh(record),
+                        _ => false,
+                    },
+                    async |filter, last| {
+                        Ok(handle
+                            .query_ssh(filter, last)
+                            .await?
+                            .into_iter()
+                            .map(Record::from)
+                            .collect())
+                    },
+                )
+                .await
+            }
+            Ok(Request::Findings(list)) => {
+                self.list(
+                    handle,
+                    list,
+                    |record, filter| match record {
+                        Record::Finding(record) => filter.matches_finding(record),
+                        _ => false,
+                    },
+                    async |filter, last| {
+                        Ok(handle
+                            .query_findings(filter, last)
+                            .await?
+                            .into_iter()
+                            .map(Record::from)
+                            .collect())
+                    },
+                )
+                .await
+            }
             Ok(Request::Flows {
                 filter,
                 last,
                 follow,
             }) => {
-                if filter.terms.len() > 1_000 {
-                    let message = "a filter has at most 1000 terms".to_owned();
-                    return self.send(&Answer::Error { message }).await;
+                if let Some(refusal) = refusal(&filter) {
+                    return self.send(&refusal).await;
                 }
                 // Before the query, so that nothing falls between both.
                 let records = follow.then(|| handle.follow());
@@ -151,6 +188,54 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// Sends the records that there are, then those to come, if asked for.
+    async fn list(
+        &mut self,
+        handle: &EngineHandle,
+        list: List,
+        matches: impl Fn(&Record, &FlowFilter) -> bool,
+        query: impl AsyncFnOnce(FlowFilter, Option<usize>) -> Result<Vec<Record>, Stopped>,
+    ) -> io::Result<()> {
+        let List {
+            filter,
+            last,
+            follow,
+        } = list;
+        if let Some(refusal) = refusal(&filter) {
+            return self.send(&refusal).await;
+        }
+        let records = follow.then(|| handle.follow());
+        let present = match query(filter.clone(), last).await {
+            Ok(present) => present,
+            Err(stopped) => {
+                let message = stopped.to_string();
+                return self.send(&Answer::Error { message }).await;
+            }
+        };
+        // The engine made these before it answered: they are among those that it answered with.
+        let before = records.as_ref().map_or(0, broadcast::Receiver::len);
+        for record in &present {
+            self.push(record)?;
+            if self.piece.len() >= PIECE_BYTES {
+                self.flush().await?;
+            }
+        }
+        self.flush().await?;
+        let Some(mut records) = records else {
+            return Ok(());
+        };
+        self.write_time = None;
+        for _ in 0..before {
+            match records.try_recv() {
+                Ok(_) => {}
+                Err(TryRecvError::Lagged(skipped)) => self.report_lost(handle, skipped)?,
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            }
+        }
+        self.follow_records(handle, records, |record| matches(record, &filter))
+            .await
     }
 
     /// The request, or what is wrong with it.
@@ -225,6 +310,21 @@ impl Client {
         }
         drop(shown);
         self.flush().await?;
+        self.follow_records(
+            handle,
+            records,
+            |record| matches!(record, Record::Flow(flow) if filter.matches(flow)),
+        )
+        .await
+    }
+
+    /// Sends the records to come, until the client leaves.
+    async fn follow_records(
+        &mut self,
+        handle: &EngineHandle,
+        mut records: broadcast::Receiver<Arc<Record>>,
+        matches: impl Fn(&Record) -> bool,
+    ) -> io::Result<()> {
         loop {
             let mut received = tokio::select! {
                 received = records.recv() => received,
@@ -242,9 +342,7 @@ impl Client {
             loop {
                 match received {
                     Ok(record) => {
-                        if let Record::Flow(flow) = &*record
-                            && filter.matches(flow)
-                        {
+                        if matches(&record) {
                             self.push(&*record)?;
                         }
                     }
@@ -288,6 +386,13 @@ impl Client {
         self.piece.clear();
         Ok(())
     }
+}
+
+/// Why a filter is not used.
+fn refusal(filter: &FlowFilter) -> Option<Answer> {
+    (filter.terms.len() > 1_000).then(|| Answer::Error {
+        message: "a filter has at most 1000 terms".to_owned(),
+    })
 }
 
 // === impl Identity ===

@@ -22,7 +22,7 @@ use super::{
     client::{Client, ClientError, Line},
     *,
 };
-use crate::runtime::EngineHandle;
+use crate::runtime::{EngineHandle, Reply};
 
 /// A daemon whose engine answers every query with the same flows.
 struct Daemon {
@@ -80,7 +80,9 @@ fn start_with(
             if let Some(last) = query.last {
                 found.drain(..found.len().saturating_sub(last));
             }
-            let _ = query.reply.send(found);
+            if let Reply::Flows(reply) = query.reply {
+                let _ = reply.send(found);
+            }
         }
     });
     let listener = Listener::bind(&path).expect("a socket");

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use super::output::Closed;
 use crate::{api::client::ClientError, config::ConfigError, runtime::RuntimeError};
 
+/// Findings exist, and `--exit-code` was given.
+pub(super) const FINDINGS: u8 = 1;
 /// Bad usage, or input that cannot be read or is invalid.
 pub(super) const USAGE: u8 = 2;
 /// The system refuses: privileges, kernel, no daemon.

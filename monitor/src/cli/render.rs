@@ -98,7 +98,7 @@ fn color(outcome: Outcome) -> Color {
 }
 
 /// `[namespace/pod | node | range]/address:port`, IPv6 addresses in brackets where a port follows.
-fn endpoint(end: &Endpoint, numeric: bool) -> String {
+pub(super) fn endpoint(end: &Endpoint, numeric: bool) -> String {
     let name = match (&end.namespace, &end.pod) {
         (Some(namespace), Some(pod)) => Some(format!("{namespace}/{pod}")),
         _ if end.name.is_some() => end.name.as_deref().map(str::to_owned),
@@ -117,7 +117,7 @@ fn endpoint(end: &Endpoint, numeric: bool) -> String {
     }
 }
 
-fn traffic(traffic: Traffic) -> String {
+pub(super) fn traffic(traffic: Traffic) -> String {
     if traffic.packets == 0 {
         return dash();
     }

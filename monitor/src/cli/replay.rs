@@ -14,13 +14,15 @@ use monitor_core::{
     engine::{Capacity, Config, Engine},
     entity::NamedRange,
     event::{Record, State},
+    judge::Expectations,
 };
 
 use super::{
     exit,
     output::{Format, Output, complain},
+    records::{FINDING_TITLES, SSH_TITLES, finding_row, ssh_row},
     render,
-    table::{Cell, Columns},
+    table::{Cell, Columns, table},
 };
 use crate::source::replay::{ReplayOptions, replay};
 
@@ -39,7 +41,13 @@ pub(super) struct Args {
     /// Name a range of addresses (repeatable)
     #[arg(long, value_name = "NAME=CIDR")]
     range: Vec<NamedRange>,
-    /// Print flows also when they open, not only when they close
+    /// SSH to nodes is expected from this range (repeatable)
+    #[arg(long, value_name = "NAME=CIDR")]
+    expect_ssh: Vec<NamedRange>,
+    /// SSH to pods is expected from this range (repeatable)
+    #[arg(long, value_name = "NAME=CIDR")]
+    expect_ssh_pod: Vec<NamedRange>,
+    /// Print flows and SSH connections also when they open, not only when they close
     #[arg(long)]
     open: bool,
     /// The most metric series; as for `run`
@@ -79,6 +87,11 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         // Nobody asks for closed flows later: they are printed.
         recent: 0,
         ranges: args.range,
+        expectations: Expectations {
+            node: args.expect_ssh,
+            pod: args.expect_ssh_pod,
+        },
+        is_all_local: args.local.is_empty(),
         ..Config::default()
     })?;
     let options = ReplayOptions {
@@ -121,6 +134,8 @@ struct Printer {
     open: bool,
     columns: Columns,
     rows: Vec<Vec<Cell>>,
+    ssh: Vec<Vec<Cell>>,
+    findings: Vec<Vec<Cell>>,
     has_header: bool,
     printed: usize,
     line: Vec<u8>,
@@ -142,6 +157,8 @@ impl Printer {
             format,
             open,
             rows: Vec::new(),
+            ssh: Vec::new(),
+            findings: Vec::new(),
             has_header: false,
             printed: 0,
             line: Vec::new(),
@@ -149,15 +166,26 @@ impl Printer {
     }
 
     fn record(&mut self, record: &Record) -> anyhow::Result<()> {
-        let Record::Flow(flow) = record else {
-            return self.json(record);
+        let state = match record {
+            Record::Flow(flow) => flow.state,
+            Record::Ssh(ssh) => ssh.state,
+            Record::Finding(_) | Record::Summary(_) => State::Closed,
         };
-        if flow.state == State::Open && !self.open {
+        if state == State::Open && !self.open {
             return Ok(());
         }
-        match self.format {
-            Format::Jsonl | Format::Json => self.json(record),
-            Format::Table | Format::Wide => {
+        match (self.format, record) {
+            (Format::Jsonl | Format::Json, _) => self.json(record),
+            (Format::Table | Format::Wide, Record::Ssh(ssh)) => {
+                self.ssh.push(ssh_row(ssh, false, false));
+                Ok(())
+            }
+            (Format::Table | Format::Wide, Record::Finding(finding)) => {
+                self.findings.push(finding_row(finding, false));
+                Ok(())
+            }
+            (Format::Table | Format::Wide, Record::Summary(_)) => Ok(()),
+            (Format::Table | Format::Wide, Record::Flow(flow)) => {
                 self.rows
                     .push(render::row(flow, self.format == Format::Wide));
                 if self.rows.len() >= ROWS {
@@ -208,12 +236,23 @@ impl Printer {
             }
             Format::Table | Format::Wide => {
                 self.table()?;
+                for (titles, rows) in [
+                    (&SSH_TITLES[..], &self.ssh),
+                    (&FINDING_TITLES[..], &self.findings),
+                ] {
+                    if !rows.is_empty() {
+                        let text = format!("\n{}", table(titles, rows, self.output.color));
+                        self.output.write(text.as_bytes())?;
+                    }
+                }
                 let text = format!(
-                    "\n{} packets: {} counted in {} flows, {} uncounted; {} ms\n",
+                    "\n{} packets: {} counted in {} flows, {} uncounted; {} SSH connections, {} findings; {} ms\n",
                     summary.packets_seen,
                     summary.packets_counted,
                     summary.flows,
                     summary.packets_uncounted,
+                    summary.ssh_connections,
+                    summary.findings,
                     summary.wall_time_ms
                 );
                 self.output.write(text.as_bytes())?;

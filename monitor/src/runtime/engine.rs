@@ -6,7 +6,7 @@ use monitor_core::engine::{Engine, Input, LossStage, Outputs, Snapshot};
 use tokio::sync::{broadcast, mpsc, watch};
 
 use super::{
-    handle::{EngineHandle, Query},
+    handle::{EngineHandle, Query, Reply},
     now,
 };
 use crate::source::ebpf::Command;
@@ -76,8 +76,19 @@ impl EngineTask {
                 query = self.queries.recv() => {
                     // The handle that this task keeps holds the channel open.
                     if let Some(Query { filter, last, reply }) = query {
+                        let engine = &self.engine;
                         // Whoever asked may have gone.
-                        let _ = reply.send(self.engine.query(&filter, last));
+                        match reply {
+                            Reply::Flows(reply) => {
+                                let _ = reply.send(engine.query(&filter, last));
+                            }
+                            Reply::Ssh(reply) => {
+                                let _ = reply.send(engine.query_ssh(&filter, last));
+                            }
+                            Reply::Findings(reply) => {
+                                let _ = reply.send(engine.query_findings(&filter, last));
+                            }
+                        }
                     }
                 }
                 input = self.inputs.recv() => match input {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use monitor_core::{
     engine::Snapshot,
-    event::{FlowRecord, Record},
+    event::{FindingRecord, FlowRecord, Record, SshRecord},
     filter::FlowFilter,
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -14,7 +14,15 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 pub(crate) struct Query {
     pub(crate) filter: FlowFilter,
     pub(crate) last: Option<usize>,
-    pub(crate) reply: oneshot::Sender<Vec<FlowRecord>>,
+    pub(crate) reply: Reply,
+}
+
+/// What is asked for, and where the answer goes.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    Flows(oneshot::Sender<Vec<FlowRecord>>),
+    Ssh(oneshot::Sender<Vec<SshRecord>>),
+    Findings(oneshot::Sender<Vec<FindingRecord>>),
 }
 
 /// The engine task has ended.
@@ -40,7 +48,35 @@ impl EngineHandle {
         filter: FlowFilter,
         last: Option<usize>,
     ) -> Result<Vec<FlowRecord>, Stopped> {
-        let (reply, answer) = oneshot::channel();
+        self.ask(filter, last, Reply::Flows).await
+    }
+
+    /// SSH connections that match, open and recently closed, the newest last; at most `last` of them.
+    pub async fn query_ssh(
+        &self,
+        filter: FlowFilter,
+        last: Option<usize>,
+    ) -> Result<Vec<SshRecord>, Stopped> {
+        self.ask(filter, last, Reply::Ssh).await
+    }
+
+    /// Recent findings that match, the newest last; at most `last` of them.
+    pub async fn query_findings(
+        &self,
+        filter: FlowFilter,
+        last: Option<usize>,
+    ) -> Result<Vec<FindingRecord>, Stopped> {
+        self.ask(filter, last, Reply::Findings).await
+    }
+
+    async fn ask<T>(
+        &self,
+        filter: FlowFilter,
+        last: Option<usize>,
+        what: impl FnOnce(oneshot::Sender<T>) -> Reply,
+    ) -> Result<T, Stopped> {
+        let (sender, answer) = oneshot::channel();
+        let reply = what(sender);
         self.queries
             .send(Query {
                 filter,

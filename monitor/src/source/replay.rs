@@ -121,6 +121,9 @@ impl Replay<'_> {
         };
         // Why a packet is not counted is in the table's counters.
         let _ = on_packet(&frame, &self.table);
+        for segment in self.table.take_told() {
+            self.step(Input::Segment(segment), on_record)?;
+        }
         Ok(())
     }
 

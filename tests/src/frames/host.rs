@@ -8,11 +8,11 @@ use std::{
 use monitor_common::{
     abi::{
         Counters, FlowCell, FlowKey4, FlowKey6, FlowValue, FragmentKey, FragmentPorts, Hook,
-        Interface, Reason, UNKNOWN_SLOT, Uncounted, slot_probe,
+        Interface, Reason, SegmentHead, UNKNOWN_SLOT, Uncounted, event, slot_probe,
     },
     classify::App,
-    packet::Frame,
-    program::{Backend, on_packet},
+    packet::{Frame, Packet},
+    program::{Backend, Segment, on_packet},
 };
 
 use super::Sample;
@@ -41,6 +41,48 @@ pub struct Facts {
     pub prefix_length: [u8; 2],
     pub inspected: [u8; 2],
     pub generation: u32,
+    pub inspect_sequence: [u32; 2],
+    pub captured: [u16; 2],
+    pub told: [u8; 2],
+}
+
+/// A segment that was handed to userspace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields of SegmentHead")]
+pub struct Told {
+    pub key: Key,
+    pub direction: u8,
+    pub sequence: u32,
+    pub flags: [u16; 2],
+    pub generation: u32,
+    pub length: u16,
+    pub app: u8,
+    pub prefix: ([u8; 8], u8, u32),
+    pub bytes: Vec<u8>,
+}
+
+// === impl Told ===
+
+impl Told {
+    /// All but the time.
+    pub fn new<K>(key: Key, head: &SegmentHead<K>, bytes: &[u8]) -> Self {
+        assert_eq!(
+            bytes.len(),
+            usize::from(head.captured),
+            "bytes of a segment"
+        );
+        Self {
+            key,
+            direction: head.direction,
+            sequence: head.sequence,
+            flags: head.flags,
+            generation: head.generation,
+            length: head.length,
+            app: head.app,
+            prefix: (head.prefix, head.prefix_length, head.prefix_end),
+            bytes: bytes.to_vec(),
+        }
+    }
 }
 
 /// Everything that was counted.
@@ -50,6 +92,8 @@ pub struct Books {
     pub flows: BTreeMap<Key, Facts>,
     /// Connections that ended because another one took their entry, in order.
     pub ended: Vec<(Key, Facts)>,
+    /// Segments that were handed to userspace, in order.
+    pub told: Vec<Told>,
     /// Totals of the interface, then of unknown interfaces.
     pub counters: [Counters; 2],
     /// Uncounted packets, likewise.
@@ -65,6 +109,7 @@ pub struct Host {
     flows6: RefCell<HashMap<FlowKey6, &'static FlowCell>>,
     fragments: RefCell<HashMap<FragmentKey, FragmentPorts>>,
     ended: RefCell<Vec<(Key, Facts)>>,
+    told: RefCell<Vec<Told>>,
     now_ns: Cell<u64>,
 }
 
@@ -84,6 +129,9 @@ impl From<&FlowValue> for Facts {
             prefix_length: value.prefix_length,
             inspected: value.inspected,
             generation: value.generation,
+            inspect_sequence: value.inspect_sequence,
+            captured: value.captured,
+            told: value.told,
         }
     }
 }
@@ -101,6 +149,7 @@ impl Host {
             flows6: RefCell::default(),
             fragments: RefCell::default(),
             ended: RefCell::default(),
+            told: RefCell::default(),
             now_ns: Cell::new(1),
         }
     }
@@ -137,6 +186,7 @@ impl Host {
         Books {
             flows: flows4.chain(flows6).collect(),
             ended: self.ended.borrow().clone(),
+            told: self.told.borrow().clone(),
             counters: *self.counters.borrow(),
             uncounted: *self.uncounted.borrow(),
         }
@@ -199,6 +249,24 @@ impl Backend for Host {
         let facts = Facts::from(&last.snapshot());
         self.ended.borrow_mut().push((Key::V6(*key), facts));
         true
+    }
+
+    fn segment4<P: Packet>(&self, packet: &P, key: &FlowKey4, flow: &FlowCell, segment: &Segment) {
+        let told = (event::SEGMENT4, key, 0);
+        segment.each(packet, told, flow, |head, bytes| {
+            self.told
+                .borrow_mut()
+                .push(Told::new(Key::V4(*key), head, bytes));
+        });
+    }
+
+    fn segment6<P: Packet>(&self, packet: &P, key: &FlowKey6, flow: &FlowCell, segment: &Segment) {
+        let told = (event::SEGMENT6, key, 0);
+        segment.each(packet, told, flow, |head, bytes| {
+            self.told
+                .borrow_mut()
+                .push(Told::new(Key::V6(*key), head, bytes));
+        });
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {

@@ -83,6 +83,12 @@ fn differ(kernel: &Books, host: &Books) -> Option<String> {
             &host.ended.get(same),
         );
     }
+    if kernel.told != host.told {
+        let same = kernel.told.iter().zip(&host.told);
+        let same = same.take_while(|(ours, theirs)| ours == theirs).count();
+        let of = |books: &Books| (books.told.len(), books.told.get(same).cloned());
+        say(&format!("segment {same}"), &of(kernel), &of(host));
+    }
     if kernel.counters != host.counters {
         say("counters", &kernel.counters, &host.counters);
     }
@@ -124,6 +130,8 @@ struct Reached {
     handshakes: usize,
     unreachable: usize,
     split: usize,
+    told: usize,
+    told_bytes: usize,
 }
 
 // === impl Reached ===
@@ -132,6 +140,12 @@ impl Reached {
     fn add(&mut self, books: &Books) {
         self.flows += books.flows.len();
         self.ended += books.ended.len();
+        self.told += books.told.len();
+        self.told_bytes += books
+            .told
+            .iter()
+            .map(|told| told.bytes.len())
+            .sum::<usize>();
         let [counters, _] = &books.counters;
         self.seen += counters.seen.iter().sum::<u64>();
         self.counted += counters.counted.iter().sum::<u64>();
@@ -171,9 +185,16 @@ impl Reached {
         let uncounted: u64 = self.uncounted.iter().map(|(_, count)| count).sum();
         assert_eq!(self.seen, self.counted + uncounted);
         assert_eq!(self.apps.len(), App::ALL.len(), "{:?}", self.apps);
-        for count in [self.handshakes, self.unreachable, self.split, self.ended] {
+        for count in [
+            self.handshakes,
+            self.unreachable,
+            self.split,
+            self.ended,
+            self.told,
+        ] {
             assert!(count > 10, "{self:?}");
         }
+        assert!(self.told_bytes > 100 * 20, "{self:?}");
         assert!(self.retransmits > 100, "{self:?}");
     }
 }

@@ -91,7 +91,7 @@ fn type_information_of_the_object_is_that_of_this_build() {
     let found = structures(&btf);
     let value = layout!(FlowValue: packets bytes next_sequence flags last_seen_ticks
         handshake_rtt_ns app _pad first_seen_ns syn_ns cgroup_id retransmits prefix prefix_length
-        inspected generation _reserved);
+        inspected generation inspect_sequence captured told _pad2);
     let expected = [
         (
             "FlowKey4",

@@ -2,11 +2,12 @@
 
 use monitor::source::ebpf::{AccessError, Kernel, LoadOptions};
 use monitor_common::abi::{
-    EVENT_RING_BYTES, FlowEnd, FlowKey4, FlowKey6, Hook, Interface, UNKNOWN_SLOT, event, names,
+    EVENT_RING_BYTES, FlowEnd, FlowKey4, FlowKey6, Hook, Interface, SegmentHead, UNKNOWN_SLOT,
+    event, names,
 };
 use tests::frames::{
     Sample,
-    host::{Books, Facts, Key},
+    host::{Books, Facts, Key, Told},
 };
 
 /// The loopback interface: it exists everywhere, and nothing is attached to it.
@@ -25,6 +26,7 @@ pub(crate) struct Loaded {
     pub(crate) kernel: Kernel,
     slot: u32,
     ended: Vec<(Key, Facts)>,
+    told: Vec<Told>,
 }
 
 // === impl Loaded ===
@@ -38,6 +40,7 @@ impl Loaded {
             kernel,
             slot,
             ended: Vec::new(),
+            told: Vec::new(),
         }
     }
 
@@ -54,9 +57,12 @@ impl Loaded {
 
     /// Takes the events out of the ring.
     pub(crate) fn drain(&mut self) {
-        let ended = &mut self.ended;
+        let (ended, told) = (&mut self.ended, &mut self.told);
         self.kernel
-            .drain_events(usize::MAX, |event| ended.push(decode(event)));
+            .drain_events(usize::MAX, |event| match decode(event) {
+                Event::Ended(key, facts) => ended.push((key, facts)),
+                Event::Told(segment) => told.push(segment),
+            });
     }
 
     /// Everything that was counted so far.
@@ -75,6 +81,7 @@ impl Loaded {
         Books {
             flows: flows4.chain(flows6).collect(),
             ended: self.ended.clone(),
+            told: self.told.clone(),
             counters: [self.slot, UNKNOWN_SLOT].map(|slot| kernel.counters(slot).expect("a slot")),
             uncounted: [self.slot, UNKNOWN_SLOT]
                 .map(|slot| kernel.uncounted(slot).expect("a slot")),
@@ -91,16 +98,31 @@ pub(crate) fn kernel_version() -> (u32, u32) {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
-fn decode(bytes: &[u8]) -> (Key, Facts) {
+enum Event {
+    Ended(Key, Facts),
+    Told(Told),
+}
+
+fn decode(bytes: &[u8]) -> Event {
     let kind = bytes.first_chunk().copied().map(u32::from_ne_bytes);
     match kind {
         Some(event::FLOW_END4) => {
             let end: FlowEnd<FlowKey4> = read(bytes);
-            (Key::V4(end.key), Facts::from(&end.value))
+            Event::Ended(Key::V4(end.key), Facts::from(&end.value))
         }
         Some(event::FLOW_END6) => {
             let end: FlowEnd<FlowKey6> = read(bytes);
-            (Key::V6(end.key), Facts::from(&end.value))
+            Event::Ended(Key::V6(end.key), Facts::from(&end.value))
+        }
+        Some(event::SEGMENT4) => {
+            let (head, rest) = bytes.split_at(size_of::<SegmentHead<FlowKey4>>());
+            let head: SegmentHead<FlowKey4> = read(head);
+            Event::Told(Told::new(Key::V4(head.key), &head, rest))
+        }
+        Some(event::SEGMENT6) => {
+            let (head, rest) = bytes.split_at(size_of::<SegmentHead<FlowKey6>>());
+            let head: SegmentHead<FlowKey6> = read(head);
+            Event::Told(Told::new(Key::V6(head.key), &head, rest))
         }
         _ => panic!("an event of kind {kind:?}: {bytes:02x?}"),
     }

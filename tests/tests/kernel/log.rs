@@ -11,9 +11,9 @@ use crate::loaded::{LOOPBACK, Loaded, OPTIONS, kernel_version};
 /// less of what they saw before.
 fn budget() -> u32 {
     if kernel_version() >= (6, 12) {
-        150_000
+        200_000
     } else {
-        250_000
+        400_000
     }
 }
 

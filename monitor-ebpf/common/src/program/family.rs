@@ -4,7 +4,7 @@ use crate::{
     abi::{FlowCell, FlowKey4, FlowKey6, Reason},
     packet::Packet,
     parse::{self, Network, Part, protocol},
-    program::Backend,
+    program::{Backend, Segment},
 };
 
 /// An address family; implemented by its address type.
@@ -41,6 +41,15 @@ pub trait Family: Copy {
 
     /// Tells that a connection ended.
     fn ended<B: Backend>(backend: &B, key: &Self::Key, last: &FlowCell) -> bool;
+
+    /// Hands a segment to userspace.
+    fn tell<P: Packet, B: Backend>(
+        backend: &B,
+        packet: &P,
+        key: &Self::Key,
+        flow: &FlowCell,
+        segment: &Segment,
+    );
 
     /// Reads the network header that an ICMP error quotes at `offset`; the quoted packet may be
     /// cut short, so its length is not checked.
@@ -117,6 +126,17 @@ impl Family for u32 {
     #[inline(always)]
     fn ended<B: Backend>(backend: &B, key: &FlowKey4, last: &FlowCell) -> bool {
         backend.ended4(key, last)
+    }
+
+    #[inline(always)]
+    fn tell<P: Packet, B: Backend>(
+        backend: &B,
+        packet: &P,
+        key: &FlowKey4,
+        flow: &FlowCell,
+        segment: &Segment,
+    ) {
+        backend.segment4(packet, key, flow, segment);
     }
 
     #[inline(always)]
@@ -208,6 +228,17 @@ impl Family for [u64; 2] {
     #[inline(always)]
     fn ended<B: Backend>(backend: &B, key: &FlowKey6, last: &FlowCell) -> bool {
         backend.ended6(key, last)
+    }
+
+    #[inline(always)]
+    fn tell<P: Packet, B: Backend>(
+        backend: &B,
+        packet: &P,
+        key: &FlowKey6,
+        flow: &FlowCell,
+        segment: &Segment,
+    ) {
+        backend.segment6(packet, key, flow, segment);
     }
 
     #[inline(always)]

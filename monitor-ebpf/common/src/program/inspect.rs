@@ -1,10 +1,11 @@
 //! Looks at the first payload bytes of a flow, and then never again.
 
 use crate::{
-    abi::{FlowCell, flag},
+    abi::{CAPTURE_BYTES, CAPTURE_EVENTS, CHUNK_BYTES, FlowCell, SegmentHead, flag},
     classify::{self, App},
     packet::Packet,
     parse::{Network, Transport},
+    program::{Backend, Family},
 };
 
 /// Data packets of a TCP direction that are looked at.
@@ -14,57 +15,299 @@ const MAX_DATAGRAMS: u8 = 4;
 /// Payload bytes that decide.
 const PREFIX: u8 = 8;
 
-/// Passes over a TCP segment that is not the next in stream order; `true` when this direction
-/// needs no further look.
-#[inline(always)]
-pub(super) fn skip(flow: &FlowCell, direction: usize) -> bool {
-    let inspected = flow.get(|value| value.inspected[direction & 1]);
-    flow.update(|value| value.inspected[direction & 1] = inspected.saturating_add(1));
-    inspected + 1 >= MAX_SEGMENTS
+/// Where a segment's payload is: direction, offset in the packet, length and sequence number in
+/// one word, since a function of the kernel program takes no more than five arguments.
+#[derive(Clone, Copy)]
+pub(super) struct Place(u64);
+
+impl Place {
+    #[inline(always)]
+    pub(super) const fn new(direction: usize, offset: u32, length: u32, sequence: u32) -> Self {
+        // An IP packet has at most 65,535 bytes, an offset is below 2^14.
+        Self(
+            (sequence as u64) << 32
+                | ((length & 0xffff) as u64) << 16
+                | ((offset & 0x7fff) as u64) << 1
+                | (direction & 1) as u64,
+        )
+    }
+
+    #[inline(always)]
+    const fn direction(self) -> usize {
+        (self.0 & 1) as usize
+    }
+
+    #[inline(always)]
+    const fn offset(self) -> u32 {
+        (self.0 >> 1 & 0x7fff) as u32
+    }
+
+    #[inline(always)]
+    const fn length(self) -> u32 {
+        (self.0 >> 16 & 0xffff) as u32
+    }
+
+    #[inline(always)]
+    const fn sequence(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
 }
 
-/// Looks at a TCP segment with payload, the next in stream order; `true` when this direction needs
-/// no further look.
+/// A segment to hand to userspace.
+#[derive(Clone, Copy)]
+pub struct Segment {
+    place: Place,
+    /// How many of its bytes, at most [`CAPTURE_BYTES`].
+    bytes: u32,
+}
+
+/// The part of a segment that one event tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Bytes of the segment before it.
+    pub start: u32,
+    /// Bytes that it tells of.
+    pub length: u32,
+    /// How many of them it has.
+    pub captured: u32,
+}
+
+/// The `index`th part of a segment of `length` bytes, of which `bytes` are wanted; `None` after the
+/// last.
+#[inline(always)]
+pub const fn chunk(index: u32, length: u32, bytes: u32) -> Option<Chunk> {
+    let start = index * CHUNK_BYTES;
+    if index > 0 && start >= bytes {
+        return None;
+    }
+    let rest = bytes.saturating_sub(start);
+    // The last event tells of the bytes that are not wanted.
+    Some(if rest > CHUNK_BYTES {
+        Chunk {
+            start,
+            length: CHUNK_BYTES,
+            captured: CHUNK_BYTES,
+        }
+    } else {
+        Chunk {
+            start,
+            length: length.saturating_sub(start),
+            captured: rest,
+        }
+    })
+}
+
+impl Segment {
+    /// Payload bytes, and how many of them are wanted.
+    #[inline(always)]
+    pub const fn lengths(&self) -> (u32, u32) {
+        (self.place.length(), self.bytes)
+    }
+
+    /// Where its payload is in the packet.
+    #[inline(always)]
+    pub const fn offset(&self) -> u32 {
+        self.place.offset()
+    }
+
+    /// Fills in what its first event tells, but for kind, key, time and lengths.
+    ///
+    /// # Safety
+    /// `head` must be valid for writing.
+    #[inline(always)]
+    pub unsafe fn fill<K>(&self, flow: &FlowCell, head: *mut SegmentHead<K>) {
+        let direction = self.place.direction();
+        flow.get(|value| {
+            // SAFETY: the caller's; written field by field, so that nothing is built on the stack.
+            unsafe {
+                (*head).sequence = self.place.sequence();
+                (*head).flags = value.flags;
+                (*head).generation = value.generation;
+                (*head).direction = direction as u8;
+                (*head).app = value.app;
+                (*head).prefix_length = value.prefix_length[direction & 1];
+                (*head).reserved = 0;
+                (*head).prefix_end = value.inspect_sequence[direction & 1];
+                (*head).prefix = value.prefix[direction & 1];
+            }
+        });
+    }
+
+    /// Every event with its bytes, for a backend that keeps them itself.
+    #[cfg(not(target_arch = "bpf"))]
+    pub fn each<K: Copy, P: Packet>(
+        &self,
+        packet: &P,
+        (kind, key, time_ns): (u32, &K, u64),
+        flow: &FlowCell,
+        mut on_event: impl FnMut(&SegmentHead<K>, &[u8]),
+    ) {
+        let mut buffer = [0; CHUNK_BYTES as usize];
+        let mut first = core::mem::MaybeUninit::<SegmentHead<K>>::uninit();
+        let pointer = first.as_mut_ptr();
+        // SAFETY: memory of this type; all fields are written before it is read.
+        let mut head = unsafe {
+            self.fill(flow, pointer);
+            (*pointer).kind = kind;
+            (*pointer).time_ns = time_ns;
+            (*pointer).key = *key;
+            (*pointer).length = 0;
+            (*pointer).captured = 0;
+            first.assume_init()
+        };
+        let sequence = head.sequence;
+        let (length, bytes) = self.lengths();
+        for part in (0..).map_while(|index| chunk(index, length, bytes)) {
+            let is_there = packet.copy_to(self.offset() + part.start, part.captured, &mut buffer);
+            let captured = if is_there { part.captured as usize } else { 0 };
+            head.sequence = sequence.wrapping_add(part.start);
+            head.length = part.length as u16;
+            head.captured = captured as u16;
+            on_event(&head, buffer.get(..captured).unwrap_or_default());
+        }
+    }
+}
+
+/// Nothing more is wanted of this direction.
+const DONE: u16 = 1;
+/// This direction may be lines before an SSH banner.
+const MAYBE: u16 = 2;
+/// The segment is wanted.
+const TELL: u16 = 4;
+
+/// Looks at a TCP segment with payload; flags to add to its direction, [`flag::INSPECTED`] where
+/// that needs no further look.
+///
+/// Either direction marks a connection as SSH by its first eight bytes. From then on the segments
+/// of both are handed to userspace, up to a limit. So are those that may be lines before a
+/// server's banner.
+#[inline(always)]
+pub(super) fn segment<A: Family, P: Packet, B: Backend>(
+    packet: &P,
+    backend: &B,
+    key: &A::Key,
+    flow: &FlowCell,
+    place: Place,
+) -> u16 {
+    // How the answer came about must not multiply what the verifier follows.
+    let wanted = packet.forget(look(packet, flow, place));
+    let full = if wanted & TELL != 0 {
+        packet.forget(tell::<A, P, B>(packet, backend, key, flow, place))
+    } else {
+        0
+    };
+    let done = (wanted | full) & DONE;
+    let maybe = (wanted & MAYBE) >> MAYBE.trailing_zeros();
+    done << flag::INSPECTED.trailing_zeros() | maybe << flag::TEXT.trailing_zeros()
+}
+
+/// What to do about a segment.
 ///
 /// Not inlined: it runs for the first few segments only.
 #[inline(never)]
-pub(super) fn segment<P: Packet>(
-    packet: &P,
-    flow: &FlowCell,
-    direction: usize,
-    offset: u32,
-    length: u32,
-) -> bool {
-    let (inspected, filled, app) = flow.get(|value| {
+fn look<P: Packet>(packet: &P, flow: &FlowCell, place: Place) -> u16 {
+    let direction = place.direction();
+    let (known, inspected, expected, own) = flow.get(|value| {
         (
-            value.inspected[direction & 1],
-            value.prefix_length[direction & 1],
             value.app,
+            value.inspected[direction & 1],
+            value.inspect_sequence[direction & 1],
+            value.flags[direction & 1],
         )
     });
-    if app != App::Unknown as u8 || inspected >= MAX_SEGMENTS {
-        return true;
+    if known == App::Ssh as u8 {
+        return TELL;
+    }
+    if inspected >= MAX_SEGMENTS {
+        return DONE;
     }
     flow.update(|value| value.inspected[direction & 1] = inspected + 1);
-    let head = if filled == 0 && length >= u32::from(PREFIX) {
-        packet.copy::<[u32; 2]>(offset).map(join)
-    } else {
-        gather(packet, flow, direction, offset, length)
-    };
-    match head {
-        Some(head) => {
-            let app = classify::tcp(head, length, inspected == 0);
-            flow.update(|value| value.app = app as u8);
-            true
-        }
-        None => inspected + 1 >= MAX_SEGMENTS,
+    let last = u16::from(inspected + 1 >= MAX_SEGMENTS) * DONE;
+    if own & flag::TEXT != 0 {
+        return last | TELL;
     }
+    // A retransmission, or a segment before its turn.
+    if place.sequence() != expected {
+        return last;
+    }
+    let filled = flow.get(|value| value.prefix_length[direction & 1]);
+    let length = place.length();
+    let head = if filled == 0 && length >= u32::from(PREFIX) {
+        whole(packet, flow, direction, place.offset())
+    } else {
+        gather(packet, flow, direction, place.offset(), length)
+    };
+    let Some(head) = head else {
+        return last;
+    };
+    let app = classify::tcp(head, length, inspected == 0) as u8;
+    if app == App::Ssh as u8 {
+        flow.update(|value| {
+            value.app = app;
+            // The other end's segments are wanted from now on.
+            value.flags[(direction ^ 1) & 1] &= !flag::INSPECTED;
+        });
+        return TELL;
+    }
+    if known == App::Unknown as u8 {
+        flow.update(|value| value.app = app);
+        if app == App::Unknown as u8 && own & flag::OPENS == 0 && classify::is_text(head) {
+            return MAYBE | TELL | last;
+        }
+    }
+    DONE
+}
+
+/// Hands a segment to userspace, with the first bytes that were seen before; [`DONE`] where it was
+/// the last one.
+#[inline(never)]
+fn tell<A: Family, P: Packet, B: Backend>(
+    packet: &P,
+    backend: &B,
+    key: &A::Key,
+    flow: &FlowCell,
+    place: Place,
+) -> u16 {
+    let direction = place.direction();
+    let (told, captured) =
+        flow.get(|value| (value.told[direction & 1], value.captured[direction & 1]));
+    if told >= CAPTURE_EVENTS {
+        return DONE;
+    }
+    let room = CAPTURE_BYTES.saturating_sub(u32::from(captured));
+    let length = place.length();
+    let bytes = if length < room { length } else { room };
+    flow.update(|value| {
+        value.told[direction & 1] = told + 1;
+        value.captured[direction & 1] = captured + bytes as u16;
+    });
+    A::tell(backend, packet, key, flow, &Segment { place, bytes });
+    u16::from(told + 1 >= CAPTURE_EVENTS) * DONE
 }
 
 /// Eight bytes as one number, first byte most significant.
 #[inline(always)]
 const fn join(bytes: [u32; 2]) -> u64 {
     (u32::from_be(bytes[0]) as u64) << 32 | u32::from_be(bytes[1]) as u64
+}
+
+/// Takes the prefix from one segment.
+#[inline(always)]
+fn whole<P: Packet>(packet: &P, flow: &FlowCell, direction: usize, offset: u32) -> Option<u64> {
+    let head = packet.copy::<[u32; 2]>(offset).map(join)?;
+    keep(flow, direction, head, u32::from(PREFIX), PREFIX);
+    Some(head)
+}
+
+/// Notes the prefix after `count` more bytes of it, `filled` in all.
+#[inline(always)]
+fn keep(flow: &FlowCell, direction: usize, head: u64, count: u32, filled: u8) {
+    flow.update(|value| {
+        let next = &mut value.inspect_sequence[direction & 1];
+        *next = next.wrapping_add(count);
+        value.prefix[direction & 1] = head.to_be_bytes();
+        value.prefix_length[direction & 1] = filled;
+    });
 }
 
 /// Adds a segment's bytes to the prefix; all eight once they are there.
@@ -88,10 +331,7 @@ fn gather<P: Packet>(
     let bytes = packet.read_few(offset, count)?;
     let head = u64::from_be_bytes(prefix) | (bytes >> ((8 * u32::from(filled)) & 63));
     let filled = filled + count as u8;
-    flow.update(|value| {
-        value.prefix[direction & 1] = head.to_be_bytes();
-        value.prefix_length[direction & 1] = filled;
-    });
+    keep(flow, direction, head, count, filled);
     (filled >= PREFIX).then_some(head)
 }
 

@@ -54,15 +54,11 @@ pub(super) fn on_segment<A: Family, P: Packet, B: Backend>(
             });
         }
         if flags & flag::INSPECTED == 0 {
-            let in_order = before & (flag::SYN | flag::DATA) == 0 || expected == sequence;
-            let done = if in_order {
-                inspect::segment(packet, flow, direction, transport.payload, payload)
-            } else {
-                inspect::skip(flow, direction)
-            };
-            if done {
-                flags |= flag::INSPECTED;
+            if before & (flag::SYN | flag::DATA) == 0 {
+                flow.update(|value| value.inspect_sequence[direction & 1] = sequence);
             }
+            let place = inspect::Place::new(direction, transport.payload, payload, sequence);
+            flags |= inspect::segment::<A, P, B>(packet, backend, key, flow, place);
         }
         flags |= flag::DATA;
     }
@@ -123,9 +119,15 @@ fn on_syn<A: Family, B: Backend>(
             *count = count.wrapping_add(u32::from(repeated));
             value.syn_ns = now;
             value.next_sequence[direction & 1] = if repeated { expected } else { next };
+            if !repeated {
+                value.inspect_sequence[direction & 1] = next;
+            }
         });
     } else {
-        flow.update(|value| value.next_sequence[direction & 1] = next);
+        flow.update(|value| {
+            value.next_sequence[direction & 1] = next;
+            value.inspect_sequence[direction & 1] = next;
+        });
     }
 }
 

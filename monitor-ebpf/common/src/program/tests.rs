@@ -3,4 +3,5 @@ mod fragments;
 mod icmp;
 mod inspect;
 mod property;
+mod ssh;
 mod tcp;

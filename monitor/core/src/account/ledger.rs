@@ -225,7 +225,7 @@ fn totals_samples(label: &Arc<str>, totals: &Totals, is_uplink: bool, samples: &
         let mut push = |metric, reason, value| {
             samples.push(Fixed {
                 metric,
-                labels: [
+                labels: vec![
                     Text::Shared(Arc::clone(label)),
                     Text::Static(direction),
                     Text::Static(reason),
@@ -290,7 +290,7 @@ impl Book {
             for (direction, check, value) in checks {
                 samples.push(Fixed {
                     metric: Metric::AccountingDifference,
-                    labels: [name(), Text::Static(direction), Text::Static(check)],
+                    labels: vec![name(), Text::Static(direction), Text::Static(check)],
                     value: Value::Gauge(value),
                 });
             }
@@ -299,7 +299,7 @@ impl Book {
         if self.interface.id != 0 {
             samples.push(Fixed {
                 metric: Metric::InterfaceCovered,
-                labels: [
+                labels: vec![
                     name(),
                     Text::Static(self.interface.point.name()),
                     Text::Shared(Arc::clone(&self.interface.attach)),

@@ -16,6 +16,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Books {
     pub(super) names: Names,
+    pub(super) ssh: super::ssh::Connections,
     pub(super) store: Store,
     pub(super) ledger: Ledger,
     /// Closed connections, the latest last.
@@ -141,6 +142,8 @@ impl Effects for Books {
             self.count(key, flow, flow.outcome(key));
         }
         self.push_record(key, flow, State::Closed);
+        self.ssh_closed(key, flow);
+        self.judge_blocked(key, flow);
         if self.recent_max > 0
             && let Some(interface) = self.ledger.interface(key.interface_id())
         {

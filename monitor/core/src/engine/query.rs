@@ -4,7 +4,7 @@ use super::{Engine, record};
 use crate::{
     account::Interface,
     entity::{Entity, Sight, normalise},
-    event::{FlowRecord, State},
+    event::{FindingRecord, FlowRecord, SshRecord, State},
     filter::{Facts, FlowFilter, Named, NamedEnd},
     flow::{FlowKey, Tracked},
     time::Timestamp,
@@ -41,6 +41,40 @@ impl Engine {
             .iter()
             .map(|candidate| self.record(candidate))
             .collect()
+    }
+
+    /// SSH connections that a filter asks for, open and recently closed, at most the `last` ones;
+    /// in order of their last packet, the newest last.
+    pub fn query_ssh(&self, filter: &FlowFilter, last: Option<usize>) -> Vec<SshRecord> {
+        let mut records: Vec<_> = self
+            .books
+            .ssh
+            .recent()
+            .map(|record| (**record).clone())
+            .chain(self.books.ssh_open(&self.table))
+            .filter(|record| filter.matches_ssh(record))
+            .collect();
+        records.sort_by_key(|record| record.end);
+        let surplus = last.map_or(0, |last| records.len().saturating_sub(last));
+        records.drain(..surplus);
+        records
+    }
+
+    /// Recent findings that a filter asks for, at most the `last` ones, the newest last.
+    pub fn query_findings(&self, filter: &FlowFilter, last: Option<usize>) -> Vec<FindingRecord> {
+        let mut records: Vec<_> = self
+            .books
+            .ssh
+            .recent_findings()
+            .filter(|record| {
+                filter.since.is_none_or(|since| record.time >= since)
+                    && filter.matches_finding(record)
+            })
+            .map(|record| (**record).clone())
+            .collect();
+        let surplus = last.map_or(0, |last| records.len().saturating_sub(last));
+        records.drain(..surplus);
+        records
     }
 
     fn candidates(&self, filter: &FlowFilter) -> Vec<Candidate<'_>> {

@@ -97,8 +97,9 @@ impl Engine {
     fn fixed(&self) -> Vec<Fixed> {
         let mut fixed = Vec::new();
         self.books.ledger.samples(&mut fixed);
+        self.books.ssh.samples(&mut fixed);
         let mut push = |metric: Metric, label: &'static str, value: Value| {
-            let labels = [Text::Static(label), Text::Static(""), Text::Static("")];
+            let labels = vec![Text::Static(label)];
             fixed.push(Fixed {
                 metric,
                 labels,

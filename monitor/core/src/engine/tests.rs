@@ -72,7 +72,9 @@ fn told(outputs: &Outputs) -> Vec<(State, Outcome)> {
         .iter()
         .map(|record| match record {
             Record::Flow(flow) => (flow.state, flow.outcome),
-            Record::Summary(_) => panic!("no summary is made by a step"),
+            Record::Summary(_) | Record::Ssh(_) | Record::Finding(_) => {
+                panic!("no summary is made by a step")
+            }
         })
         .collect()
 }
@@ -356,4 +358,5 @@ fn without_readers_no_records_are_made() {
 }
 
 mod property;
+mod ssh;
 mod status;

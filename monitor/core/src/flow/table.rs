@@ -84,6 +84,13 @@ impl Table {
             .chain(displaced)
     }
 
+    /// A connection that is not closed, if a reading was taken in.
+    pub(crate) fn get(&self, key: &FlowKey, generation: u32) -> Option<&Tracked> {
+        self.flows
+            .get(key)
+            .filter(|flow| flow.generation == generation && !flow.has(Mark::Ended))
+    }
+
     /// An entry was read from the kernel's map.
     pub(crate) fn sighted(
         &mut self,

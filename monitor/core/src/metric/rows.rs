@@ -34,7 +34,7 @@ pub struct Rows {
 #[derive(Clone, Debug)]
 pub(crate) struct Fixed {
     pub(crate) metric: Metric,
-    pub(crate) labels: [Text; 3],
+    pub(crate) labels: Vec<Text>,
     pub(crate) value: Value,
 }
 
@@ -79,7 +79,7 @@ impl Rows {
             Metric::Connections => self.connection_samples(sample),
             _ => {
                 let names = metric.definition().labels;
-                let mut labels = [("", ""); 3];
+                let mut labels = [("", ""); 6];
                 self.fixed
                     .iter()
                     .filter(|fixed| fixed.metric == metric)

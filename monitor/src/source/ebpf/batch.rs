@@ -9,7 +9,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
 };
 
-use monitor_common::abi::{FlowEnd, FlowKey4, FlowKey6, FlowValue};
+use monitor_common::abi::{FlowEnd, FlowKey4, FlowKey6, FlowValue, SegmentHead};
 
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
@@ -35,6 +35,11 @@ unsafe impl MapData for FlowValue {}
 unsafe impl MapData for FlowEnd<FlowKey4> {}
 // SAFETY: as above.
 unsafe impl MapData for FlowEnd<FlowKey6> {}
+
+// SAFETY: integers and byte arrays with explicit padding, and a key as above.
+unsafe impl MapData for SegmentHead<FlowKey4> {}
+// SAFETY: as above.
+unsafe impl MapData for SegmentHead<FlowKey6> {}
 
 /// A value from the bytes of a ring item; `None` if there are too few.
 pub(super) fn from_bytes<T: MapData>(bytes: &[u8]) -> Option<T> {

@@ -14,9 +14,13 @@ use monitor_common::{
         Counters, FRAGMENT_ENTRIES, FlowCell, FlowKey4, FlowKey6, FlowValue, FragmentKey,
         FragmentPorts, Hook, Interface, Reason, Uncounted,
     },
-    program::{Backend, Ends},
+    packet::Packet,
+    program::{Backend, Ends, Segment},
 };
-use monitor_core::{account::InterfaceAccount, flow::FlowKey};
+use monitor_core::{
+    account::InterfaceAccount,
+    flow::{FlowKey, SegmentEvent},
+};
 
 /// Length of a tick of the coarse clock.
 pub(super) const NS_PER_TICK: u64 = 1_000_000;
@@ -46,6 +50,7 @@ pub(super) struct Table {
     flows4: Flows<FlowKey4>,
     flows6: Flows<FlowKey6>,
     ended: RefCell<Vec<(FlowKey, FlowValue)>>,
+    told: RefCell<Vec<SegmentEvent>>,
     fragments: RefCell<Map<FragmentKey, FragmentPorts>>,
     fragment_order: RefCell<VecDeque<FragmentKey>>,
     local: Vec<IpNet>,
@@ -141,6 +146,7 @@ impl Table {
             flows4: Flows::new(max_flows),
             flows6: Flows::new(max_flows),
             ended: RefCell::default(),
+            told: RefCell::default(),
             fragments: RefCell::default(),
             fragment_order: RefCell::default(),
             local,
@@ -171,6 +177,14 @@ impl Table {
     /// Connections that ended by another one taking their place, since the last pass.
     pub(super) fn ended(&self) -> usize {
         self.ended.borrow().len()
+    }
+
+    /// Segments that were handed to userspace, since the last call.
+    pub(super) fn take_told(&self) -> Vec<SegmentEvent> {
+        if self.told.borrow().is_empty() {
+            return Vec::new();
+        }
+        std::mem::take(&mut *self.told.borrow_mut())
     }
 
     pub(super) fn take_ended(&self) -> Vec<(FlowKey, FlowValue)> {
@@ -284,6 +298,18 @@ impl Backend for Table {
             .borrow_mut()
             .push((FlowKey::from(*key), last.snapshot()));
         true
+    }
+
+    fn segment4<P: Packet>(&self, packet: &P, key: &FlowKey4, flow: &FlowCell, segment: &Segment) {
+        segment.each(packet, (0, key, self.now_ns.get()), flow, |head, bytes| {
+            self.told.borrow_mut().push(SegmentEvent::new(head, bytes));
+        });
+    }
+
+    fn segment6<P: Packet>(&self, packet: &P, key: &FlowKey6, flow: &FlowCell, segment: &Segment) {
+        segment.each(packet, (0, key, self.now_ns.get()), flow, |head, bytes| {
+            self.told.borrow_mut().push(SegmentEvent::new(head, bytes));
+        });
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {

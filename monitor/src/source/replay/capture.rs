@@ -162,7 +162,7 @@ impl<R: Read> Capture<R> {
             _ => return Err(CaptureError::Magic(magic)),
         };
         input.whole(24)?;
-        let link = order.u32(&input.peek(24)[20..]) & 0x0fff_ffff;
+        let link = order.u32(&input.peek(24)[20..]) & 0x03ff_ffff;
         input.advance(24);
         if !link::is_known(link) {
             return Err(CaptureError::LinkType(link));

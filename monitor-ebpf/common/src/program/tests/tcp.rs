@@ -193,6 +193,7 @@ fn a_later_syn_of_another_sequence_takes_the_entry_over() {
         packets: [1, 0],
         bytes: [40, 0],
         next_sequence: [9_001, 0],
+        inspect_sequence: [9_001, 0],
         flags: [OPENER, 0],
         last_seen_ticks: 1,
         first_seen_ns: 2_000,

@@ -114,6 +114,7 @@ fn status_and_summary_tell_the_totals() {
           "events_lost": {
             "kernel_ring": 3,
             "channel": 0,
+            "ssh_connections": 0,
             "follower": 9,
             "event_log": 0
           },
@@ -159,6 +160,7 @@ fn every_metric_has_a_sample() {
             ..Default::default()
         }]),
     );
+    ssh::refused_from_anywhere(&mut engine);
     let rows = engine.snapshot().rows;
     for definition in crate::metric::ALL {
         let mut count = 0;

@@ -2,8 +2,15 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use monitor_common::abi::{Counters, FlowEnd, FlowKey4, FlowKey6, FlowValue, UNKNOWN_SLOT, event};
-use monitor_core::{account::InterfaceAccount, engine::Input, flow::FlowKey, time::ClockMap};
+use monitor_common::abi::{
+    Counters, FlowEnd, FlowKey4, FlowKey6, FlowValue, SegmentHead, UNKNOWN_SLOT, event,
+};
+use monitor_core::{
+    account::InterfaceAccount,
+    engine::Input,
+    flow::{FlowKey, SegmentEvent},
+    time::ClockMap,
+};
 
 use super::{EVENTS_PER_TURN, Live, LiveError};
 use crate::source::ebpf::batch;
@@ -130,6 +137,17 @@ fn decode(bytes: &[u8]) -> Option<Input> {
                 value,
             })
         }
+        event::SEGMENT4 => segment::<FlowKey4>(bytes),
+        event::SEGMENT6 => segment::<FlowKey6>(bytes),
         _ => None,
     }
+}
+
+fn segment<K: Copy + Into<FlowKey>>(bytes: &[u8]) -> Option<Input>
+where
+    SegmentHead<K>: batch::MapData,
+{
+    let (head, rest) = bytes.split_at_checked(size_of::<SegmentHead<K>>())?;
+    let head = batch::from_bytes::<SegmentHead<K>>(head)?;
+    Some(Input::Segment(SegmentEvent::new(&head, rest)))
 }

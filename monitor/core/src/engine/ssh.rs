@@ -1,0 +1,261 @@
+//! SSH connections: segments become sessions, sessions become records, metrics and findings.
+
+mod connections;
+mod findings;
+mod report;
+
+pub(super) use connections::{Connections, Id};
+
+use std::sync::Arc;
+
+use monitor_common::{
+    abi::{RX, TX, flag},
+    classify::App,
+};
+
+use super::books::Books;
+use crate::{
+    event::{FindingKind, SshRecord, State},
+    flow::{FlowKey, SegmentEvent, Table, Tracked},
+    judge::{Attempt, Suspicion},
+    ssh::{AuthOutcome, Segment, Side},
+    time::ClockMap,
+};
+
+use connections::Connection;
+
+/// How long a connection may stay unidentified before it is told of anyway.
+const PATIENCE_NS: u64 = 1_000_000_000;
+
+/// Whether the local end opened the connection, by the flags of both directions; by the lower port
+/// where they do not tell.
+fn local_is_client(key: &FlowKey, flags: [u16; 2]) -> bool {
+    let [tx, rx] = [flags[TX], flags[RX]];
+    if (tx & flag::OPENS) | (rx & flag::ACCEPTS) != 0 {
+        true
+    } else if (rx & flag::OPENS) | (tx & flag::ACCEPTS) != 0 {
+        false
+    } else {
+        key.local_port() > key.remote_port()
+    }
+}
+
+impl Books {
+    /// Takes in a segment; `tracked` is its connection so far, if the flow table has it.
+    pub(super) fn ssh_segment(
+        &mut self,
+        event: &SegmentEvent,
+        clock: &ClockMap,
+        tracked: Option<&Tracked>,
+    ) {
+        let id = Id {
+            key: event.key,
+            generation: event.generation,
+        };
+        let seen = clock.wall(event.time_ns);
+        let Some(connection) = self.ssh.enter(id, || {
+            Connection::new(
+                local_is_client(&event.key, event.flags),
+                event.time_ns,
+                seen,
+            )
+        }) else {
+            return;
+        };
+        connection.last = seen;
+        let side = if event.sent == connection.local_is_client {
+            Side::Client
+        } else {
+            Side::Server
+        };
+        let session = &mut connection.session;
+        if !event.prefix.is_empty() {
+            let length = u32::try_from(event.prefix.len()).unwrap_or(0);
+            session.segment(&Segment {
+                side,
+                sequence: event.prefix_end.wrapping_sub(length),
+                length,
+                time_ns: event.time_ns,
+                bytes: &event.prefix,
+            });
+        }
+        session.segment(&Segment {
+            side,
+            sequence: event.sequence,
+            length: event.length,
+            time_ns: event.time_ns,
+            bytes: &event.bytes,
+        });
+        let is_marked = event.app == App::Ssh;
+        let is_new = is_marked && !connection.is_marked;
+        connection.is_marked |= is_marked;
+        if is_new {
+            self.ssh.marked(id);
+        }
+        self.ssh_progress(id, tracked);
+    }
+
+    /// Tells what is known now and was not before.
+    fn ssh_progress(&mut self, id: Id, tracked: Option<&Tracked>) {
+        let Some(connection) = self.ssh.live.get(&id) else {
+            return;
+        };
+        if !connection.is_marked {
+            return;
+        }
+        if !connection.is_told && connection.session.is_identified() {
+            self.ssh_tell(id, tracked);
+        }
+        let Some(connection) = self.ssh.live.get_mut(&id) else {
+            return;
+        };
+        if connection.is_told
+            && !connection.is_in
+            && connection.outcome(false).outcome == AuthOutcome::Success
+        {
+            connection.is_in = true;
+            self.ssh_logged_in(id, tracked);
+        }
+    }
+
+    /// Tells of a connection for the first time, unless it is one that another interface showed.
+    fn ssh_tell(&mut self, id: Id, tracked: Option<&Tracked>) {
+        let is_shadow = self.ssh.is_shadow(id);
+        let Some(connection) = self.ssh.live.get_mut(&id) else {
+            return;
+        };
+        connection.is_told = true;
+        connection.is_shadow = is_shadow;
+        if is_shadow {
+            return;
+        }
+        let Some(record) = self.ssh_record(id, tracked, State::Open) else {
+            return;
+        };
+        self.ssh.opened(id, &record);
+        let finding = self.judge_opened(&record);
+        self.ssh_note(id, finding);
+        self.push_ssh(id, record);
+    }
+
+    /// Remembers the gravest finding on a connection.
+    fn ssh_note(&mut self, id: Id, finding: Option<FindingKind>) {
+        if let Some(connection) = self.ssh.live.get_mut(&id) {
+            connection.finding = connection.finding.max(finding);
+        }
+    }
+
+    fn ssh_logged_in(&mut self, id: Id, tracked: Option<&Tracked>) {
+        let Some(record) = self.ssh_record(id, tracked, State::Open) else {
+            return;
+        };
+        if self.ssh.live.get(&id).is_some_and(|live| live.is_shadow) {
+            return;
+        }
+        let found = self.ssh.watch.succeeded(&attempt(&record));
+        self.report_suspicions(found.into_iter().collect(), &record, id);
+        self.push_ssh(id, record);
+    }
+
+    /// Time passes: what waits for too long is told of.
+    pub(super) fn ssh_tick(&mut self, clock: &ClockMap) {
+        for id in self.ssh.take_waiting(clock.monotonic_now_ns, PATIENCE_NS) {
+            self.ssh_tell(id, None);
+            self.ssh_progress(id, None);
+        }
+    }
+
+    /// The flow of a connection is over.
+    pub(super) fn ssh_closed(&mut self, key: &FlowKey, flow: &Tracked) {
+        let id = Id {
+            key: *key,
+            generation: flow.generation,
+        };
+        let is_ssh = flow.app() == App::Ssh;
+        match self.ssh.live.get_mut(&id) {
+            Some(connection) if connection.is_marked || is_ssh => {
+                connection.is_marked = true;
+                connection.last = flow.end();
+            }
+            // Text that was no SSH, or no SSH at all.
+            Some(_) => {
+                self.ssh.remove(id);
+                return;
+            }
+            None if is_ssh => {
+                // Its segments were lost, or there was no room: counted all the same.
+                let client = local_is_client(key, flow.flags);
+                let mut connection = Connection::new(client, flow.first_seen_ns, flow.start);
+                connection.is_marked = true;
+                connection.last = flow.end();
+                self.ssh.live.insert(id, connection);
+            }
+            None => return,
+        }
+        if self.ssh.live.get(&id).is_some_and(|live| !live.is_told) {
+            self.ssh_tell(id, Some(flow));
+        }
+        self.ssh_progress(id, Some(flow));
+        if let Some(record) = self.ssh_record(id, Some(flow), State::Closed)
+            && self.ssh.live.get(&id).is_some_and(|live| !live.is_shadow)
+        {
+            self.ssh.count(&record);
+            let mut found = self.ssh.watch.ended(&attempt(&record));
+            // Failures of others may have been told of only since the login.
+            if record.authentication == AuthOutcome::Success
+                && record.finding != Some(FindingKind::SshSuccessAfterFailures)
+            {
+                found.extend(self.ssh.watch.succeeded(&attempt(&record)));
+            }
+            self.report_suspicions(found, &record, id);
+            self.push_ssh(id, record);
+        }
+        self.ssh.remove(id);
+    }
+
+    /// Records of the connections that are open.
+    pub(super) fn ssh_open(&self, table: &Table) -> Vec<SshRecord> {
+        let shown = self.ssh.live.iter().filter(|(_, live)| live.is_shown());
+        shown
+            .filter_map(|(id, _)| {
+                let tracked = table.get(&id.key, id.generation);
+                self.ssh_record(*id, tracked, State::Open)
+            })
+            .collect()
+    }
+
+    fn report_suspicions(&mut self, found: Vec<Suspicion>, record: &SshRecord, id: Id) {
+        for suspicion in found {
+            self.ssh_note(id, Some(suspicion.kind));
+            self.report_suspicion(suspicion, record);
+        }
+    }
+
+    /// Sends a record to whoever wants it, and keeps it for later questions.
+    fn push_ssh(&mut self, id: Id, mut record: SshRecord) {
+        record.finding = self.ssh.live.get(&id).and_then(|live| live.finding);
+        if let Some(records) = &mut self.records {
+            records.push(record.clone().into());
+        }
+        if record.state == State::Closed {
+            self.ssh.keep(Arc::new(record));
+        }
+    }
+}
+
+/// A connection as brute force and the like are judged by.
+fn attempt(record: &SshRecord) -> Attempt<'_> {
+    let outcome = record.authentication;
+    Attempt {
+        source: record.source.ip,
+        target: (record.destination.ip, record.destination.port.unwrap_or(0)),
+        hassh: record.hassh.as_deref(),
+        outcome,
+        failures: if outcome == AuthOutcome::Failure {
+            record.attempts.unwrap_or(1).max(1)
+        } else {
+            0
+        },
+        at_ns: u64::try_from(record.end.nanoseconds()).unwrap_or(0),
+    }
+}

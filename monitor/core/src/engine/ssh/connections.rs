@@ -1,0 +1,358 @@
+//! The SSH connections that are open, and what is remembered of the others.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+};
+
+use crate::{
+    event::{FindingKind, FindingRecord, ProcessRecord, Severity, SshRecord, Target},
+    flow::FlowKey,
+    judge::{Expectations, Thresholds, Watch},
+    metric::{Fixed, Metric, Text, Value},
+    ssh::{AuthOutcome, Authentication, Basis, Class, Session},
+    time::Timestamp,
+};
+
+/// Connections at a time. One of them holds up to about 20 KiB until both ends are identified, then
+/// one or two; more are counted when they close, but not identified.
+const CONNECTIONS: usize = 8_192;
+/// Connections among them that began with text and may become SSH.
+const PENDING: usize = 1_024;
+/// Closed connections, and findings, that are remembered.
+const RECENT: usize = 4_096;
+
+/// A connection: its entry, and which of the entry's connections it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Id {
+    pub(super) key: FlowKey,
+    pub(super) generation: u32,
+}
+
+/// What this node knows of who holds a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) user: Option<String>,
+    pub(super) process: Option<ProcessRecord>,
+    pub(super) is_authenticated: bool,
+}
+
+/// A connection of which a segment was seen.
+#[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is independent of the others"
+)]
+pub(super) struct Connection {
+    pub(super) session: Session,
+    pub(super) local_is_client: bool,
+    pub(super) first_ns: u64,
+    pub(super) first: Timestamp,
+    pub(super) last: Timestamp,
+    /// An end said that it speaks SSH.
+    pub(super) is_marked: bool,
+    /// A record was made.
+    pub(super) is_told: bool,
+    /// Another interface shows it, too, and tells of it.
+    pub(super) is_shadow: bool,
+    /// The client is logged in, and that was told.
+    pub(super) is_in: bool,
+    pub(super) finding: Option<FindingKind>,
+    pub(super) owner: Owner,
+    /// Labels of the gauge of active sessions.
+    active: Option<(Target, Option<bool>)>,
+}
+
+/// Labels of the counter of connections.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Labels {
+    target: Target,
+    is_inbound: bool,
+    expected: Option<bool>,
+    range: Arc<str>,
+    authentication: AuthOutcome,
+    is_standard_port: bool,
+}
+
+type Cookies = ([u8; 16], [u8; 16]);
+
+/// All of it.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    pub(super) live: HashMap<Id, Connection>,
+    /// Not marked yet, the oldest first; may name some that are no longer there.
+    pending: VecDeque<Id>,
+    /// Marked, not told yet.
+    waiting: Vec<Id>,
+    /// Whose cookies these are.
+    cookies: HashMap<Cookies, Id>,
+    pub(in super::super) expectations: Expectations,
+    pub(super) is_all_local: bool,
+    pub(super) watch: Watch,
+    counts: BTreeMap<Labels, u64>,
+    findings: BTreeMap<(FindingKind, Severity), u64>,
+    recent: VecDeque<Arc<SshRecord>>,
+    recent_findings: VecDeque<Arc<FindingRecord>>,
+    /// When expected ranges were last told to be blocked, by source and destination.
+    pub(super) blocked: HashMap<(std::net::IpAddr, std::net::IpAddr), u64>,
+    /// Connections that closed.
+    pub(super) closed: u64,
+    /// Connections for which there was no room.
+    pub(super) untracked: u64,
+}
+
+// === impl Connection ===
+
+impl Connection {
+    pub(super) fn new(local_is_client: bool, first_ns: u64, first: Timestamp) -> Self {
+        Self {
+            session: Session::default(),
+            local_is_client,
+            first_ns,
+            first,
+            last: first,
+            is_marked: false,
+            is_told: false,
+            is_shadow: false,
+            is_in: false,
+            finding: None,
+            owner: Owner::default(),
+            active: None,
+        }
+    }
+
+    /// Whether it is told of and no other interface's.
+    pub(super) fn is_shown(&self) -> bool {
+        self.is_told && !self.is_shadow
+    }
+
+    /// What came of the attempts to log in: by the state of the server's process, if that is known,
+    /// else by the sizes of packets.
+    pub(super) fn outcome(&self, ended: bool) -> Authentication {
+        let sizes = self.session.authentication(ended);
+        if self.owner.is_authenticated {
+            return Authentication {
+                outcome: AuthOutcome::Success,
+                basis: Basis::Process,
+                ..sizes
+            };
+        }
+        // Who does not speak SSH makes no attempt.
+        if ended && self.session.class() == Some(Class::ServerOnly) {
+            return Authentication {
+                outcome: AuthOutcome::None,
+                attempts: None,
+                basis: Basis::None,
+            };
+        }
+        sizes
+    }
+}
+
+// === impl Connections ===
+
+impl Connections {
+    pub(crate) fn new(
+        expectations: Expectations,
+        thresholds: Thresholds,
+        is_all_local: bool,
+    ) -> Self {
+        Self {
+            live: HashMap::new(),
+            pending: VecDeque::new(),
+            waiting: Vec::new(),
+            cookies: HashMap::new(),
+            expectations,
+            is_all_local,
+            watch: Watch::new(thresholds),
+            counts: BTreeMap::new(),
+            findings: BTreeMap::new(),
+            recent: VecDeque::new(),
+            recent_findings: VecDeque::new(),
+            blocked: HashMap::new(),
+            closed: 0,
+            untracked: 0,
+        }
+    }
+
+    /// The connection, made anew if there is room for it.
+    pub(super) fn enter(
+        &mut self,
+        id: Id,
+        new: impl FnOnce() -> Connection,
+    ) -> Option<&mut Connection> {
+        if !self.live.contains_key(&id) {
+            if self.live.len() >= CONNECTIONS {
+                self.untracked += 1;
+                return None;
+            }
+            self.pending.push_back(id);
+            while self.pending.len() > PENDING {
+                if let Some(oldest) = self.pending.pop_front()
+                    && self.live.get(&oldest).is_some_and(|live| !live.is_marked)
+                {
+                    self.live.remove(&oldest);
+                }
+            }
+            self.live.insert(id, new());
+        }
+        self.live.get_mut(&id)
+    }
+
+    /// An end said that it speaks SSH.
+    pub(super) fn marked(&mut self, id: Id) {
+        self.waiting.push(id);
+    }
+
+    /// Connections that were marked for `patience` and not told of.
+    pub(super) fn take_waiting(&mut self, now_ns: u64, patience: u64) -> Vec<Id> {
+        let live = &self.live;
+        let mut due = Vec::new();
+        self.waiting.retain(|id| match live.get(id) {
+            Some(connection) if !connection.is_told => {
+                let is_due = now_ns.saturating_sub(connection.first_ns) >= patience;
+                if is_due {
+                    due.push(*id);
+                }
+                !is_due
+            }
+            _ => false,
+        });
+        due
+    }
+
+    /// Whether the connection is one that another interface shows: the cookies of both ends are
+    /// the same, whatever addresses were translated.
+    pub(super) fn is_shadow(&mut self, id: Id) -> bool {
+        let cookies = self.live.get(&id).and_then(|live| live.session.cookies());
+        let Some(cookies) = cookies else {
+            return false;
+        };
+        *self.cookies.entry(cookies).or_insert(id) != id
+    }
+
+    pub(super) fn opened(&mut self, id: Id, record: &SshRecord) {
+        if let Some(connection) = self.live.get_mut(&id)
+            && record.class == Some(Class::Ssh)
+        {
+            connection.active = Some((record.target, record.expected));
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: Id) {
+        if let Some(connection) = self.live.remove(&id)
+            && let Some(cookies) = connection.session.cookies()
+            && self.cookies.get(&cookies) == Some(&id)
+        {
+            self.cookies.remove(&cookies);
+        }
+    }
+
+    /// Remembers the record of a closed connection for later questions.
+    pub(super) fn keep(&mut self, record: Arc<SshRecord>) {
+        if self.recent.len() >= RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(record);
+    }
+
+    pub(super) fn keep_finding(&mut self, record: FindingRecord) {
+        *self
+            .findings
+            .entry((record.finding, record.severity))
+            .or_default() += 1;
+        if self.recent_findings.len() >= RECENT {
+            self.recent_findings.pop_front();
+        }
+        self.recent_findings.push_back(Arc::new(record));
+    }
+
+    /// Counts a connection that closed.
+    pub(super) fn count(&mut self, record: &SshRecord) {
+        self.closed += 1;
+        let labels = Labels {
+            target: record.target,
+            is_inbound: record.local == crate::event::LocalEnd::Destination,
+            expected: record.expected,
+            range: record.range.clone().unwrap_or_else(|| "".into()),
+            authentication: record.authentication,
+            is_standard_port: record.standard_port,
+        };
+        *self.counts.entry(labels).or_default() += 1;
+    }
+
+    /// Connections that closed recently, the oldest first.
+    pub(crate) fn recent(&self) -> impl Iterator<Item = &Arc<SshRecord>> {
+        self.recent.iter()
+    }
+
+    /// Recent findings, the oldest first.
+    pub(crate) fn recent_findings(&self) -> impl Iterator<Item = &Arc<FindingRecord>> {
+        self.recent_findings.iter()
+    }
+
+    /// Findings so far.
+    pub(crate) fn findings(&self) -> u64 {
+        self.findings.values().sum()
+    }
+
+    /// Connections so far, those still open included.
+    pub(crate) fn connections(&self) -> u64 {
+        let open = self.live.values().filter(|live| live.is_shown());
+        self.closed + open.count() as u64
+    }
+
+    /// Connections for which there was no room.
+    pub(crate) fn untracked(&self) -> u64 {
+        self.untracked
+    }
+
+    /// Samples of all metrics about SSH and findings.
+    pub(crate) fn samples(&self, samples: &mut Vec<Fixed>) {
+        for (labels, count) in &self.counts {
+            samples.push(Fixed {
+                metric: Metric::SshConnections,
+                labels: vec![
+                    Text::Static(labels.target.name()),
+                    Text::Static(if labels.is_inbound {
+                        "inbound"
+                    } else {
+                        "outbound"
+                    }),
+                    Text::Static(word(labels.expected)),
+                    Text::Shared(Arc::clone(&labels.range)),
+                    Text::Static(labels.authentication.name()),
+                    Text::Static(word(Some(labels.is_standard_port))),
+                ],
+                value: Value::Counter(*count),
+            });
+        }
+        let mut active: BTreeMap<(Target, Option<bool>), i64> = BTreeMap::new();
+        for labels in self.live.values().filter_map(|live| live.active) {
+            *active.entry(labels).or_default() += 1;
+        }
+        for ((target, expected), count) in active {
+            samples.push(Fixed {
+                metric: Metric::SshSessionsActive,
+                labels: vec![Text::Static(target.name()), Text::Static(word(expected))],
+                value: Value::Gauge(count),
+            });
+        }
+        for ((finding, severity), count) in &self.findings {
+            samples.push(Fixed {
+                metric: Metric::Findings,
+                labels: vec![Text::Static(finding.name()), Text::Static(severity.name())],
+                value: Value::Counter(*count),
+            });
+        }
+    }
+}
+
+/// A label value; `unknown` where nothing is declared.
+const fn word(value: Option<bool>) -> &'static str {
+    match value {
+        Some(true) => "true",
+        Some(false) => "false",
+        None => "unknown",
+    }
+}

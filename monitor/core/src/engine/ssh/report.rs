@@ -1,0 +1,120 @@
+//! SSH connections as records.
+
+use super::{super::books::Books, Id};
+use crate::{
+    entity::Sight,
+    event::{EntityKind, LocalEnd, Point, SshRecord, State, Target, Traffic, VERSION},
+    flow::Tracked,
+    judge::Expectations,
+    ssh::Side,
+};
+
+/// Port of SSH (RFC 4253 section 4).
+const PORT: u16 = 22;
+
+impl Books {
+    /// The record of a connection now; `None` if its interface is not known.
+    pub(super) fn ssh_record(
+        &self,
+        id: Id,
+        tracked: Option<&Tracked>,
+        state: State,
+    ) -> Option<SshRecord> {
+        let connection = self.ssh.live.get(&id)?;
+        let interface = self.ledger.interface(id.key.interface_id())?;
+        let key = &id.key;
+        let start = tracked.map_or(connection.first, |flow| flow.start);
+        let end = tracked.map_or(connection.last, |flow| flow.end().max(connection.last));
+        let endpoint = |ip, port| {
+            let sight = Sight {
+                ip,
+                point: interface.point,
+                at: start,
+            };
+            self.names.resolve(&sight).endpoint(ip, Some(port))
+        };
+        let local = endpoint(key.local(), key.local_port());
+        let remote = endpoint(key.remote(), key.remote_port());
+        let (source, destination, local) = if connection.local_is_client {
+            (local, remote, LocalEnd::Source)
+        } else {
+            (remote, local, LocalEnd::Destination)
+        };
+        let target = self.ssh_target(interface.point, local, destination.kind);
+        let expected = self.ssh.expectations.judge(target, source.ip);
+        let range = expected
+            .as_ref()
+            .and_then(|expected| expected.range.clone());
+        let session = &connection.session;
+        let authentication = connection.outcome(state == State::Closed);
+        let traffic = |is_forward: bool| {
+            let direction = usize::from(is_forward != connection.local_is_client);
+            tracked.map(|flow| Traffic {
+                packets: flow.packets[direction],
+                bytes: flow.bytes[direction],
+            })
+        };
+        Some(SshRecord {
+            version: VERSION,
+            time: self.now,
+            start,
+            end,
+            state,
+            point: interface.point,
+            interface: std::sync::Arc::clone(&interface.name),
+            class: session.class(),
+            standard_port: destination.port == Some(PORT),
+            source,
+            destination,
+            local,
+            target,
+            client_banner: session.banner(Side::Client).map(Into::into),
+            server_banner: session.banner(Side::Server).map(Into::into),
+            hassh: session.hassh(Side::Client).map(Into::into),
+            hassh_server: session.hassh(Side::Server).map(Into::into),
+            expected: expected.map(|expected| expected.range.is_some()),
+            range: range.map(|(name, _)| name),
+            authentication: authentication.outcome,
+            attempts: authentication.attempts,
+            basis: authentication.basis,
+            duration_ms: duration_ms(start, end),
+            forward: traffic(true),
+            reverse: traffic(false),
+            user: connection.owner.user.clone(),
+            process: connection.owner.process.clone(),
+            hints: session.hints().collect(),
+            finding: connection.finding,
+        })
+    }
+
+    /// What a connection leads to. Where nothing says which addresses are local, all are.
+    pub(super) fn ssh_target(&self, point: Point, local: LocalEnd, kind: EntityKind) -> Target {
+        match (kind, local, point) {
+            (EntityKind::Node, ..) => Target::Node,
+            (EntityKind::Pod, ..) | (_, LocalEnd::Destination, Point::Workload) => Target::Pod,
+            _ if self.ssh.is_all_local => Target::Node,
+            // An uplink of a node hands on what is for its pods.
+            (_, LocalEnd::Destination, Point::Uplink) if self.names.knows_node() => Target::Pod,
+            (_, LocalEnd::Destination, Point::Uplink) => Target::Node,
+            (_, LocalEnd::Source, _) => Target::External,
+        }
+    }
+
+    /// What declares the expectation for a target, for people.
+    pub(super) fn ssh_declaration(&self, target: Target) -> String {
+        let ranges = match target {
+            Target::Pod => &self.ssh.expectations.pod,
+            Target::Node | Target::External => &self.ssh.expectations.node,
+        };
+        let ranges: Vec<_> = ranges
+            .iter()
+            .map(|range| format!("{}={}", range.name, range.net))
+            .collect();
+        format!("{} {}", Expectations::declared_by(target), ranges.join(" "))
+    }
+}
+
+fn duration_ms(start: crate::time::Timestamp, end: crate::time::Timestamp) -> u64 {
+    let elapsed = end.nanoseconds().saturating_sub(start.nanoseconds());
+    u64::try_from(elapsed / 1_000_000).unwrap_or(0)
+}

@@ -1,0 +1,168 @@
+//! SSH connections through the engine.
+
+use monitor_common::abi::{RX, TX};
+
+use super::*;
+use crate::{
+    event::{FindingKind, SshRecord, Target},
+    flow::SegmentEvent,
+    ssh::{AuthOutcome, Class},
+};
+
+const CLIENT: &[u8] = b"SSH-2.0-client_1.0\r\n";
+const SERVER: &[u8] = b"SSH-2.0-server_1.0\r\n";
+
+/// The local end, port 22, is the server.
+fn key(client_port: u16) -> FlowKey {
+    key4(1, Protocol::TCP, 22, client_port)
+}
+
+fn segment(key: FlowKey, sent: bool, bytes: &[u8], app: App) -> Input {
+    let mut flags = [0; 2];
+    flags[RX] = SYN | OPENS;
+    flags[TX] = SYN | ACK | ACCEPTS;
+    Input::Segment(SegmentEvent {
+        key,
+        generation: 0,
+        sent,
+        sequence: 1,
+        length: u32::try_from(bytes.len()).unwrap(),
+        time_ns: 99 * SECOND,
+        flags,
+        app,
+        prefix: Box::default(),
+        prefix_end: 1,
+        bytes: bytes.into(),
+    })
+}
+
+/// What the kernel counted of such a connection, which is over.
+fn counted(app: App) -> FlowValue {
+    let mut flags = [FIN | ACK | SYN | DATA; 2];
+    flags[RX] |= OPENS | FIRST;
+    flags[TX] |= ACCEPTS;
+    FlowValue {
+        app: app as u8,
+        ..reading(99, [5, 6], flags)
+    }
+}
+
+fn ssh_of(outputs: &[Outputs]) -> Vec<SshRecord> {
+    outputs
+        .iter()
+        .flat_map(|outputs| &outputs.records)
+        .filter_map(|record| match record {
+            Record::Ssh(record) => Some((**record).clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+fn findings_of(outputs: &[Outputs]) -> Vec<FindingKind> {
+    outputs
+        .iter()
+        .flat_map(|outputs| &outputs.records)
+        .filter_map(|record| match record {
+            Record::Finding(record) => Some(record.finding),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Banners of both ends, a second that passes, and the end; what came of each.
+fn banners(engine: &mut Engine, key: FlowKey) -> Vec<Outputs> {
+    [
+        segment(key, true, SERVER, App::Ssh),
+        segment(key, false, CLIENT, App::Ssh),
+        Input::Clock(clock(101)),
+        Input::Tick,
+        Input::Flows(vec![(key, counted(App::Ssh))]),
+        Input::Removed(vec![(key, counted(App::Ssh))]),
+    ]
+    .map(|input| step(engine, input))
+    .into()
+}
+
+/// One that leaves a sample of each metric about SSH: an open and a closed connection.
+pub(super) fn refused_from_anywhere(engine: &mut Engine) {
+    engine.books.ssh.expectations.node = vec!["admin=198.51.100.0/24".parse().unwrap()];
+    banners(engine, key(50_000));
+    for input in [
+        segment(key(50_001), true, SERVER, App::Ssh),
+        segment(key(50_001), false, CLIENT, App::Ssh),
+        Input::Clock(clock(102)),
+        Input::Tick,
+    ] {
+        step(engine, input);
+    }
+}
+
+#[test]
+fn a_connection_is_told_when_it_opens_and_when_it_closes() {
+    let mut engine = engine();
+    let outputs = banners(&mut engine, key(50_000));
+    let records = ssh_of(&outputs);
+    let states: Vec<_> = records.iter().map(|record| record.state).collect();
+    assert_eq!(states, [State::Open, State::Closed]);
+    for record in &records {
+        assert_eq!(record.class, Some(Class::Ssh));
+        assert_eq!(record.client_banner.as_deref(), Some("SSH-2.0-client_1.0"));
+        assert_eq!(record.server_banner.as_deref(), Some("SSH-2.0-server_1.0"));
+        assert_eq!((record.target, record.expected), (Target::Node, None));
+        assert!(record.standard_port);
+        assert_eq!(record.destination.port, Some(22));
+    }
+    assert_eq!(records[1].authentication, AuthOutcome::None);
+    let forward = records[1].forward.map(|traffic| traffic.packets);
+    assert_eq!(forward, Some(6), "the client's");
+    // Nothing is declared, so nothing is unexpected.
+    assert_eq!(findings_of(&outputs), []);
+    assert_eq!(engine.summary().ssh_connections, 1);
+    assert_eq!(engine.query_ssh(&FlowFilter::default(), None).len(), 1);
+}
+
+#[test]
+fn a_source_outside_the_expected_ranges_is_a_finding() {
+    let mut engine = engine();
+    engine.books.ssh.expectations.node = vec!["admin=198.51.100.0/24".parse().unwrap()];
+    let outputs = banners(&mut engine, key(50_000));
+    assert_eq!(findings_of(&outputs), [FindingKind::SshUnexpected]);
+    let records = ssh_of(&outputs);
+    assert_eq!(records[1].expected, Some(false));
+    assert_eq!(records[1].finding, Some(FindingKind::SshUnexpected));
+    let findings = engine.query_findings(&FlowFilter::default(), None);
+    assert_eq!(findings.len(), 1);
+    assert!(findings[0].declared_by.contains("admin=198.51.100.0/24"));
+}
+
+#[test]
+fn text_that_is_no_ssh_leaves_nothing() {
+    let mut engine = engine();
+    let key = key(50_000);
+    let outputs = [
+        segment(key, true, b"220 mail.example\r\n", App::Unknown),
+        Input::Flows(vec![(key, counted(App::Unknown))]),
+        Input::Removed(vec![(key, counted(App::Unknown))]),
+    ]
+    .map(|input| step(&mut engine, input));
+    assert_eq!(ssh_of(&outputs), []);
+    assert_eq!(engine.summary().ssh_connections, 0);
+}
+
+#[test]
+fn a_connection_whose_segments_were_lost_is_counted() {
+    let mut engine = engine();
+    let key = key(50_000);
+    let outputs = [
+        Input::Flows(vec![(key, counted(App::Ssh))]),
+        Input::Removed(vec![(key, counted(App::Ssh))]),
+    ]
+    .map(|input| step(&mut engine, input));
+    let records = ssh_of(&outputs);
+    assert_eq!(records.last().map(|record| record.class), Some(None));
+    assert_eq!(
+        records.last().map(|record| record.state),
+        Some(State::Closed)
+    );
+    assert_eq!(engine.summary().ssh_connections, 1);
+}

@@ -1,0 +1,229 @@
+//! Both directions of a session.
+
+use super::{
+    AuthOutcome, Authentication, Basis, Class, Hint, Segment, Side,
+    direction::Direction,
+    fingerprint,
+    kexinit::agree,
+    sizes::{self, Model, Records},
+    vocabulary::Hints,
+};
+
+/// What the segments of one connection tell.
+#[derive(Debug)]
+pub struct Session {
+    directions: [Direction; 2],
+    /// Sizes of the server's packets as agreed on; the inner None: they cannot be told.
+    #[expect(
+        clippy::option_option,
+        reason = "not agreed yet, and agreed but unknown"
+    )]
+    model: Option<Option<Model>>,
+    /// Boundaries of the server's encrypted packets, from both NEWKEYS on.
+    records: Option<Records>,
+}
+
+// === impl Session ===
+
+impl Default for Session {
+    fn default() -> Self {
+        Self {
+            directions: [Direction::new(Side::Client), Direction::new(Side::Server)],
+            model: None,
+            records: None,
+        }
+    }
+}
+
+impl Session {
+    /// Takes in a segment: in any order, as often as it is sent; sequence numbers wrap.
+    pub fn segment(&mut self, segment: &Segment<'_>) {
+        let [client, server] = &mut self.directions;
+        let direction = match segment.side {
+            Side::Client => client,
+            Side::Server => server,
+        };
+        if direction.segment(segment) {
+            self.model = None;
+        }
+        if self.model.is_none() {
+            self.agree();
+        }
+        if self.records.is_none() {
+            self.release();
+        }
+        if let (Some(records), Some(Some(model))) = (&mut self.records, &self.model) {
+            let stream = &mut self.directions[Side::Server as usize].stream;
+            if !records.advance(stream, model) {
+                stream.release();
+            }
+        }
+    }
+
+    /// Which ends speak SSH; None as long as neither does.
+    pub fn class(&self) -> Option<Class> {
+        let [client, server] = self.parsed(|direction| direction.parsed.is_ssh());
+        match (client, server && !self.is_echo()) {
+            (true, true) => Some(Class::Ssh),
+            (true, false) => Some(Class::ClientOnly),
+            (false, true) => Some(Class::ServerOnly),
+            (false, false) => None,
+        }
+    }
+
+    /// Whether both KEXINITs are known, or what is missing will never be.
+    pub fn is_identified(&self) -> bool {
+        let [client, server] = &self.directions;
+        let has_version_1 = |direction: &Direction| direction.parsed.scan.hints.has(Hint::Version1);
+        (client.parsed.is_over() && server.parsed.is_over())
+            || has_version_1(client)
+            || has_version_1(server)
+            || server.parsed.scan.hints.has(Hint::Refused)
+            || self.is_echo()
+    }
+
+    /// Identification line without CR and LF, up to a NUL byte, of at most 255 bytes; everything but
+    /// printable ASCII, and the backslash, escaped as `\xNN`.
+    pub fn banner(&self, side: Side) -> Option<&str> {
+        self.directions[side as usize].parsed.scan.banner.as_deref()
+    }
+
+    /// HASSH of the client, or hasshServer: lower-case hex.
+    pub fn hassh(&self, side: Side) -> Option<&str> {
+        self.directions[side as usize].parsed.hassh.as_deref()
+    }
+
+    /// Cookies of the client's and the server's KEXINIT, which tell this connection from all others,
+    /// also where an address is translated on the way.
+    pub fn cookies(&self) -> Option<([u8; 16], [u8; 16])> {
+        let [client, server] = &self.directions;
+        let is_known = client.parsed.has_kexinit() && server.parsed.has_kexinit();
+        client
+            .parsed
+            .cookie
+            .zip(server.parsed.cookie)
+            .filter(|_| is_known)
+    }
+
+    /// Whether someone logged in, from the sizes of the server's packets; `ended`: nothing follows.
+    pub fn authentication(&self, ended: bool) -> Authentication {
+        let [client, server] = &self.directions;
+        match (&self.records, &self.model) {
+            (Some(records), Some(Some(model))) => {
+                sizes::judge(model, records, &client.stream, &server.stream, ended)
+            }
+            (None, _) if ended && self.is_without_attempt() => Authentication {
+                outcome: AuthOutcome::None,
+                attempts: Some(0),
+                basis: Basis::None,
+            },
+            _ => Authentication::UNKNOWN,
+        }
+    }
+
+    /// What is out of the ordinary.
+    pub fn hints(&self) -> impl Iterator<Item = Hint> {
+        let mut hints = Hints::default();
+        for direction in &self.directions {
+            let parsed = &direction.parsed;
+            hints = hints.and(parsed.hints).and(parsed.scan.hints);
+            let side = direction.side;
+            if let (Some(banner), Some(hassh)) = (self.banner(side), self.hassh(side))
+                && fingerprint::is_mismatch(side, banner, hassh)
+            {
+                hints.set(Hint::BannerMismatch);
+            }
+        }
+        if self.is_echo() {
+            hints.set(Hint::Echo);
+        }
+        Hint::ALL
+            .iter()
+            .copied()
+            .filter(move |hint| hints.has(*hint))
+    }
+
+    /// Bytes on the heap and of itself.
+    #[cfg(test)]
+    pub(super) fn bytes_held(&self) -> usize {
+        let held = |direction: &Direction| direction.bytes_held();
+        let records = self.records.as_ref().map_or(0, Records::bytes_held);
+        size_of::<Self>() + self.directions.iter().map(held).sum::<usize>() + records
+    }
+
+    /// The server's KEXINIT is the client's: random cookies are never equal.
+    fn is_echo(&self) -> bool {
+        let [client, server] = &self.directions;
+        client.parsed.cookie.is_some()
+            && client.parsed.cookie == server.parsed.cookie
+            && client.parsed.scan.banner == server.parsed.scan.banner
+    }
+
+    /// Nobody got as far as NEWKEYS, and of one end nothing was missed that could have been it.
+    fn is_without_attempt(&self) -> bool {
+        let [client, server] = &self.directions;
+        if self.is_echo() || server.parsed.scan.hints.has(Hint::Refused) {
+            return true;
+        }
+        let has_version_1 = |direction: &Direction| direction.parsed.scan.hints.has(Hint::Version1);
+        let is_open = |direction: &Direction| {
+            direction.parsed.is_ssh()
+                && !direction.is_lost()
+                && direction.stream.is_whole()
+                && !has_version_1(direction)
+        };
+        self.directions
+            .iter()
+            .all(|direction| direction.parsed.newkeys_end.is_none())
+            && self.directions.iter().any(is_open)
+            && !has_version_1(client)
+            && !has_version_1(server)
+    }
+
+    fn parsed<T>(&self, of: impl Fn(&Direction) -> T) -> [T; 2] {
+        self.directions.each_ref().map(of)
+    }
+
+    /// Once both KEXINITs are there: what the server sends is of which sizes.
+    fn agree(&mut self) {
+        if self.is_echo() {
+            return;
+        }
+        let [client, server] = &self.directions;
+        let (Some(c), Some(s)) = (client.kexinit(), server.kexinit()) else {
+            return;
+        };
+        let to_client = Side::Server as usize;
+        let model = agree(c.ciphers[to_client], s.ciphers[to_client]).and_then(|cipher| {
+            let mac = agree(c.macs[to_client], s.macs[to_client]);
+            let compression = agree(c.compressions[to_client], s.compressions[to_client]);
+            Model::new(
+                cipher,
+                mac,
+                compression,
+                self.banner(Side::Server).unwrap_or_default(),
+            )
+        });
+        self.model = Some(model);
+    }
+
+    /// Once both NEWKEYS have passed: drops the bytes but those that show boundaries.
+    fn release(&mut self) {
+        let [client, server] = &mut self.directions;
+        let has_passed = |direction: &Direction| direction.parsed.newkeys_end.is_some();
+        let Some(model) = self
+            .model
+            .as_ref()
+            .filter(|_| has_passed(client) && has_passed(server))
+        else {
+            return;
+        };
+        client.discard_clear();
+        client.stream.release();
+        server.discard_clear();
+        if !model.as_ref().is_some_and(Model::shows_lengths) {
+            server.stream.release();
+        }
+        self.records = Some(Records::default());
+    }
+}

@@ -1,0 +1,260 @@
+//! The rule.
+
+use super::{
+    super::{
+        AuthOutcome, Authentication, Basis,
+        stream::{Piece, Stream},
+    },
+    model::{Model, Quirk, Records},
+};
+
+/// Payloads: USERAUTH_SUCCESS is one byte, an empty IGNORE five, SERVICE_ACCEPT names
+/// `ssh-userauth`.
+const SUCCESS: u32 = 1;
+const IGNORE: u32 = 5;
+const ACCEPT: u32 = 17;
+/// SERVICE_ACCEPT is among that many first packets of the server, EXT_INFO before it.
+const MAX_BEFORE_ACCEPT: usize = 8;
+/// A single answer after that long is a real attempt that failed: the `none` probe is answered at
+/// once, while OpenSSH and PAM delay other failures.
+const SLOW_NS: u64 = 250_000_000;
+/// More answers than failed attempts can have (MaxAuthTries is 6, some answers are prompts).
+const MAX_ANSWERS: usize = 20;
+/// More bytes than a burst of failure, prompt, or echo of a 4096-bit key can have.
+const MAX_ANSWER: u32 = 640;
+
+/// Sizes of what the server sent at once, encrypted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Burst {
+    sizes: Vec<u32>,
+    /// Since the client's last segment, nanoseconds.
+    delay_ns: u64,
+    /// Whether the client sent anything before.
+    is_answer: bool,
+}
+
+/// How answers are told.
+#[derive(Clone, Copy, Debug)]
+struct Reader {
+    model: Model,
+    /// An IGNORE precedes each.
+    has_ignore: bool,
+    /// The sizes are those of packets, not of segments.
+    is_exact: bool,
+}
+
+/// Whether someone logged in; offsets in both streams count from NEWKEYS.
+pub(in crate::ssh) fn judge(
+    model: &Model,
+    records: &Records,
+    client: &Stream,
+    server: &Stream,
+    ended: bool,
+) -> Authentication {
+    let (bursts, is_complete) = bursts(model, records, client, server);
+    let Some((reader, answers)) = answers(model, &bursts) else {
+        let is_silent = bursts.iter().all(|burst| !burst.is_answer);
+        return if ended && is_complete && is_silent {
+            by_sizes(AuthOutcome::None, 0)
+        } else {
+            Authentication::UNKNOWN
+        };
+    };
+    let success = answers
+        .iter()
+        .enumerate()
+        .position(|(index, answer)| reader.is_success(answer, index == 0));
+    if let Some(before) = success {
+        if model.quirk == Quirk::AsyncSsh && !reader.has_ignore {
+            return Authentication::UNKNOWN;
+        }
+        return by_sizes(AuthOutcome::Success, before.max(1));
+    }
+    let count = answers.len();
+    let is_plausible = count <= MAX_ANSWERS
+        && answers
+            .iter()
+            .skip(1)
+            .all(|answer| answer.sizes.iter().sum::<u32>() <= MAX_ANSWER);
+    match (is_complete && is_plausible, ended, count) {
+        (false, _, _) => Authentication::UNKNOWN,
+        (true, false, _) => Authentication {
+            attempts: u32::try_from(count.saturating_sub(1)).ok(),
+            ..Authentication::UNKNOWN
+        },
+        (true, true, 0) => by_sizes(AuthOutcome::None, 0),
+        (true, true, 1) if answers.iter().all(|answer| answer.delay_ns < SLOW_NS) => {
+            by_sizes(AuthOutcome::None, 0)
+        }
+        (true, true, _) => by_sizes(AuthOutcome::Failure, (count - 1).max(1)),
+    }
+}
+
+fn by_sizes(outcome: AuthOutcome, attempts: usize) -> Authentication {
+    Authentication {
+        outcome,
+        attempts: u32::try_from(attempts).ok(),
+        basis: Basis::Sizes,
+    }
+}
+
+/// What the server sent, parted by what the client sent, and whether nothing is missing.
+fn bursts(
+    model: &Model,
+    records: &Records,
+    client: &Stream,
+    server: &Stream,
+) -> (Vec<Burst>, bool) {
+    let asked = client.pieces();
+    let mut is_complete = !client.has_more() && !server.has_more() && is_gapless(asked);
+    let mut times: Vec<u64> = asked.iter().map(|piece| piece.time_ns).collect();
+    times.sort_unstable();
+    let mut bursts: Vec<Burst> = Vec::new();
+    let (mut asked_before, mut now) = (0, 0);
+    let mut push = |size: u32, time_ns: u64| {
+        now = time_ns.max(now);
+        let asked = times.partition_point(|time| *time <= now);
+        if asked > asked_before || bursts.is_empty() {
+            let last = asked.checked_sub(1).and_then(|last| times.get(last));
+            bursts.push(Burst {
+                sizes: Vec::new(),
+                delay_ns: last.map_or(0, |last| now - last),
+                is_answer: asked > 0,
+            });
+            asked_before = asked;
+        }
+        if let Some(burst) = bursts.last_mut() {
+            burst.sizes.push(size);
+        }
+    };
+    let pieces = server.pieces();
+    for record in &records.known {
+        let carrier = pieces
+            .iter()
+            .find(|piece| piece.start <= record.start && record.start < piece.end);
+        let Some(carrier) = carrier else {
+            return (bursts, false);
+        };
+        push(record.size, carrier.time_ns);
+    }
+    if records.is_broken {
+        return (bursts, false);
+    }
+    if model.shows_lengths() && (records.is_full() || !server.is_cut_at(records.end + 3)) {
+        is_complete &= !records.is_full();
+        is_complete &= pieces
+            .last()
+            .is_none_or(|last| last.end as usize <= records.end);
+        return (bursts, is_complete);
+    }
+    // What shows no boundaries is taken by the segment.
+    let mut end = u32::try_from(records.end).unwrap_or(u32::MAX);
+    for piece in pieces
+        .iter()
+        .filter(|piece| piece.end as usize > records.end)
+    {
+        if piece.start > end {
+            return (bursts, false);
+        }
+        push(piece.end - piece.start.max(end), piece.time_ns);
+        end = piece.end;
+    }
+    (bursts, is_complete)
+}
+
+fn is_gapless(pieces: &[Piece]) -> bool {
+    let starts = pieces.iter().map(|piece| piece.start);
+    let ends = pieces.iter().map(|piece| piece.end);
+    starts.eq(std::iter::once(0).chain(ends).take(pieces.len()))
+}
+
+/// The bursts after SERVICE_ACCEPT, and how to read them. None: there is no SERVICE_ACCEPT.
+fn answers(model: &Model, bursts: &[Burst]) -> Option<(Reader, Vec<Burst>)> {
+    let exact = |reader: Reader| move |size: u32| size == reader.size(ACCEPT);
+    let glued = |reader: Reader| move |size: u32| size == reader.size(IGNORE) + reader.size(ACCEPT);
+    for model in [*model, model.wide()] {
+        let reader = Reader {
+            model,
+            has_ignore: false,
+            is_exact: model.shows_lengths(),
+        };
+        if let Some((burst, unit)) = find(bursts, exact(reader)) {
+            let sizes = &bursts.get(burst)?.sizes;
+            let before = unit.checked_sub(1).and_then(|before| sizes.get(before));
+            let has_ignore = before == Some(&reader.size(IGNORE));
+            let reader = Reader {
+                has_ignore,
+                ..reader
+            };
+            return Some((reader, reader.after(bursts, burst, unit)));
+        }
+        if model.quirk == Quirk::AsyncSsh
+            && let Some((burst, unit)) = find(bursts, glued(reader))
+        {
+            let reader = Reader {
+                has_ignore: true,
+                ..reader
+            };
+            return Some((reader, reader.after(bursts, burst, unit)));
+        }
+    }
+    None
+}
+
+/// The first of the first packets that is of a size, in an answer: its burst and its place there.
+fn find(bursts: &[Burst], is_it: impl Fn(u32) -> bool) -> Option<(usize, usize)> {
+    bursts
+        .iter()
+        .enumerate()
+        .flat_map(|(index, burst)| {
+            let units = burst.sizes.iter().enumerate();
+            units.map(move |(unit, size)| (index, unit, burst.is_answer, *size))
+        })
+        .take(MAX_BEFORE_ACCEPT)
+        .find(|(_, _, is_answer, size)| *is_answer && is_it(*size))
+        .map(|(index, unit, _, _)| (index, unit))
+}
+
+// === impl Reader ===
+
+impl Reader {
+    fn size(&self, payload: u32) -> u32 {
+        self.model.size(payload)
+    }
+
+    /// Answers after the packet at `unit` of the burst at `index`.
+    fn after(&self, bursts: &[Burst], index: usize, unit: usize) -> Vec<Burst> {
+        let mut answers: Vec<Burst> = bursts.iter().skip(index).cloned().collect();
+        if let Some(first) = answers.first_mut() {
+            first
+                .sizes
+                .drain(..=unit.min(first.sizes.len().saturating_sub(1)));
+        }
+        if self.has_ignore {
+            for answer in &mut answers {
+                if answer.sizes.first() == Some(&self.size(IGNORE)) {
+                    answer.sizes.remove(0);
+                }
+            }
+        }
+        answers.retain(|answer| !answer.sizes.is_empty());
+        answers
+    }
+
+    fn is_success(&self, answer: &Burst, is_first: bool) -> bool {
+        let [first, second @ ..] = answer.sizes.as_slice() else {
+            return false;
+        };
+        let success = self.size(SUCCESS);
+        if *first == success || (self.has_ignore && *first == self.size(IGNORE) + success) {
+            return true;
+        }
+        // EXT_INFO or a banner precedes the success of a login without password: certain where
+        // sizes are those of packets.
+        is_first
+            && self.is_exact
+            && !self.has_ignore
+            && *first > self.size(ACCEPT)
+            && second.first() == Some(&success)
+    }
+}

@@ -1,0 +1,248 @@
+//! Whether a login succeeded.
+
+use super::*;
+
+const DROPBEAR: &str = "SSH-2.0-dropbear_2022.83";
+const ASYNCSSH: &str = "SSH-2.0-AsyncSSH_2.21.0";
+
+fn outcome(talk: &Talk) -> (AuthOutcome, Option<u32>) {
+    let Authentication {
+        outcome,
+        attempts,
+        basis,
+    } = talk.session().authentication(true);
+    assert_eq!(
+        basis == Basis::Sizes,
+        outcome != AuthOutcome::Unknown,
+        "{outcome}"
+    );
+    (outcome, attempts)
+}
+
+const UNKNOWN: (AuthOutcome, Option<u32>) = (AuthOutcome::Unknown, None);
+
+fn success(attempts: u32) -> (AuthOutcome, Option<u32>) {
+    (AuthOutcome::Success, Some(attempts))
+}
+
+fn failure(attempts: u32) -> (AuthOutcome, Option<u32>) {
+    (AuthOutcome::Failure, Some(attempts))
+}
+
+const NO_ATTEMPT: (AuthOutcome, Option<u32>) = (AuthOutcome::None, Some(0));
+
+/// OpenSSH under chacha20 after SERVICE_ACCEPT.
+fn accepted() -> Talk {
+    Talk::handshake(OPENSSH, CHACHA, "m").answers(&[44])
+}
+
+#[test]
+fn a_password() {
+    let probed = accepted().answers(&[76]);
+    assert_eq!(outcome(&probed), NO_ATTEMPT);
+    assert_eq!(outcome(&probed.clone().answers(&[28])), success(1));
+    assert_eq!(outcome(&probed.clone().answers(&[76])), failure(1));
+    assert_eq!(
+        outcome(&probed.clone().answers(&[76]).answers(&[76])),
+        failure(2)
+    );
+    let third = probed.answers(&[76]).answers(&[76]).answers(&[28]);
+    assert_eq!(outcome(&third), success(3));
+    assert_eq!(
+        outcome(&third.answers(&[600, 44]).answers(&[5_000])),
+        success(3)
+    );
+    assert_eq!(outcome(&accepted()), NO_ATTEMPT);
+}
+
+#[test]
+fn nothing_is_final_before_the_end() {
+    let talk = accepted().answers(&[76]).answers(&[76]).answers(&[76]);
+    let open = talk.session().authentication(false);
+    assert_eq!(
+        (open.outcome, open.attempts, open.basis),
+        (AuthOutcome::Unknown, Some(2), Basis::None)
+    );
+    assert_eq!(
+        talk.answers(&[28]).session().authentication(false).outcome,
+        AuthOutcome::Success
+    );
+}
+
+#[test]
+fn ext_info_in_the_segment_of_the_first_answer() {
+    let probed = accepted().answers(&[212 + 76]);
+    assert_eq!(outcome(&probed), NO_ATTEMPT);
+    assert_eq!(outcome(&probed.clone().answers(&[76])), failure(1));
+    assert_eq!(outcome(&probed.answers(&[28])), success(1));
+}
+
+#[test]
+fn ext_info_ahead_of_service_accept() {
+    let talk = Talk::handshake(OPENSSH, CHACHA, "m");
+    // With NEWKEYS, before the client asks, or with the answer.
+    let after_newkeys = talk.clone().server([0xA5; 188]).answers(&[44]);
+    assert_eq!(
+        outcome(&after_newkeys.answers(&[76]).answers(&[28])),
+        success(1)
+    );
+    let with_answer = talk.clone().answers(&[188, 44]);
+    assert_eq!(
+        outcome(&with_answer.answers(&[76]).answers(&[28])),
+        success(1)
+    );
+    let mut with_newkeys = talk;
+    let last = with_newkeys
+        .segments
+        .iter_mut()
+        .rfind(|segment| segment.side == Side::Server);
+    let last = last.unwrap();
+    last.bytes.extend([0xA5; 188]);
+    last.length += 188;
+    with_newkeys.next[1] = with_newkeys.next[1].wrapping_add(188);
+    let talk = with_newkeys.answers(&[44]).answers(&[76]).answers(&[76]);
+    assert_eq!(outcome(&talk), failure(1));
+}
+
+#[test]
+fn a_single_answer() {
+    let slow = |ms: u64| outcome(&accepted().asks().wait_ms(ms - 1).server([0xA5; 76]));
+    assert_eq!(slow(249), NO_ATTEMPT);
+    assert_eq!(slow(250), failure(1));
+    assert_eq!(outcome(&accepted().answers(&[28])), success(1));
+}
+
+#[test]
+fn dropbear_pads_to_16_bytes() {
+    let talk = Talk::handshake(DROPBEAR, CHACHA, "m")
+        .answers(&[44])
+        .answers(&[52]);
+    assert_eq!(outcome(&talk.clone().answers(&[36])), success(1));
+    assert_eq!(outcome(&talk.clone().answers(&[52])), failure(1));
+    // No other server has its SUCCESS.
+    let talk = Talk::handshake(OPENSSH, CHACHA, "m")
+        .answers(&[44])
+        .answers(&[52]);
+    assert_eq!(outcome(&talk.answers(&[36])), failure(1));
+}
+
+#[test]
+fn go_pads_to_16_bytes_under_any_cipher() {
+    let talk = Talk::handshake("SSH-2.0-Go", CHACHA, "m")
+        .answers(&[52])
+        .answers(&[68]);
+    assert_eq!(outcome(&talk.clone().answers(&[36])), success(1));
+    assert_eq!(outcome(&talk.answers(&[68])), failure(1));
+}
+
+#[test]
+fn asyncssh_ignore_is_no_success() {
+    let mac = "hmac-sha2-256";
+    let talk = Talk::handshake(ASYNCSSH, "aes128-ctr", mac).answers(&[48, 64]);
+    assert_eq!(outcome(&talk.clone().answers(&[48, 80])), NO_ATTEMPT);
+    let failed = talk
+        .answers(&[48, 80])
+        .answers(&[48, 80])
+        .answers(&[48, 80]);
+    assert_eq!(outcome(&failed), failure(2));
+    assert_eq!(outcome(&failed.answers(&[48, 48])), success(3));
+    // In one segment.
+    let talk = Talk::handshake(ASYNCSSH, CHACHA, "m").answers(&[36 + 44]);
+    let failed = talk.answers(&[36 + 76]).answers(&[36 + 76]);
+    assert_eq!(outcome(&failed), failure(1));
+    assert_eq!(outcome(&failed.answers(&[36 + 28])), success(2));
+    // It is not known for anything else.
+    let talk = Talk::handshake(ASYNCSSH, CHACHA, "m")
+        .answers(&[44])
+        .answers(&[76]);
+    assert_eq!(outcome(&talk.answers(&[28])), UNKNOWN);
+}
+
+#[test]
+fn boundaries_that_show() {
+    let talk = Talk::handshake(OPENSSH, GCM, "ignored").records(&[196, 52]);
+    // EXT_INFO and failure in one segment.
+    let probed = talk.clone().records(&[228, 84]);
+    assert_eq!(outcome(&probed), NO_ATTEMPT);
+    assert_eq!(outcome(&probed.clone().records(&[84])), failure(1));
+    // SUCCESS and more in one segment, which a size does not tell.
+    assert_eq!(
+        outcome(&probed.clone().records(&[84]).records(&[36, 692])),
+        success(2)
+    );
+    // Login without password.
+    assert_eq!(outcome(&talk.records(&[228, 36])), success(1));
+    // A segment of the size of SUCCESS that is the end of a packet.
+    let mut split = probed.records(&[100]);
+    let last = split.segments.last_mut().unwrap();
+    last.length -= 36;
+    let rest = last.bytes.split_off(64);
+    split.next[1] = split.next[1].wrapping_sub(36);
+    let split = split.asks().server(rest);
+    assert_eq!(outcome(&split), failure(1));
+}
+
+#[test]
+fn boundaries_that_were_not_captured() {
+    let mut talk = Talk::handshake(OPENSSH, GCM, "ignored")
+        .records(&[52])
+        .records(&[84]);
+    for segment in talk.segments.iter_mut().skip(9) {
+        segment.bytes.clear();
+    }
+    let only_sizes = |mut talk: Talk| {
+        for segment in talk.segments.iter_mut().skip(9) {
+            segment.bytes.clear();
+        }
+        outcome(&talk)
+    };
+    assert_eq!(only_sizes(talk.clone().records(&[36])), success(1));
+    assert_eq!(only_sizes(talk.records(&[84])), failure(1));
+    // What should be a length is none.
+    let broken = Talk::handshake(OPENSSH, GCM, "ignored")
+        .answers(&[52])
+        .answers(&[84]);
+    assert_eq!(outcome(&broken.answers(&[36])), UNKNOWN);
+}
+
+#[test]
+fn in_doubt_unknown() {
+    // No SERVICE_ACCEPT, as behind a proxy that makes segments of its own.
+    let talk = Talk::handshake(OPENSSH, CHACHA, "m");
+    assert_eq!(
+        outcome(&talk.clone().answers(&[120]).answers(&[28])),
+        UNKNOWN
+    );
+    // Far more than failures.
+    let talk = accepted().answers(&[76]);
+    assert_eq!(
+        outcome(&talk.clone().answers(&[28 + 712]).answers(&[44])),
+        UNKNOWN
+    );
+    let long = (0..21).fold(talk.clone(), |talk, _| talk.answers(&[76]));
+    assert_eq!(outcome(&long), UNKNOWN);
+    // A segment of the server that was not seen.
+    let mut gap = talk.answers(&[76]).answers(&[76]);
+    let missing = gap.segments.len() - 3;
+    gap.segments.remove(missing);
+    assert_eq!(outcome(&gap), UNKNOWN);
+    // Compression before the login, an unknown MAC.
+    assert_eq!(
+        outcome(&Talk::handshake(OPENSSH, "aes128-ctr", "m").answers(&[44])),
+        UNKNOWN
+    );
+    // NEWKEYS passed and nothing else.
+    assert_eq!(outcome(&Talk::handshake(OPENSSH, CHACHA, "m")), NO_ATTEMPT);
+}
+
+#[test]
+fn retransmissions_are_no_answers() {
+    let talk = accepted().answers(&[76]).answers(&[76]);
+    let mut segments = talk.segments.clone();
+    for segment in &talk.segments {
+        let mut again = segment.clone();
+        again.time_ns += 1_000_000_000;
+        segments.push(again);
+    }
+    assert_eq!(told(&session(&segments)), told(&talk.session()));
+}

@@ -1,0 +1,1 @@
+//! Captured sessions of real programs.

@@ -1,0 +1,437 @@
+//! Whose a TCP connection is: the process that holds it, its container, and the user who logged in.
+//!
+//! sock_diag tells the socket of a connection, `/proc` the processes that hold the socket, and
+//! [the rules](super::login) which of them counts. Everything is synchronous and bounded: a call
+//! takes some milliseconds where all processes have to be looked at, and ends after about a tenth
+//! of a second whatever the host is like. A thread of its own should make the calls.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags, open};
+
+use super::login::{Evidence, SERVER_USER, Verdict};
+use super::missing_for_processes;
+use super::names::{self, Users};
+use super::process::{Facts, ProcessDir, Program};
+use super::scan::{Holder, Identity, Scanner};
+use super::sock_diag::{Asker, EnterError, Found};
+
+pub use super::scan::Counters;
+pub use super::sock_diag::QueryError;
+
+/// The number of the kernel's first namespace for processes (`PROC_PID_INIT_INO`).
+const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
+
+/// Both ends of a TCP connection, as the host sees them that has the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tuple {
+    /// This host's end.
+    pub local: SocketAddr,
+    /// The other end.
+    pub remote: SocketAddr,
+}
+
+/// Whose a connection is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Inode of the socket. Zero as long as no process has accepted the connection, and after it
+    /// was closed: ask again or give up.
+    pub inode: u64,
+    /// User of the socket, which is the one who made it: root for a server that starts as root.
+    pub uid: u32,
+    /// There is no such connection in this namespace, but a listener on its port. That does not
+    /// mean that the connection ends here: a listener on all addresses matches those of pods too.
+    pub listener: bool,
+    /// The process that stands for the connection; `None` if none holds it or it was not found in
+    /// time.
+    pub process: Option<Process>,
+    /// The user: of an SSH server who logged in, and of anything else who runs it.
+    pub user: Option<User>,
+    /// Whether someone has logged in. `Some(true)` only by the login session of a process or by
+    /// its change of user; `None` if unknown, as always where no SSH server holds the connection.
+    pub authenticated: Option<bool>,
+}
+
+/// A process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// Its name, escaped; whoever runs it may choose any.
+    pub name: String,
+    /// The path of its executable in its own root directory, escaped.
+    pub executable: Option<String>,
+    /// Id of its container.
+    pub container: Option<String>,
+    /// Path of its control group, escaped.
+    pub cgroup: Option<String>,
+    /// When it started, in clock ticks since the boot; with the number this identifies it.
+    pub start_time_ticks: u64,
+}
+
+/// A user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The number, as the process's own user namespace has it.
+    pub uid: u32,
+    /// The name in the `/etc/passwd` of the process, escaped.
+    pub name: Option<String>,
+    /// The login session that the audit system numbers, which all descendants carry.
+    pub session: Option<u32>,
+}
+
+/// Owners cannot be found here.
+#[derive(Debug, thiserror::Error)]
+pub enum Missing {
+    /// Privileges are missing.
+    #[error("cannot tell whose connections are: missing {}", .0.join(", "))]
+    Capabilities(Vec<&'static str>),
+    /// No `/proc`.
+    #[error("cannot open /proc: {0}")]
+    Proc(#[source] io::Error),
+    /// The kernel does not answer.
+    #[error("{0}; is the kernel's module tcp_diag there?")]
+    SockDiag(#[source] QueryError),
+}
+
+/// An owner cannot be found.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    /// The kernel cannot be asked.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    /// The other namespace cannot be entered.
+    #[error("cannot enter the network namespace (this needs CAP_SYS_ADMIN): {0}")]
+    Namespace(#[source] io::Error),
+    /// No thread to enter it.
+    #[error("cannot start a thread for a network namespace: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// Finds owners.
+pub struct Finder {
+    asker: Asker,
+    scanner: Scanner,
+    names: names::Reader,
+}
+
+/// Opens a network namespace, such as `/proc/<pid>/ns/net` or `/run/netns/<name>`.
+pub fn open_namespace(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    Ok(open(path, flags, Mode::empty())?)
+}
+
+/// Whether `/proc` shows all processes of the host, which in a pod takes `hostPID: true`.
+pub fn sees_all_processes() -> bool {
+    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link == *FIRST_PID_NAMESPACE)
+}
+
+// === impl Finder ===
+
+impl Finder {
+    /// Asks about the network namespace of the calling thread.
+    pub fn new() -> Result<Self, Missing> {
+        let missing = missing_for_processes();
+        if !missing.is_empty() {
+            return Err(Missing::Capabilities(missing));
+        }
+        let mut asker = Asker::new().map_err(Missing::SockDiag)?;
+        asker.check().map_err(Missing::SockDiag)?;
+        Ok(Self {
+            asker,
+            scanner: Scanner::new(Path::new("/proc")).map_err(Missing::Proc)?,
+            names: names::Reader::default(),
+        })
+    }
+
+    /// The owner of a connection; `None` if there is no such socket, as for forwarded ones.
+    pub fn find(&mut self, tuple: &Tuple) -> Result<Option<Owner>, FindError> {
+        let found = self.asker.ask(tuple.local, tuple.remote)?;
+        Ok(found.map(|found| self.owner(found)))
+    }
+
+    /// The owner of a connection in another network namespace. The calling thread stays where it
+    /// is, and nothing is left that would keep the namespace alive.
+    pub fn find_in(
+        &mut self,
+        namespace: BorrowedFd<'_>,
+        tuple: &Tuple,
+    ) -> Result<Option<Owner>, FindError> {
+        let mut asker = Asker::in_namespace(namespace).map_err(|error| match error {
+            EnterError::Thread(source) => FindError::Thread(source),
+            EnterError::Enter(source) => FindError::Namespace(source),
+            EnterError::Query(error) => FindError::Query(error),
+        })?;
+        let found = asker.ask(tuple.local, tuple.remote)?;
+        Ok(found.map(|found| self.owner(found)))
+    }
+
+    /// Looks again at the processes that hold a connection: someone may have logged in. `None` if
+    /// none holds it any more.
+    pub fn refresh(&mut self, owner: &Owner) -> Option<Owner> {
+        let inode = u32::try_from(owner.inode)
+            .ok()
+            .filter(|inode| *inode != 0)?;
+        let holders = self.scanner.again(inode);
+        let found = Found {
+            inode,
+            uid: owner.uid,
+            listener: owner.listener,
+        };
+        let owner = self.describe(found, &holders);
+        owner.process.is_some().then_some(owner)
+    }
+
+    /// How often all processes had to be looked at.
+    pub fn counters(&self) -> Counters {
+        self.scanner.counters
+    }
+
+    fn owner(&mut self, found: Found) -> Owner {
+        let holders = if found.inode == 0 {
+            Vec::new()
+        } else {
+            self.scanner.holders(found.inode)
+        };
+        self.describe(found, &holders)
+    }
+
+    fn describe(&mut self, found: Found, holders: &[Holder]) -> Owner {
+        let mut owner = Owner {
+            inode: found.inode.into(),
+            uid: found.uid,
+            listener: found.listener,
+            process: None,
+            user: None,
+            authenticated: None,
+        };
+        let mut people: Vec<(Holder, ProcessDir, Facts)> = Vec::new();
+        for holder in holders {
+            let directory = self.scanner.open(holder.process);
+            let Some((directory, facts)) =
+                directory.and_then(|directory| directory.facts().map(|facts| (directory, facts)))
+            else {
+                continue;
+            };
+            people.push((*holder, directory, facts));
+        }
+        let relatives = self.relatives(&people);
+        let is_server = people.iter().any(|(.., facts)| facts.program.is_server());
+        let users = if is_server { self.users(&people) } else { None };
+        // For a moment after accepting it, a listener holds a connection too.
+        people.retain(|(holder, directory, _)| directory.holds(holder.descriptor, found.inode));
+        let facts: Vec<Facts> = people.iter().map(|(.., facts)| facts.clone()).collect();
+        let verdict = Evidence {
+            holders: &facts,
+            relatives: &relatives,
+            server_user: users.as_ref().and_then(|users| users.uid(SERVER_USER)),
+        }
+        .judge();
+        let Some(Verdict {
+            pid,
+            authenticated,
+            user,
+        }) = verdict
+        else {
+            return owner;
+        };
+        let Some((holder, directory, _)) =
+            people.iter().find(|(_, directory, _)| directory.pid == pid)
+        else {
+            return owner;
+        };
+        owner.process = describe_process(directory, holder.process.start_time_ticks);
+        // The server that listens may have been started by someone who had logged in.
+        if found.listener && is_server {
+            return owner;
+        }
+        self.learn(&facts, &relatives);
+        owner.authenticated = authenticated;
+        owner.user = user.map(|(uid, session)| {
+            let users = users.or_else(|| self.names.read(directory.root()?));
+            User {
+                uid,
+                name: users.and_then(|users| users.name(uid)),
+                session,
+            }
+        });
+        owner
+    }
+
+    /// Parents of holders, and for Dropbear their children.
+    fn relatives(&self, people: &[(Holder, ProcessDir, Facts)]) -> Vec<Facts> {
+        let mut pids: Vec<u32> = Vec::new();
+        for (_, directory, facts) in people {
+            if !facts.program.is_server() {
+                continue;
+            }
+            pids.push(facts.parent);
+            if facts.program == Program::Dropbear {
+                pids.extend(directory.children().unwrap_or_default().iter().take(64));
+            }
+        }
+        pids.sort_unstable();
+        pids.dedup();
+        pids.retain(|pid| people.iter().all(|(_, directory, _)| directory.pid != *pid));
+        pids.iter()
+            .filter_map(|pid| ProcessDir::open(&self.scanner.proc, *pid).ok()?.facts())
+            .collect()
+    }
+
+    /// The users of the part of the server that runs as root: the others may see another root.
+    fn users(&self, people: &[(Holder, ProcessDir, Facts)]) -> Option<Users> {
+        let (_, directory, _) = people.iter().min_by_key(|(.., facts)| {
+            let is_root = facts.uid == 0 && facts.program.is_server();
+            (!is_root, facts.start_time_ticks)
+        })?;
+        self.names.read(directory.root()?)
+    }
+
+    /// Connections of a listener are looked for among its children from now on.
+    fn learn(&mut self, holders: &[Facts], relatives: &[Facts]) {
+        for parent in relatives {
+            let has_child = holders
+                .iter()
+                .any(|holder| holder.parent == parent.pid && holder.program.is_server());
+            if has_child && parent.program.is_server() {
+                self.scanner.add_listener(Identity {
+                    pid: parent.pid,
+                    start_time_ticks: parent.start_time_ticks,
+                });
+            }
+        }
+    }
+}
+
+fn describe_process(directory: &ProcessDir, start_time_ticks: u64) -> Option<Process> {
+    let cgroup = directory.cgroup();
+    Some(Process {
+        pid: directory.pid,
+        name: directory.name()?,
+        executable: directory.executable(),
+        container: cgroup.container,
+        cgroup: cgroup.path,
+        start_time_ticks,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::process::{Child, Command, Stdio};
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Ends its processes whatever happens.
+    struct Crowd(Vec<Child>);
+
+    impl Drop for Crowd {
+        fn drop(&mut self) {
+            for child in &mut self.0 {
+                let _ = child.kill();
+            }
+            for child in &mut self.0 {
+                let _ = child.wait();
+            }
+        }
+    }
+
+    fn finder() -> Option<Finder> {
+        match Finder::new() {
+            Ok(finder) => Some(finder),
+            Err(Missing::Capabilities(missing)) => {
+                assert!(missing_for_processes() == missing && !missing.is_empty());
+                None
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn connection() -> (TcpListener, TcpStream, Tuple) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let remote = listener.local_addr().expect("an address");
+        let client = TcpStream::connect(remote).expect("a connection");
+        let local = client.local_addr().expect("an address");
+        (listener, client, Tuple { local, remote })
+    }
+
+    #[test]
+    fn own_connections_are_found() {
+        let Some(mut finder) = finder() else {
+            return;
+        };
+        let (_listener, client, tuple) = connection();
+        let owner = finder.find(&tuple).expect("an answer").expect("an owner");
+        let process = owner.process.clone().expect("a process");
+        assert_eq!(process.pid, std::process::id());
+        assert_eq!((owner.authenticated, owner.listener), (None, false));
+        assert_eq!(owner.user.as_ref().map(|user| user.uid), Some(owner.uid));
+        assert_eq!(finder.refresh(&owner).as_ref(), Some(&owner));
+        assert_eq!(finder.counters().scans, 1);
+        // Nobody has accepted the other end.
+        let other = Tuple {
+            local: tuple.remote,
+            remote: tuple.local,
+        };
+        let waiting = finder.find(&other).expect("an answer").expect("an owner");
+        assert_eq!((waiting.inode, waiting.process), (0, None));
+        drop(client);
+        assert_eq!(finder.refresh(&owner), None);
+        let nobody = Tuple {
+            local: "192.0.2.1:1".parse().expect("an address"),
+            remote: "192.0.2.2:2".parse().expect("an address"),
+        };
+        assert_eq!(finder.find(&nobody).expect("an answer"), None);
+    }
+
+    /// `cargo test -p monitor --release -- --ignored --nocapture two_thousand`
+    #[test]
+    #[ignore = "starts 2,000 processes"]
+    fn two_thousand_processes_take_little_time() {
+        let Some(mut finder) = finder() else {
+            return;
+        };
+        let mut crowd = Crowd(Vec::new());
+        for _ in 0..2000 {
+            let mut sleep = Command::new("sleep");
+            sleep.arg("120").stdin(Stdio::null());
+            crowd.0.push(sleep.spawn().expect("a process"));
+        }
+        let mut worst_of = |rounds: u32, absent: bool| {
+            let mut took = Vec::new();
+            for round in 0..rounds {
+                let (_listener, _client, tuple) = connection();
+                let inode = finder
+                    .asker
+                    .ask(tuple.local, tuple.remote)
+                    .expect("an answer");
+                let inode = inode.expect("a socket").inode;
+                let start = Instant::now();
+                if absent {
+                    assert!(finder.scanner.holders(u32::MAX - round).is_empty());
+                } else {
+                    assert!(!finder.scanner.holders(inode).is_empty());
+                }
+                took.push(start.elapsed());
+            }
+            took.sort_unstable();
+            (took[took.len() / 2], took[took.len() - 1])
+        };
+        let absent = worst_of(20, true);
+        let present = worst_of(20, false);
+        println!("held by nobody: median {:?}, most {:?}", absent.0, absent.1);
+        println!("held: median {:?}, most {:?}", present.0, present.1);
+        let (_listener, _client, tuple) = connection();
+        let owner = finder.find(&tuple).expect("an answer").expect("an owner");
+        let start = Instant::now();
+        let again = finder.refresh(&owner);
+        println!("again, with 2,000 children: {:?}", start.elapsed());
+        assert!(again.is_some());
+        println!("{:?}", finder.counters());
+        assert!(absent.0.as_millis() < 50, "{absent:?}");
+    }
+}
