@@ -211,10 +211,11 @@ impl Maps {
         let Some(capture) = CAPTURE.get_ptr_mut(0) else {
             return;
         };
+        let (direction, sequence) = segment.place();
         // SAFETY: within this processor's own element, which only the running program uses.
         unsafe {
             let head = head_in::<K>(capture);
-            segment.fill(flow, head);
+            flow.write_head(direction, sequence, head);
             (*head).kind = kind;
             (*head).key = *key;
         }

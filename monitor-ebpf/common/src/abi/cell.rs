@@ -2,7 +2,7 @@
 
 use core::cell::UnsafeCell;
 
-use super::FlowValue;
+use super::{FlowValue, SegmentHead};
 
 /// A [`FlowValue`] in place: a map entry in the kernel, a table entry in the replay.
 ///
@@ -65,6 +65,50 @@ impl FlowCell {
     pub unsafe fn copy_to(&self, to: *mut FlowValue) {
         // SAFETY: this cell is valid and aligned; `to` is the caller's.
         unsafe { core::ptr::copy_nonoverlapping(self.0.get(), to, 1) };
+    }
+
+    /// Writes what the event of a segment tells of this flow; kind, key, time and lengths are left.
+    ///
+    /// # Safety
+    /// `head` must be valid for writing.
+    #[inline(always)]
+    pub unsafe fn write_head<K>(&self, direction: usize, sequence: u32, head: *mut SegmentHead<K>) {
+        self.get(|value| {
+            // SAFETY: the caller's; written field by field, so that nothing is built on the stack.
+            unsafe {
+                (*head).sequence = sequence;
+                (*head).flags = value.flags;
+                (*head).generation = value.generation;
+                (*head).direction = direction as u8;
+                (*head).app = value.app;
+                (*head).prefix_length = value.prefix_length[direction & 1];
+                (*head).reserved = 0;
+                (*head).prefix_end = value.inspect_sequence[direction & 1];
+                (*head).prefix = value.prefix[direction & 1];
+            }
+        });
+    }
+
+    /// The head of a segment's event, without bytes.
+    #[cfg(not(target_arch = "bpf"))]
+    pub fn head<K: Copy>(
+        &self,
+        direction: usize,
+        sequence: u32,
+        (kind, key, time_ns): (u32, &K, u64),
+    ) -> SegmentHead<K> {
+        let mut head = core::mem::MaybeUninit::<SegmentHead<K>>::uninit();
+        let to = head.as_mut_ptr();
+        // SAFETY: memory of this type; all fields are written before it is read.
+        unsafe {
+            self.write_head(direction, sequence, to);
+            (*to).kind = kind;
+            (*to).key = *key;
+            (*to).time_ns = time_ns;
+            (*to).length = 0;
+            (*to).captured = 0;
+            head.assume_init()
+        }
     }
 
     /// Sets the whole value to zeros.

@@ -110,27 +110,10 @@ impl Segment {
         self.place.offset()
     }
 
-    /// Fills in what its first event tells, but for kind, key, time and lengths.
-    ///
-    /// # Safety
-    /// `head` must be valid for writing.
+    /// Direction, and sequence number of its first byte.
     #[inline(always)]
-    pub unsafe fn fill<K>(&self, flow: &FlowCell, head: *mut SegmentHead<K>) {
-        let direction = self.place.direction();
-        flow.get(|value| {
-            // SAFETY: the caller's; written field by field, so that nothing is built on the stack.
-            unsafe {
-                (*head).sequence = self.place.sequence();
-                (*head).flags = value.flags;
-                (*head).generation = value.generation;
-                (*head).direction = direction as u8;
-                (*head).app = value.app;
-                (*head).prefix_length = value.prefix_length[direction & 1];
-                (*head).reserved = 0;
-                (*head).prefix_end = value.inspect_sequence[direction & 1];
-                (*head).prefix = value.prefix[direction & 1];
-            }
-        });
+    pub const fn place(&self) -> (usize, u32) {
+        (self.place.direction(), self.place.sequence())
     }
 
     /// Every event with its bytes, for a backend that keeps them itself.
@@ -143,19 +126,8 @@ impl Segment {
         mut on_event: impl FnMut(&SegmentHead<K>, &[u8]),
     ) {
         let mut buffer = [0; CHUNK_BYTES as usize];
-        let mut first = core::mem::MaybeUninit::<SegmentHead<K>>::uninit();
-        let pointer = first.as_mut_ptr();
-        // SAFETY: memory of this type; all fields are written before it is read.
-        let mut head = unsafe {
-            self.fill(flow, pointer);
-            (*pointer).kind = kind;
-            (*pointer).time_ns = time_ns;
-            (*pointer).key = *key;
-            (*pointer).length = 0;
-            (*pointer).captured = 0;
-            first.assume_init()
-        };
-        let sequence = head.sequence;
+        let (direction, sequence) = self.place();
+        let mut head = flow.head(direction, sequence, (kind, key, time_ns));
         let (length, bytes) = self.lengths();
         for part in (0..).map_while(|index| chunk(index, length, bytes)) {
             let is_there = packet.copy_to(self.offset() + part.start, part.captured, &mut buffer);
