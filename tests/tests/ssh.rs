@@ -206,7 +206,8 @@ fn every_connection_is_found_on_any_port_and_replayed_alike() {
             if let Some(other) = other {
                 assert_eq!(own, Some(other.as_str()), "{field} {record:#}");
             }
-            hasshes += usize::from(own.is_some());
+            // On the port of the echo server tshark looks for none.
+            hasshes += usize::from(own.is_some() && record["class"] != "client_only");
         }
         if record["class"] != "client_only" {
             let banner = record["server_banner"].as_str().unwrap_or("-");

@@ -1,7 +1,7 @@
 //! Looks at the first payload bytes of a flow, and then never again.
 
 use crate::{
-    abi::{CAPTURE_BYTES, CAPTURE_EVENTS, CHUNK_BYTES, FlowCell, SegmentHead, flag},
+    abi::{CAPTURE_BYTES, CAPTURE_EVENTS, CHUNK_BYTES, FlowCell, flag},
     classify::{self, App},
     packet::Packet,
     parse::{Network, Transport},
@@ -123,7 +123,7 @@ impl Segment {
         packet: &P,
         (kind, key, time_ns): (u32, &K, u64),
         flow: &FlowCell,
-        mut on_event: impl FnMut(&SegmentHead<K>, &[u8]),
+        mut on_event: impl FnMut(&crate::abi::SegmentHead<K>, &[u8]),
     ) {
         let mut buffer = [0; CHUNK_BYTES as usize];
         let (direction, sequence) = self.place();
