@@ -5,7 +5,6 @@
 //! their children are looked at again.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -73,6 +72,8 @@ pub(super) struct Scanner {
     /// Sockets in the order in which they were first asked for.
     order: VecDeque<u32>,
     listeners: VecDeque<Identity>,
+    /// Processes named otherwise when they were last looked at. Only the order depends on it.
+    others: HashSet<u32>,
 }
 
 #[derive(Debug)]
@@ -92,6 +93,7 @@ impl Scanner {
             sockets: HashMap::new(),
             order: VecDeque::new(),
             listeners: VecDeque::new(),
+            others: HashSet::new(),
         })
     }
 
@@ -234,9 +236,10 @@ impl Scanner {
         holders
     }
 
-    fn scan(&mut self, inode: u32, deadline: Instant) -> Vec<Holder> {
+    /// Looks at all processes.
+    pub(super) fn scan(&mut self, inode: u32, deadline: Instant) -> Vec<Holder> {
         self.counters.scans += 1;
-        let (first, rest) = self.processes();
+        let (first, rest) = self.processes(deadline.checked_sub(BUDGET / 2));
         let mut holders = Vec::new();
         for pids in [first, rest] {
             for pid in pids {
@@ -269,28 +272,35 @@ impl Scanner {
         holders
     }
 
-    /// All processes: those named as if they spoke SSH, and the others; the latest first.
-    fn processes(&self) -> (Vec<u32>, Vec<u32>) {
+    /// All processes: those named as if they spoke SSH, and the others; the latest first. Names are
+    /// read until some time, what is left counts as others.
+    fn processes(&mut self, until: Option<Instant>) -> (Vec<u32>, Vec<u32>) {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let (mut first, mut rest) = (Vec::new(), Vec::new());
+        let (mut first, mut rest, mut others) = (Vec::new(), Vec::new(), HashSet::new());
         let Ok(directory) = openat(&self.proc, c".", flags, Mode::empty()) else {
             return (first, rest);
         };
         let mut buffer = vec![MaybeUninit::uninit(); 32 * 1024];
         let mut entries = RawDir::new(&directory, &mut buffer);
         while let Some(Ok(entry)) = entries.next() {
-            let Some(pid) = number(entry.file_name()) else {
+            let name = entry.file_name().to_str();
+            let Some(pid) = name.ok().and_then(|name| name.parse().ok()) else {
                 continue;
             };
-            let mut name = [0; 32];
-            if FIRST.contains(&self.name(pid, &mut name)) {
+            let is_late = until.is_some_and(|until| Instant::now() >= until);
+            let is_other = self.others.contains(&pid);
+            if !is_other && !is_late && FIRST.contains(&self.name(pid, &mut [0; 32])) {
                 first.push(pid);
-            } else {
-                rest.push(pid);
+                continue;
+            }
+            rest.push(pid);
+            if is_other || !is_late {
+                others.insert(pid);
             }
         }
         first.sort_unstable_by_key(|pid| std::cmp::Reverse(*pid));
         rest.sort_unstable_by_key(|pid| std::cmp::Reverse(*pid));
+        self.others = others;
         (first, rest)
     }
 
@@ -334,10 +344,6 @@ fn holder(directory: &ProcessDir, inode: u32, deadline: Instant) -> Option<Holde
         },
         descriptor,
     })
-}
-
-fn number(name: &CStr) -> Option<u32> {
-    name.to_str().ok()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -93,9 +93,16 @@ impl Direction {
         self.stream.bytes_held() + texts.into_iter().map(text).sum::<usize>()
     }
 
-    /// Bytes that cannot be SSH, or not any more.
-    pub(super) fn is_lost(&self) -> bool {
-        self.parsed.stage == Stage::Lost
+    /// Whether it speaks SSH and everything it sent is known, NEWKEYS not among it.
+    pub(super) fn is_before_newkeys(&self) -> bool {
+        // Text in place of a KEXINIT is the end: OpenSSH says what it thinks of HTTP.
+        let is_read =
+            self.parsed.stage != Stage::Lost || self.parsed.hints.has(Hint::KexinitInvalid);
+        self.parsed.newkeys_end.is_none()
+            && self.parsed.is_ssh()
+            && is_read
+            && self.stream.is_whole()
+            && !self.stream.is_cut()
     }
 }
 

@@ -2,12 +2,23 @@
 
 use super::Side;
 
-/// HASSHes of libraries as they come, by side: measured with the programs themselves.
+/// HASSHes of programs as they come, by side: measured with the programs themselves.
 const KNOWN: &[(Side, &str, &str)] = &[
     (Side::Client, "57e4cc8ee36c3d78f75c6a05acd55963", "libssh2"),
+    // curl with libssh2 1.10.0.
+    (Side::Client, "b4b8ae3d7241d2c1dc54b4df7e8c19d1", "libssh2"),
     (Side::Client, "742b4fd5532ca4f243aae081017fe8c5", "libssh"),
     (Side::Client, "55a77ae9728654f1d4240a29287dc296", "ncrack"),
     (Side::Client, "eeca2460550b9ded084ecf2f70a75356", "openssh"),
+    // Paramiko 5.1.0.
+    (Side::Client, "4c94058d5e9e31659879f79fd5b46084", "paramiko"),
+    (Side::Server, "8ab61c0e42b2572fb6e55fc05f63ff41", "paramiko"),
+    // AsyncSSH 2.24.1.
+    (Side::Client, "c70169683f416ecb6afc5aed972ec23c", "asyncssh"),
+    (Side::Server, "efd7813a4bf95ea50ce34dc95be6e814", "asyncssh"),
+    // Dropbear 2022.83.
+    (Side::Client, "16574631849ea8d13c926c9905839928", "dropbear"),
+    (Side::Server, "e1a0b5f8d334ec70fe937b2d5ff8d0b6", "dropbear"),
 ];
 
 /// Words by which banners name programs, the longer before what they begin with.

@@ -159,25 +159,16 @@ impl Session {
             && client.parsed.scan.banner == server.parsed.scan.banner
     }
 
-    /// Nobody got as far as NEWKEYS, and of one end nothing was missed that could have been it.
+    /// One end did not get as far as NEWKEYS, without which there is no authentication, and nothing
+    /// of it was missed that could have been that.
     fn is_without_attempt(&self) -> bool {
-        let [client, server] = &self.directions;
+        let [_, server] = &self.directions;
         if self.is_echo() || server.parsed.scan.hints.has(Hint::Refused) {
             return true;
         }
         let has_version_1 = |direction: &Direction| direction.parsed.scan.hints.has(Hint::Version1);
-        let is_open = |direction: &Direction| {
-            direction.parsed.is_ssh()
-                && !direction.is_lost()
-                && direction.stream.is_whole()
-                && !has_version_1(direction)
-        };
-        self.directions
-            .iter()
-            .all(|direction| direction.parsed.newkeys_end.is_none())
-            && self.directions.iter().any(is_open)
-            && !has_version_1(client)
-            && !has_version_1(server)
+        !self.directions.iter().any(has_version_1)
+            && self.directions.iter().any(Direction::is_before_newkeys)
     }
 
     fn parsed<T>(&self, of: impl Fn(&Direction) -> T) -> [T; 2] {

@@ -25,8 +25,8 @@ pub(super) struct Stream {
     /// Where the lowest bytes begin that passed without being captured.
     hole: Option<usize>,
     pieces: Vec<Piece>,
-    /// Pieces were left out after the last one.
-    has_more: bool,
+    /// End of what was left out of the pieces.
+    more_end: Option<u32>,
     is_settled: bool,
     is_released: bool,
 }
@@ -138,12 +138,13 @@ impl Stream {
 
     /// Whether more segments passed than [`Self::pieces`] has.
     pub(super) fn has_more(&self) -> bool {
-        self.has_more
+        self.more_end.is_some()
     }
 
     /// Forgets the sizes of what ends at `offset` or before.
     pub(super) fn forget_pieces(&mut self, offset: usize) {
         self.pieces.retain(|piece| piece.end as usize > offset);
+        self.more_end = self.more_end.filter(|end| *end as usize > offset);
     }
 
     /// Drops everything before `offset`, which becomes 0; nothing earlier is accepted any more.
@@ -165,6 +166,7 @@ impl Stream {
             piece.start = piece.start.saturating_sub(by);
             piece.end -= by;
         }
+        self.more_end = self.more_end.map(|end| end.saturating_sub(by));
     }
 
     /// Drops the bytes for good.
@@ -200,6 +202,7 @@ impl Stream {
             piece.start = piece.start.saturating_add(by);
             piece.end = piece.end.saturating_add(by);
         }
+        self.more_end = self.more_end.map(|end| end.saturating_add(by));
     }
 
     /// Copies what is not there yet.
@@ -272,10 +275,6 @@ impl Stream {
         }
         for (start, end) in news {
             let index = self.pieces.partition_point(|piece| piece.start < start);
-            if index >= MAX_PIECES {
-                self.has_more = true;
-                continue;
-            }
             self.pieces.insert(
                 index,
                 Piece {
@@ -284,9 +283,10 @@ impl Stream {
                     time_ns,
                 },
             );
-            if self.pieces.len() > MAX_PIECES {
-                self.pieces.truncate(MAX_PIECES);
-                self.has_more = true;
+            if self.pieces.len() > MAX_PIECES
+                && let Some(last) = self.pieces.pop()
+            {
+                self.more_end = self.more_end.max(Some(last.end));
             }
         }
     }

@@ -20,6 +20,8 @@ const MAX_BEFORE_ACCEPT: usize = 8;
 const SLOW_NS: u64 = 250_000_000;
 /// More answers than failed attempts can have (MaxAuthTries is 6, some answers are prompts).
 const MAX_ANSWERS: usize = 20;
+/// More bytes than a USERAUTH_FAILURE has.
+const MAX_FAILURE: u32 = 256;
 /// More bytes than a burst of failure, prompt, or echo of a 4096-bit key can have.
 const MAX_ANSWER: u32 = 640;
 
@@ -65,7 +67,10 @@ pub(in crate::ssh) fn judge(
         .enumerate()
         .position(|(index, answer)| reader.is_success(answer, index == 0));
     if let Some(before) = success {
-        if model.quirk == Quirk::AsyncSsh && !reader.has_ignore {
+        if answers
+            .get(before)
+            .is_some_and(|answer| reader.is_doubtful(answer))
+        {
             return Authentication::UNKNOWN;
         }
         return by_sizes(AuthOutcome::Success, before.max(1));
@@ -170,39 +175,44 @@ fn is_gapless(pieces: &[Piece]) -> bool {
 
 /// The bursts after SERVICE_ACCEPT, and how to read them. None: there is no SERVICE_ACCEPT.
 fn answers(model: &Model, bursts: &[Burst]) -> Option<(Reader, Vec<Burst>)> {
-    let exact = |reader: Reader| move |size: u32| size == reader.size(ACCEPT);
-    let glued = |reader: Reader| move |size: u32| size == reader.size(IGNORE) + reader.size(ACCEPT);
     for model in [*model, model.wide()] {
+        let Some((burst, unit)) = find(bursts, model.size(ACCEPT)) else {
+            continue;
+        };
+        let mut answers: Vec<Burst> = bursts.iter().skip(burst).cloned().collect();
+        if let Some(first) = answers.first_mut() {
+            first.sizes = first.sizes.split_off(unit + 1);
+        }
+        answers.retain(|answer| !answer.sizes.is_empty());
+        let ignore = model.size(IGNORE);
+        let starts_so = |answer: &Burst| answer.sizes.len() > 1 && answer.sizes[0] == ignore;
+        let has_ignore =
+            model.quirk == Quirk::AsyncSsh || (answers.len() > 1 && answers.iter().all(starts_so));
+        if has_ignore {
+            for answer in &mut answers {
+                match answer.sizes.first_mut() {
+                    Some(first) if *first == ignore => _ = answer.sizes.remove(0),
+                    // Both in one segment, which tells only where their sizes differ.
+                    Some(first) if *first > ignore && ignore != model.size(SUCCESS) => {
+                        *first -= ignore;
+                    }
+                    _ => return None,
+                }
+            }
+            answers.retain(|answer| !answer.sizes.is_empty());
+        }
         let reader = Reader {
             model,
-            has_ignore: false,
+            has_ignore,
             is_exact: model.shows_lengths(),
         };
-        if let Some((burst, unit)) = find(bursts, exact(reader)) {
-            let sizes = &bursts.get(burst)?.sizes;
-            let before = unit.checked_sub(1).and_then(|before| sizes.get(before));
-            let has_ignore = before == Some(&reader.size(IGNORE));
-            let reader = Reader {
-                has_ignore,
-                ..reader
-            };
-            return Some((reader, reader.after(bursts, burst, unit)));
-        }
-        if model.quirk == Quirk::AsyncSsh
-            && let Some((burst, unit)) = find(bursts, glued(reader))
-        {
-            let reader = Reader {
-                has_ignore: true,
-                ..reader
-            };
-            return Some((reader, reader.after(bursts, burst, unit)));
-        }
+        return Some((reader, answers));
     }
     None
 }
 
 /// The first of the first packets that is of a size, in an answer: its burst and its place there.
-fn find(bursts: &[Burst], is_it: impl Fn(u32) -> bool) -> Option<(usize, usize)> {
+fn find(bursts: &[Burst], wanted: u32) -> Option<(usize, usize)> {
     bursts
         .iter()
         .enumerate()
@@ -211,7 +221,7 @@ fn find(bursts: &[Burst], is_it: impl Fn(u32) -> bool) -> Option<(usize, usize)>
             units.map(move |(unit, size)| (index, unit, burst.is_answer, *size))
         })
         .take(MAX_BEFORE_ACCEPT)
-        .find(|(_, _, is_answer, size)| *is_answer && is_it(*size))
+        .find(|(_, _, is_answer, size)| *is_answer && *size == wanted)
         .map(|(index, unit, _, _)| (index, unit))
 }
 
@@ -222,31 +232,12 @@ impl Reader {
         self.model.size(payload)
     }
 
-    /// Answers after the packet at `unit` of the burst at `index`.
-    fn after(&self, bursts: &[Burst], index: usize, unit: usize) -> Vec<Burst> {
-        let mut answers: Vec<Burst> = bursts.iter().skip(index).cloned().collect();
-        if let Some(first) = answers.first_mut() {
-            first
-                .sizes
-                .drain(..=unit.min(first.sizes.len().saturating_sub(1)));
-        }
-        if self.has_ignore {
-            for answer in &mut answers {
-                if answer.sizes.first() == Some(&self.size(IGNORE)) {
-                    answer.sizes.remove(0);
-                }
-            }
-        }
-        answers.retain(|answer| !answer.sizes.is_empty());
-        answers
-    }
-
     fn is_success(&self, answer: &Burst, is_first: bool) -> bool {
         let [first, second @ ..] = answer.sizes.as_slice() else {
             return false;
         };
         let success = self.size(SUCCESS);
-        if *first == success || (self.has_ignore && *first == self.size(IGNORE) + success) {
+        if *first == success {
             return true;
         }
         // EXT_INFO or a banner precedes the success of a login without password: certain where
@@ -256,5 +247,14 @@ impl Reader {
             && !self.has_ignore
             && *first > self.size(ACCEPT)
             && second.first() == Some(&success)
+    }
+
+    /// Whether the short packet may be an IGNORE ahead of a failure, of a server that is not known
+    /// to send any: OpenSSH's next message after SUCCESS, its host keys, is longer.
+    fn is_doubtful(&self, answer: &Burst) -> bool {
+        !self.has_ignore
+            && self.size(SUCCESS) == self.size(IGNORE)
+            && answer.sizes.first() == Some(&self.size(SUCCESS))
+            && answer.sizes.get(1).is_some_and(|next| *next <= MAX_FAILURE)
     }
 }

@@ -138,24 +138,39 @@ fn go_pads_to_16_bytes_under_any_cipher() {
 #[test]
 fn asyncssh_ignore_is_no_success() {
     let mac = "hmac-sha2-256";
-    let talk = Talk::handshake(ASYNCSSH, "aes128-ctr", mac).answers(&[48, 64]);
+    let talk = Talk::handshake(ASYNCSSH, "aes128-ctr", mac).answers(&[64]);
     assert_eq!(outcome(&talk.clone().answers(&[48, 80])), NO_ATTEMPT);
     let failed = talk
         .answers(&[48, 80])
         .answers(&[48, 80])
         .answers(&[48, 80]);
     assert_eq!(outcome(&failed), failure(2));
-    assert_eq!(outcome(&failed.answers(&[48, 48])), success(3));
+    assert_eq!(outcome(&failed.clone().answers(&[48, 48])), success(3));
+    // A failure of the size of both.
+    assert_eq!(outcome(&failed.clone().answers(&[48, 96])), failure(3));
+    assert_eq!(outcome(&failed.clone().answers(&[96])), UNKNOWN);
+    // Between the two segments.
+    assert_eq!(outcome(&failed.answers(&[48])), failure(2));
     // In one segment.
-    let talk = Talk::handshake(ASYNCSSH, CHACHA, "m").answers(&[36 + 44]);
+    let talk = Talk::handshake(ASYNCSSH, CHACHA, "m").answers(&[44]);
     let failed = talk.answers(&[36 + 76]).answers(&[36 + 76]);
     assert_eq!(outcome(&failed), failure(1));
     assert_eq!(outcome(&failed.answers(&[36 + 28])), success(2));
-    // It is not known for anything else.
-    let talk = Talk::handshake(ASYNCSSH, CHACHA, "m")
-        .answers(&[44])
-        .answers(&[76]);
-    assert_eq!(outcome(&talk.answers(&[28])), UNKNOWN);
+}
+
+#[test]
+fn asyncssh_under_another_name() {
+    let mac = "hmac-sha2-256";
+    let talk = Talk::handshake(OPENSSH, "aes128-ctr", mac).answers(&[64]);
+    assert_eq!(outcome(&talk.clone().answers(&[48, 80])), UNKNOWN);
+    let failed = talk.clone().answers(&[48, 80]).answers(&[48, 80]);
+    assert_eq!(outcome(&failed), failure(1));
+    assert_eq!(outcome(&failed.answers(&[48, 48])), success(2));
+    // What OpenSSH sends after SUCCESS is no reason for doubt.
+    assert_eq!(
+        outcome(&talk.answers(&[80]).answers(&[48, 784])),
+        success(1)
+    );
 }
 
 #[test]
