@@ -56,8 +56,7 @@ fn closed(daemon: &Daemon<'_>, expected: usize) -> Vec<Value> {
     last
 }
 
-/// What must be the same live and in a replay. Packets of the client are left out: of connections by
-/// OpenSSH's client a replay of the capture shows one bare ACK fewer, for a reason not yet found.
+/// What must be the same live and in a replay.
 fn essence(record: &Value) -> (String, Value) {
     let end = |end: &Value| format!("{}:{}", end["ip"], end["port"]);
     let key = format!("{} {}", end(&record["source"]), end(&record["destination"]));
@@ -70,6 +69,7 @@ fn essence(record: &Value) -> (String, Value) {
         "authentication",
         "attempts",
         "basis",
+        "forward",
         "reverse",
         "hints",
     ];
@@ -116,9 +116,10 @@ fn every_connection_is_found_on_any_port_and_replayed_alike() {
     };
     let lab = Lab::new("ssh").expect("a lab");
     let outside = lab.add_outside().expect("a peer");
-    lab.node()
-        .set_offloads(UPLINK, false)
-        .expect("offloads off");
+    // A capture does not tell how many segments a buffer stands for: no end may make such.
+    for end in [lab.node(), &outside] {
+        end.set_offloads(UPLINK, false).expect("offloads off");
+    }
     let servers = [22, 2222, 443].map(|port| Sshd::start(lab.node(), port).expect("an sshd"));
     let _echo = client::serve(lab.node(), "tcp-serve", 7003).expect("an echo server");
     let path = lab.directory().join("ssh.pcap");

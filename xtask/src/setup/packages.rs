@@ -55,6 +55,7 @@ pub(crate) const NEEDS: &[Need] = &[
     service(Group::Test, "iperf3", &["iperf3"], "iperf3"),
     service(Group::Test, "sshd", &["openssh-server"], "ssh"),
     program(Group::Test, "ssh", &["openssh-client"]),
+    program(Group::Test, "dropbear", &["dropbear-bin"]),
     program(Group::Test, "openssl", &["openssl"]),
     program(Group::Test, "dnsmasq", &["dnsmasq-base"]),
     service(Group::Test, "nginx", &["nginx-light", "nginx"], "nginx"),
