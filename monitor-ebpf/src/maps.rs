@@ -224,9 +224,10 @@ impl Maps {
     }
 
     #[inline(always)]
-    fn inserted(result: Result<(), i32>) -> Result<(), Reason> {
+    fn inserted(result: Result<(), i32>) -> Result<bool, Reason> {
         match result {
-            Ok(()) | Err(EEXIST) => Ok(()),
+            Ok(()) => Ok(true),
+            Err(EEXIST) => Ok(false),
             Err(E2BIG) => Err(Reason::TableFull),
             Err(_) => Err(Reason::InsertFailed),
         }
@@ -291,13 +292,13 @@ impl Backend for Maps {
     }
 
     #[inline(always)]
-    fn insert4(&self, key: &FlowKey4) -> Result<(), Reason> {
+    fn insert4(&self, key: &FlowKey4) -> Result<bool, Reason> {
         let zero = ZERO.get(0).ok_or(Reason::InsertFailed)?;
         Self::inserted(FLOWS4.insert(key, zero, u64::from(BPF_NOEXIST)))
     }
 
     #[inline(always)]
-    fn insert6(&self, key: &FlowKey6) -> Result<(), Reason> {
+    fn insert6(&self, key: &FlowKey6) -> Result<bool, Reason> {
         let zero = ZERO.get(0).ok_or(Reason::InsertFailed)?;
         Self::inserted(FLOWS6.insert(key, zero, u64::from(BPF_NOEXIST)))
     }

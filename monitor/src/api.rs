@@ -21,17 +21,7 @@ pub use wire::write_line;
 #[serde(tag = "command", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Request {
     /// Flows: active and recent ones, then, if asked for, those to come.
-    Flows {
-        /// Which.
-        #[serde(default)]
-        filter: FlowFilter,
-        /// At most so many of those that there are; all if absent.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        last: Option<usize>,
-        /// Whether to go on with those to come.
-        #[serde(default)]
-        follow: bool,
-    },
+    Flows(List),
     /// SSH connections: open and recent ones, then, if asked for, those to come.
     Ssh(List),
     /// Findings: recent ones, then, if asked for, those to come.

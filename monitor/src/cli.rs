@@ -3,13 +3,15 @@
 mod doctor;
 mod exit;
 mod filter;
+mod findings;
 mod flows;
 mod human;
+mod list;
 mod output;
-mod records;
 mod render;
 mod replay;
 mod run;
+mod ssh;
 mod status;
 mod table;
 
@@ -30,11 +32,11 @@ enum Command {
     /// The daemon: watch this node's traffic, serve metrics and the API socket
     Run(Box<run::Args>),
     /// Flows of the daemon: recent ones, or live with --follow
-    Flows(flows::Args),
+    Flows(list::Args),
     /// SSH connections on any port: recent ones, or live with --follow
-    Ssh(records::SshArgs),
+    Ssh(list::Args),
     /// What is not as declared, or points to an attack: recent, or live with --follow
-    Findings(records::FindingsArgs),
+    Findings(findings::Args),
     /// What is attached, counted, uncounted and lost
     Status(status::Args),
     /// Whether this node can run the daemon, and what to do if not
@@ -56,8 +58,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(*args),
         Command::Flows(args) => flows::run(args),
-        Command::Ssh(args) => records::ssh(args),
-        Command::Findings(args) => records::findings(args),
+        Command::Ssh(args) => ssh::run(args),
+        Command::Findings(args) => findings::run(args),
         Command::Status(args) => status::run(&args),
         Command::Doctor(args) => doctor::run(*args),
         Command::Replay(args) => replay::run(args),

@@ -76,6 +76,12 @@ pub enum RuntimeError {
     /// The HTTP server cannot be served.
     #[error(transparent)]
     Http(#[from] http::BindError),
+    /// The source does not stop.
+    #[error(
+        "the daemon did not stop in time: links are detached by the kernel, clsact filters may be \
+         left (`tc filter show dev IFACE ingress`)"
+    )]
+    Stuck,
     /// The operating system refuses threads, signals or the like.
     #[error("cannot start: {0}")]
     System(#[source] io::Error),
@@ -123,6 +129,9 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
 async fn serve(config: &Config, selection: Selection, engine: Engine) -> Result<(), RuntimeError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RuntimeError::System)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RuntimeError::System)?;
+    // A terminal that closes, and Ctrl-\: without a handler nothing would be detached.
+    let mut hangup = signal(SignalKind::hangup()).map_err(RuntimeError::System)?;
+    let mut quit = signal(SignalKind::quit()).map_err(RuntimeError::System)?;
     // Before the kernel is touched: what is taken is refused at no cost.
     let api = api::Listener::bind(&config.socket)?;
     let http = match config.listen {
@@ -184,6 +193,8 @@ async fn serve(config: &Config, selection: Selection, engine: Engine) -> Result<
         result = &mut source => Some(result),
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
+        _ = hangup.recv() => None,
+        _ = quit.recv() => None,
     };
     stop.send_replace(true);
     let result = match ended {
@@ -191,8 +202,7 @@ async fn serve(config: &Config, selection: Selection, engine: Engine) -> Result<
         None => match tokio::time::timeout(STOP, source).await {
             Ok(result) => result,
             Err(_) => {
-                tracing::error!("the source does not stop, detaching is left to the kernel");
-                return Ok(());
+                return Err(RuntimeError::Stuck);
             }
         },
     };

@@ -34,11 +34,11 @@ pub trait Backend {
     /// The entry of an IPv6 flow.
     fn flow6(&self, key: &FlowKey6) -> Option<&FlowCell>;
 
-    /// Adds an IPv4 flow with a value of zeros; another processor may have done so meanwhile, which is no error.
-    fn insert4(&self, key: &FlowKey4) -> Result<(), Reason>;
+    /// Adds an IPv4 flow with a value of zeros; `false` where another processor did so meanwhile.
+    fn insert4(&self, key: &FlowKey4) -> Result<bool, Reason>;
 
-    /// Adds an IPv6 flow with a value of zeros; another processor may have done so meanwhile, which is no error.
-    fn insert6(&self, key: &FlowKey6) -> Result<(), Reason>;
+    /// Adds an IPv6 flow with a value of zeros; `false` where another processor did so meanwhile.
+    fn insert6(&self, key: &FlowKey6) -> Result<bool, Reason>;
 
     /// Tells that the connection of an IPv4 entry ended because another one takes its place;
     /// `false` where it could not be told.
@@ -187,10 +187,12 @@ fn on_network<A: Family, P: Packet, B: Backend>(
     let flow = match A::flow(backend, &key) {
         Some(flow) => flow,
         None => {
-            A::insert(backend, &key)?;
-            // Another processor may have inserted first; the entry found is the one to count in.
+            let is_ours = A::insert(backend, &key)?;
             let flow = A::flow(backend, &key).ok_or(Reason::InsertFailed)?;
-            open(packet, backend, flow, direction, &transport, protocol);
+            // Whoever inserted it notes how it began.
+            if is_ours {
+                open(packet, backend, flow, direction, &transport, protocol);
+            }
             flow
         }
     };
@@ -301,7 +303,7 @@ fn open<P: Packet, B: Backend>(
         value.first_seen_ns = first_seen_ns;
         value.cgroup_id = cgroup_id;
         if !is_reply {
-            value.flags[direction & 1] = flag::FIRST;
+            value.flags[direction & 1] |= flag::FIRST;
         }
     });
 }

@@ -26,5 +26,7 @@ pub mod metric;
 pub mod ssh;
 pub mod time;
 
+mod words;
+
 #[cfg(test)]
 mod fixture;

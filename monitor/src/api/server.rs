@@ -165,11 +165,11 @@ impl Client {
                 )
                 .await
             }
-            Ok(Request::Flows {
+            Ok(Request::Flows(List {
                 filter,
                 last,
                 follow,
-            }) => {
+            })) => {
                 if let Some(refusal) = refusal(&filter) {
                     return self.send(&refusal).await;
                 }

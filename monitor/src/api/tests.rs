@@ -102,11 +102,11 @@ fn start_with(
 }
 
 fn flows(follow: bool) -> Request {
-    Request::Flows {
+    Request::Flows(List {
         filter: FlowFilter::default(),
         last: None,
         follow,
-    }
+    })
 }
 
 /// The next record's source port and state.
@@ -145,11 +145,11 @@ fn requests_read_as_documented() {
     };
     check(
         r#"{"command":"flows","filter":{"terms":[{"not":true,"port":22}]},"last":20,"follow":true}"#,
-        Request::Flows {
+        Request::Flows(List {
             filter,
             last: Some(20),
             follow: true,
-        },
+        }),
     );
     for text in [
         r#"{"command":"flow"}"#,

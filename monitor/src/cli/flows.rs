@@ -1,292 +1,32 @@
 //! `nodewatch flows`: who talks to whom.
 
-use std::{
-    path::PathBuf,
-    process::ExitCode,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::process::ExitCode;
 
-use anyhow::Context as _;
-use monitor_core::{
-    event::{FlowRecord, Record},
-    time::Timestamp,
-};
+use monitor_core::event::Record;
 
 use super::{
-    filter::FilterArgs,
-    output::{Format, Output, complain},
+    list::{self, Args, Shape},
     render,
-    table::{Columns, table},
 };
-use crate::{
-    api::{
-        Request,
-        client::{self, Client, ClientError, Line},
-    },
-    config::{DEFAULT_SOCKET, parse_duration},
-};
-
-/// Flows without a wish for another number.
-const LAST: usize = 20;
-
-/// Flags of `flows`.
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    /// Go on with new flows as they come: when the outcome is known, and when they close
-    #[arg(short, long)]
-    follow: bool,
-    /// The newest N flows [default: 20, or all with --since]
-    #[arg(long, value_name = "N", conflicts_with = "all")]
-    last: Option<usize>,
-    /// All flows that the daemon knows: active, and recently closed
-    #[arg(long)]
-    all: bool,
-    /// Flows that were active since: `5m`, or a time such as 2026-11-24T10:00:00Z
-    #[arg(long, value_name = "DURATION|TIME", value_parser = since)]
-    since: Option<Timestamp>,
-    /// How to print: table, wide, json or jsonl
-    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
-    output: Format,
-    /// Addresses without names, in tables
-    #[arg(long)]
-    numeric: bool,
-    /// API socket of the daemon
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
-    socket: PathBuf,
-    #[command(flatten)]
-    filter: FilterArgs,
-}
-
-// === impl Args ===
-
-impl Args {
-    /// At most how many of the flows that there are.
-    fn last(&self) -> Option<usize> {
-        // Whoever asks for a time wants all since then.
-        let all = self.all || self.since.is_some();
-        self.last.or((!all).then_some(LAST))
-    }
-}
-
-pub(super) fn since(text: &str) -> Result<Timestamp, String> {
-    if let Ok(time) = text.parse() {
-        return Ok(time);
-    }
-    let ago: Duration = parse_duration(text).map_err(|error| error.to_string())?;
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let since = now.saturating_sub(ago).as_nanos();
-    Ok(Timestamp::from_nanoseconds(
-        i64::try_from(since).unwrap_or(i64::MAX),
-    ))
-}
+use crate::api::Request;
 
 /// Prints flows.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start")?;
-    runtime.block_on(print(args))
-}
-
-async fn print(args: Args) -> anyhow::Result<ExitCode> {
-    let last = args.last();
-    let mut filter = args.filter.0;
-    filter.since = args.since;
-    let request = Request::Flows {
-        filter,
-        last,
-        follow: args.follow,
+    let shape = Shape {
+        request: Request::Flows,
+        titles: |wide| {
+            if wide {
+                &render::WIDE_TITLES
+            } else {
+                &render::TITLES
+            }
+        },
+        widths: &render::WIDTHS,
+        row: |record, wide, numeric| match record {
+            Record::Flow(record) => Some(render::row_as(record, wide, numeric)),
+            _ => None,
+        },
     };
-    let mut client = Client::ask(&args.socket, &request).await?;
-    let mut printer = Printer::new(args.output, args.numeric, args.follow);
-    let mut lost = 0;
-    let interrupt = tokio::signal::ctrl_c();
-    let mut interrupt = std::pin::pin!(interrupt);
-    loop {
-        let line = tokio::select! {
-            line = client.next() => line?,
-            _ = &mut interrupt => break,
-        };
-        match line {
-            Some(Line::Data(line)) => printer.print(line).context("answer of the daemon")?,
-            Some(Line::Lost(records)) => lost += records,
-            None if args.follow => {
-                printer.finish()?;
-                return Err(client.stopped().into());
-            }
-            None => break,
-        }
-    }
-    printer.finish()?;
-    summarise(&args.socket, lost).await;
+    list::run(args, &shape)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// One line on standard error where something was lost or not counted.
-async fn summarise(socket: &std::path::Path, lost: u64) {
-    let mut parts = Vec::new();
-    let status: Result<_, ClientError> = client::status(socket).await;
-    if let Ok(status) = status {
-        let mut reasons = std::collections::BTreeMap::new();
-        for interface in &status.engine.interfaces {
-            for hook in [&interface.ingress, &interface.egress] {
-                for (reason, packets) in &hook.uncounted {
-                    // Not IP is not this tool's matter; it is in `status` and the metrics.
-                    if reason != "not_ip" {
-                        *reasons.entry(reason.to_string()).or_insert(0) += packets;
-                    }
-                }
-            }
-        }
-        let total: u64 = reasons.values().sum();
-        if total > 0 {
-            let reasons: Vec<_> = reasons
-                .iter()
-                .map(|(reason, packets)| format!("{reason} {packets}"))
-                .collect();
-            parts.push(format!(
-                "{total} packets uncounted ({})",
-                reasons.join(", ")
-            ));
-        }
-    }
-    if lost > 0 {
-        parts.push(format!("{lost} records skipped, this command was too slow"));
-    }
-    if !parts.is_empty() {
-        complain(&parts.join(", "));
-    }
-}
-
-/// Prints records in a format, as they come or at the end.
-struct Printer {
-    output: Output,
-    format: Format,
-    numeric: bool,
-    follow: bool,
-    columns: Columns,
-    header: bool,
-    rows: Vec<Vec<super::table::Cell>>,
-    printed: usize,
-}
-
-// === impl Printer ===
-
-impl Printer {
-    fn new(format: Format, numeric: bool, follow: bool) -> Self {
-        let output = Output::stdout();
-        let mut columns = Columns::new(titles(format), output.color);
-        columns.expect(&render::WIDTHS);
-        Self {
-            output,
-            format,
-            numeric,
-            follow,
-            columns,
-            header: false,
-            rows: Vec::new(),
-            printed: 0,
-        }
-    }
-
-    fn print(&mut self, line: &[u8]) -> anyhow::Result<()> {
-        match self.format {
-            Format::Jsonl => {
-                self.output.write(line)?;
-                self.output.write(b"\n")?;
-            }
-            Format::Json => {
-                self.output.write(if self.printed == 0 {
-                    b"[\n  "
-                } else {
-                    b",\n  "
-                })?;
-                self.output.write(line)?;
-            }
-            Format::Table | Format::Wide => {
-                let Record::Flow(record) = serde_json::from_slice(line)? else {
-                    return Ok(());
-                };
-                self.row(&record)?;
-            }
-        }
-        self.printed += 1;
-        if self.follow {
-            self.output.flush()
-        } else {
-            Ok(())
-        }
-    }
-
-    fn row(&mut self, record: &FlowRecord) -> anyhow::Result<()> {
-        let cells = render::row_as(record, self.format == Format::Wide, self.numeric);
-        if !self.follow {
-            self.rows.push(cells);
-            return Ok(());
-        }
-        let mut text = String::new();
-        if !self.header {
-            self.columns.header(&mut text);
-            self.header = true;
-        }
-        self.columns.row(&mut text, &cells);
-        self.output.write(text.as_bytes())
-    }
-
-    fn finish(&mut self) -> anyhow::Result<()> {
-        match self.format {
-            Format::Json => {
-                let end: &[u8] = if self.printed == 0 { b"[]\n" } else { b"\n]\n" };
-                self.output.write(end)?;
-            }
-            Format::Table | Format::Wide if !self.follow => {
-                let text = table(titles(self.format), &self.rows, self.output.color);
-                self.output.write(text.as_bytes())?;
-            }
-            Format::Jsonl | Format::Table | Format::Wide => {}
-        }
-        self.output.flush()
-    }
-}
-
-fn titles(format: Format) -> &'static [&'static str] {
-    if format == Format::Wide {
-        &render::WIDE_TITLES
-    } else {
-        &render::TITLES
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-
-    #[derive(Parser)]
-    struct Flows {
-        #[command(flatten)]
-        args: Args,
-    }
-
-    #[test]
-    fn a_wish_for_a_number_holds_whatever_else_is_asked() {
-        for (line, last) in [
-            ("", Some(20)),
-            ("-f", Some(20)),
-            ("--last 5", Some(5)),
-            ("--since 5m", None),
-            ("--since 5m --last 5", Some(5)),
-            ("--all", None),
-        ] {
-            let line = std::iter::once("flows").chain(line.split_whitespace());
-            let flows = Flows::try_parse_from(line.clone()).expect("valid flags");
-            assert_eq!(flows.args.last(), last, "{:?}", line.collect::<Vec<_>>());
-        }
-        assert!(Flows::try_parse_from(["flows", "--all", "--last", "5"]).is_err());
-        assert!(Flows::try_parse_from(["flows", "--since", "yesterday"]).is_err());
-    }
 }

@@ -2,11 +2,15 @@
 
 use monitor_core::event::{Endpoint, EntityKind, FlowRecord, Outcome, TcpFlags, Traffic};
 
+mod ssh;
+
 use super::{
     human,
     output::Color,
     table::{Cell, escape},
 };
+
+pub(super) use ssh::{FINDING_TITLES, FINDING_WIDTHS, SSH_WIDTHS, finding, ssh, ssh_titles};
 
 /// Titles of a table of flows.
 pub(super) const TITLES: [&str; 9] = [

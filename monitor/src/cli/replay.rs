@@ -20,7 +20,6 @@ use monitor_core::{
 use super::{
     exit,
     output::{Format, Output, complain},
-    records::{FINDING_TITLES, SSH_TITLES, finding_row, ssh_row},
     render,
     table::{Cell, Columns, table},
 };
@@ -177,11 +176,12 @@ impl Printer {
         match (self.format, record) {
             (Format::Jsonl | Format::Json, _) => self.json(record),
             (Format::Table | Format::Wide, Record::Ssh(ssh)) => {
-                self.ssh.push(ssh_row(ssh, false, false));
+                self.ssh
+                    .push(render::ssh(ssh, self.format == Format::Wide, false));
                 Ok(())
             }
             (Format::Table | Format::Wide, Record::Finding(finding)) => {
-                self.findings.push(finding_row(finding, false));
+                self.findings.push(render::finding(finding));
                 Ok(())
             }
             (Format::Table | Format::Wide, Record::Summary(_)) => Ok(()),
@@ -237,8 +237,8 @@ impl Printer {
             Format::Table | Format::Wide => {
                 self.table()?;
                 for (titles, rows) in [
-                    (&SSH_TITLES[..], &self.ssh),
-                    (&FINDING_TITLES[..], &self.findings),
+                    (render::ssh_titles(self.format == Format::Wide), &self.ssh),
+                    (&render::FINDING_TITLES[..], &self.findings),
                 ] {
                     if !rows.is_empty() {
                         let text = format!("\n{}", table(titles, rows, self.output.color));

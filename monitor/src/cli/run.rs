@@ -23,7 +23,7 @@ pub(super) struct Args {
 /// Flags and file that make a [`Config`].
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
-    /// Read settings from this TOML file; its keys are the names of the flags, flags override it
+    /// Read settings from this TOML file; its keys are the flags' names with `_` for `-`, flags override it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]

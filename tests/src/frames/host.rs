@@ -229,14 +229,14 @@ impl Backend for Host {
         self.flows6.borrow().get(key).copied()
     }
 
-    fn insert4(&self, key: &FlowKey4) -> Result<(), Reason> {
+    fn insert4(&self, key: &FlowKey4) -> Result<bool, Reason> {
         self.flows4.borrow_mut().insert(*key, new_cell());
-        Ok(())
+        Ok(true)
     }
 
-    fn insert6(&self, key: &FlowKey6) -> Result<(), Reason> {
+    fn insert6(&self, key: &FlowKey6) -> Result<bool, Reason> {
         self.flows6.borrow_mut().insert(*key, new_cell());
-        Ok(())
+        Ok(true)
     }
 
     fn ended4(&self, key: &FlowKey4, last: &FlowCell) -> bool {

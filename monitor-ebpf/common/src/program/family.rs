@@ -36,8 +36,8 @@ pub trait Family: Copy {
     /// Entry of a flow.
     fn flow<'a, B: Backend>(backend: &'a B, key: &Self::Key) -> Option<&'a FlowCell>;
 
-    /// Adds a flow.
-    fn insert<B: Backend>(backend: &B, key: &Self::Key) -> Result<(), Reason>;
+    /// Adds a flow; `false` where it is there already.
+    fn insert<B: Backend>(backend: &B, key: &Self::Key) -> Result<bool, Reason>;
 
     /// Tells that a connection ended.
     fn ended<B: Backend>(backend: &B, key: &Self::Key, last: &FlowCell) -> bool;
@@ -119,7 +119,7 @@ impl Family for u32 {
     }
 
     #[inline(always)]
-    fn insert<B: Backend>(backend: &B, key: &FlowKey4) -> Result<(), Reason> {
+    fn insert<B: Backend>(backend: &B, key: &FlowKey4) -> Result<bool, Reason> {
         backend.insert4(key)
     }
 
@@ -221,7 +221,7 @@ impl Family for [u64; 2] {
     }
 
     #[inline(always)]
-    fn insert<B: Backend>(backend: &B, key: &FlowKey6) -> Result<(), Reason> {
+    fn insert<B: Backend>(backend: &B, key: &FlowKey6) -> Result<bool, Reason> {
         backend.insert6(key)
     }
 

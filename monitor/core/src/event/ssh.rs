@@ -8,6 +8,7 @@ use super::{Endpoint, FlowRecord, LocalEnd, Point, State, Traffic};
 use crate::{
     ssh::{AuthOutcome, Basis, Class, Hint},
     time::Timestamp,
+    words::words,
 };
 
 /// One SSH connection as seen at one interface.
@@ -133,80 +134,75 @@ pub struct FindingRecord {
     pub flow: Option<Box<FlowRecord>>,
 }
 
-macro_rules! words {
-    ($(#[$doc:meta])* $type:ident { $($(#[$item:meta])* $variant:ident = $name:literal),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-        pub enum $type {
-            $($(#[$item])* #[serde(rename = $name)] $variant),+
-        }
-
-        impl $type {
-            /// Every member.
-            pub const ALL: &[Self] = &[$(Self::$variant),+];
-
-            /// Name in records, filters and metric labels.
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $name),+
-                }
-            }
-        }
-
-        impl std::fmt::Display for $type {
-            fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                formatter.pad(self.name())
-            }
-        }
-    };
+/// What an SSH connection leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Target {
+    /// A node.
+    Node,
+    /// A pod.
+    Pod,
+    /// Something that is no part of the cluster as far as is known.
+    External,
 }
 
-words! {
-    /// What an SSH connection leads to.
-    Target {
-        /// A node.
-        Node = "node",
-        /// A pod.
-        Pod = "pod",
-        /// Something that is no part of the cluster as far as is known.
-        External = "external",
-    }
+words!(Target, Node = "node", Pod = "pod", External = "external");
+
+/// How grave a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// For the record.
+    Info,
+    /// Hardly harmful.
+    Low,
+    /// To be looked at.
+    Medium,
+    /// To be looked at soon.
+    High,
+    /// To be looked at now.
+    Critical,
 }
 
-words! {
-    /// How grave a finding is.
-    Severity {
-        /// For the record.
-        Info = "info",
-        /// Hardly harmful.
-        Low = "low",
-        /// To be looked at.
-        Medium = "medium",
-        /// To be looked at soon.
-        High = "high",
-        /// To be looked at now.
-        Critical = "critical",
-    }
+words!(
+    Severity,
+    Info = "info",
+    Low = "low",
+    Medium = "medium",
+    High = "high",
+    Critical = "critical"
+);
+
+/// What was found, the least grave first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FindingKind {
+    /// SSH to another port than 22.
+    SshNonstandardPort,
+    /// SSH from a range that is expected was refused or unanswered.
+    SshExpectedBlocked,
+    /// A source that looks at many SSH servers without logging in.
+    SshScan,
+    /// A pod reaches a node's SSH server.
+    SshFromPod,
+    /// SSH from outside the ranges that it is expected from.
+    SshUnexpected,
+    /// Few attempts at many servers, or from many sources at one.
+    SshSpray,
+    /// Many failed attempts to log in.
+    SshBruteForce,
+    /// A login after many failed attempts.
+    SshSuccessAfterFailures,
 }
 
-words! {
-    /// What was found, the least grave first.
-    FindingKind {
-        /// SSH to another port than 22.
-        SshNonstandardPort = "ssh-nonstandard-port",
-        /// SSH from a range that is expected was refused or unanswered.
-        SshExpectedBlocked = "ssh-expected-blocked",
-        /// A source that looks at many SSH servers without logging in.
-        SshScan = "ssh-scan",
-        /// A pod reaches a node's SSH server.
-        SshFromPod = "ssh-from-pod",
-        /// SSH from outside the ranges that it is expected from.
-        SshUnexpected = "ssh-unexpected",
-        /// Few attempts at many servers, or from many sources at one.
-        SshSpray = "ssh-spray",
-        /// Many failed attempts to log in.
-        SshBruteForce = "ssh-brute-force",
-        /// A login after many failed attempts.
-        SshSuccessAfterFailures = "ssh-success-after-failures",
-    }
-}
+words!(
+    FindingKind,
+    SshNonstandardPort = "ssh-nonstandard-port",
+    SshExpectedBlocked = "ssh-expected-blocked",
+    SshScan = "ssh-scan",
+    SshFromPod = "ssh-from-pod",
+    SshUnexpected = "ssh-unexpected",
+    SshSpray = "ssh-spray",
+    SshBruteForce = "ssh-brute-force",
+    SshSuccessAfterFailures = "ssh-success-after-failures"
+);

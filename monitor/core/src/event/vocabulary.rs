@@ -1,8 +1,10 @@
 //! The closed sets of words in records, filters and metric labels.
 
-use std::{fmt, str::FromStr};
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::words;
 
 /// A word that is not in the set it was read as.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -106,25 +108,9 @@ impl UnknownName {
 
 // === impl of every set of words ===
 
-macro_rules! words {
+macro_rules! readable {
     ($type:ident, $what:literal, $expected:literal, $($variant:ident = $name:literal),+) => {
-        impl $type {
-            /// Every member.
-            pub const ALL: &[Self] = &[$(Self::$variant),+];
-
-            /// Name in records, filters and metric labels.
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $name),+
-                }
-            }
-        }
-
-        impl fmt::Display for $type {
-            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.pad(self.name())
-            }
-        }
+        words::words!($type, $($variant = $name),+);
 
         impl FromStr for $type {
             type Err = UnknownName;
@@ -140,7 +126,7 @@ macro_rules! words {
     };
 }
 
-words!(
+readable!(
     Outcome,
     "outcome",
     "established, refused, unanswered, reset, one-way or midstream",
@@ -151,14 +137,14 @@ words!(
     OneWay = "one-way",
     Midstream = "midstream"
 );
-words!(
+readable!(
     Point,
     "point",
     "uplink or workload",
     Uplink = "uplink",
     Workload = "workload"
 );
-words!(
+readable!(
     EntityKind,
     "kind",
     "pod, node, service, range, internet or unknown",
@@ -169,21 +155,21 @@ words!(
     Internet = "internet",
     Unknown = "unknown"
 );
-words!(
+readable!(
     State,
     "state",
     "open or closed",
     Open = "open",
     Closed = "closed"
 );
-words!(
+readable!(
     Initiator,
     "initiator",
     "source or unknown",
     Source = "source",
     Unknown = "unknown"
 );
-words!(
+readable!(
     LocalEnd,
     "local end",
     "source or destination",

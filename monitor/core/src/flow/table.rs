@@ -103,6 +103,10 @@ impl Table {
         let mut entry = match self.flows.entry(*key) {
             Entry::Occupied(entry) => entry,
             Entry::Vacant(entry) => {
+                // Just inserted: its first packet is not yet counted, nor when it came.
+                if value.packets == [0, 0] {
+                    return;
+                }
                 self.live[family] += 1;
                 entry.insert(begin(key, value, clock, effects, false));
                 return;

@@ -1,8 +1,8 @@
 //! The closed sets of words about SSH.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
+
+use crate::words::words;
 
 /// An end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -80,28 +80,6 @@ pub enum Hint {
 
 // === impl of every set of words ===
 
-macro_rules! words {
-    ($type:ident, $($variant:ident = $name:literal),+) => {
-        impl $type {
-            /// Every member.
-            pub const ALL: &[Self] = &[$(Self::$variant),+];
-
-            /// Name in records, filters and metric labels.
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $name),+
-                }
-            }
-        }
-
-        impl fmt::Display for $type {
-            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.pad(self.name())
-            }
-        }
-    };
-}
-
 words!(Side, Client = "client", Server = "server");
 words!(
     Class,
@@ -157,7 +135,7 @@ mod tests {
 
     #[test]
     fn names_match_json() {
-        fn check<T: Copy + Serialize + fmt::Display>(all: &[T]) {
+        fn check<T: Copy + Serialize + std::fmt::Display>(all: &[T]) {
             for word in all {
                 assert_eq!(serde_json::to_string(word).unwrap(), format!("\"{word}\""));
             }

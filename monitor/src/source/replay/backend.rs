@@ -79,11 +79,11 @@ impl<K: Copy + Eq + Hash + Into<FlowKey>> Flows<K> {
         Some(&slot.cell)
     }
 
-    fn insert(&self, key: &K) -> Result<(), Reason> {
+    fn insert(&self, key: &K) -> Result<bool, Reason> {
         let mut places = self.places.borrow_mut();
         let count = places.len();
         let MapEntry::Vacant(entry) = places.entry(*key) else {
-            return Ok(());
+            return Ok(false);
         };
         if count >= self.capacity {
             return Err(Reason::TableFull);
@@ -97,7 +97,7 @@ impl<K: Copy + Eq + Hash + Into<FlowKey>> Flows<K> {
             self.slots.len() - 1
         });
         entry.insert(place);
-        Ok(())
+        Ok(true)
     }
 
     fn remove(&self, key: &K) -> Option<FlowValue> {
@@ -278,11 +278,11 @@ impl Backend for Table {
         self.flows6.get(key)
     }
 
-    fn insert4(&self, key: &FlowKey4) -> Result<(), Reason> {
+    fn insert4(&self, key: &FlowKey4) -> Result<bool, Reason> {
         self.flows4.insert(key)
     }
 
-    fn insert6(&self, key: &FlowKey6) -> Result<(), Reason> {
+    fn insert6(&self, key: &FlowKey6) -> Result<bool, Reason> {
         self.flows6.insert(key)
     }
 

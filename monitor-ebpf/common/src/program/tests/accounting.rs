@@ -3,7 +3,7 @@
 use std::vec;
 
 use crate::{
-    abi::{FlowKey4, FlowKey6, Hook, RX, Reason, TX, flag, link, point, scope},
+    abi::{FlowKey4, FlowKey6, FlowValue, Hook, RX, Reason, TX, flag, link, point, scope},
     fixture::{
         Addresses, FAMILIES, Fragment, Gso, IFINDEX, IN, Ip, Key, LOCAL, LOCAL6, OUT, OUT6, PORTS,
         REMOTE, REMOTE6, World, back, captured, ethernet, frame, ip, sctp, tcp, udp,
@@ -237,6 +237,22 @@ fn an_entry_that_vanishes_at_once_is_a_failed_insertion() {
     world.forgetful.set(true);
     assert_eq!(world.send(&datagram(OUT, PORTS)), Err(Reason::InsertFailed));
     assert_eq!(world.reasons(Hook::Egress), [(Reason::InsertFailed, 1)]);
+}
+
+#[test]
+fn an_entry_of_another_processor_keeps_what_it_noted() {
+    let world = World::new();
+    let theirs = FlowValue {
+        first_seen_ns: 7,
+        flags: [flag::FIRST | flag::OPENS, 0],
+        ..FlowValue::default()
+    };
+    world.overtaken.set(Some(theirs));
+    world.send(&datagram(OUT, PORTS)).expect("counted");
+    let value = world.only().1;
+    assert_eq!(value.first_seen_ns, 7);
+    assert_eq!(value.flags[TX] & theirs.flags[TX], theirs.flags[TX]);
+    assert_eq!(value.packets, [1, 0]);
 }
 
 #[test]

@@ -130,6 +130,18 @@ fn readings_become_deltas() {
 }
 
 #[test]
+fn an_entry_is_believed_once_its_first_packet_is_counted() {
+    let mut run = Run::new();
+    // As inserted: zeros; then opened, and not yet counted.
+    run.sighted(reading(0, 0, [0, 0]))
+        .sighted(reading(0, 10, [0, 0]));
+    run.check(0, &[], 0);
+    run.sighted(reading(0, 10, [1, 0]));
+    run.check(1, &[], 1);
+    assert_eq!(run.told.anomalies, []);
+}
+
+#[test]
 fn an_event_before_its_reading_closes_exactly() {
     let mut run = Run::new();
     run.sighted(reading(0, 10, [5, 5]))

@@ -1,63 +1,42 @@
-//! `nodewatch ssh` and `nodewatch findings`: lists of records, recent and live.
+//! Lists of records from the daemon, recent and live: what `flows`, `ssh` and `findings` share.
 
-mod rows;
-
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::Context as _;
 use monitor_core::{event::Record, time::Timestamp};
 
 use super::{
-    exit,
     filter::FilterArgs,
-    flows::since,
     output::{Format, Output, complain},
     table::{Cell, Columns, table},
 };
 use crate::{
     api::{
         List, Request,
-        client::{Client, Line},
+        client::{self, Client, ClientError, Line},
     },
-    config::DEFAULT_SOCKET,
+    config::{DEFAULT_SOCKET, parse_duration},
 };
-
-pub(super) use rows::{FINDING_TITLES, SSH_TITLES};
-pub(super) use rows::{finding as finding_row, ssh as ssh_row};
 
 /// Records without a wish for another number.
 const LAST: usize = 20;
 
-/// Flags of `ssh`.
+/// Flags of every list.
 #[derive(Debug, clap::Args)]
-pub(super) struct SshArgs {
-    #[command(flatten)]
-    list: ListArgs,
-}
-
-/// Flags of `findings`.
-#[derive(Debug, clap::Args)]
-pub(super) struct FindingsArgs {
-    #[command(flatten)]
-    list: ListArgs,
-    /// Exit with 1 if there are any
-    #[arg(long)]
-    exit_code: bool,
-}
-
-/// Flags of both.
-#[derive(Debug, clap::Args)]
-struct ListArgs {
-    /// Go on with new ones as they come
+pub(super) struct Args {
+    /// Go on with new ones as they come: when they become known, and when they close
     #[arg(short, long)]
     follow: bool,
     /// The newest N [default: 20, or all with --since]
     #[arg(long, value_name = "N", conflicts_with = "all")]
     last: Option<usize>,
-    /// All that the daemon knows
+    /// All that the daemon knows: active, and recently closed
     #[arg(long)]
     all: bool,
-    /// Those since: `5m`, or a time such as 2026-11-24T10:00:00Z
+    /// Those that were active since: `5m`, or a time such as 2026-11-24T10:00:00Z
     #[arg(long, value_name = "DURATION|TIME", value_parser = since)]
     since: Option<Timestamp>,
     /// How to print: table, wide, json or jsonl
@@ -73,63 +52,56 @@ struct ListArgs {
     filter: FilterArgs,
 }
 
-/// How records become rows.
-struct Shape {
-    titles: fn(wide: bool) -> &'static [&'static str],
-    row: fn(record: &Record, wide: bool, numeric: bool) -> Option<Vec<Cell>>,
+/// How records of a kind are asked for, and how they become rows.
+pub(super) struct Shape {
+    pub(super) request: fn(List) -> Request,
+    pub(super) titles: fn(wide: bool) -> &'static [&'static str],
+    /// Usual widths, for rows that are still to come.
+    pub(super) widths: &'static [usize],
+    pub(super) row: fn(record: &Record, wide: bool, numeric: bool) -> Option<Vec<Cell>>,
 }
 
-/// Prints SSH connections.
-pub(super) fn ssh(args: SshArgs) -> anyhow::Result<ExitCode> {
-    let shape = Shape {
-        titles: rows::ssh_titles,
-        row: |record, wide, numeric| match record {
-            Record::Ssh(record) => Some(rows::ssh(record, wide, numeric)),
-            _ => None,
-        },
-    };
-    list(args.list, Request::Ssh, &shape)?;
-    Ok(ExitCode::SUCCESS)
+// === impl Args ===
+
+impl Args {
+    /// At most how many of those that there are.
+    fn last(&self) -> Option<usize> {
+        // Whoever asks for a time wants all since then.
+        let all = self.all || self.since.is_some();
+        self.last.or((!all).then_some(LAST))
+    }
 }
 
-/// Prints findings.
-pub(super) fn findings(args: FindingsArgs) -> anyhow::Result<ExitCode> {
-    let shape = Shape {
-        titles: |_| &FINDING_TITLES,
-        row: |record, _, numeric| match record {
-            Record::Finding(record) => Some(rows::finding(record, numeric)),
-            _ => None,
-        },
-    };
-    let printed = list(args.list, Request::Findings, &shape)?;
-    Ok(if args.exit_code && printed > 0 {
-        exit::code(exit::FINDINGS)
-    } else {
-        ExitCode::SUCCESS
-    })
+fn since(text: &str) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse() {
+        return Ok(time);
+    }
+    let ago: Duration = parse_duration(text).map_err(|error| error.to_string())?;
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let since = now.saturating_sub(ago).as_nanos();
+    Ok(Timestamp::from_nanoseconds(
+        i64::try_from(since).unwrap_or(i64::MAX),
+    ))
 }
 
 /// Prints records; how many.
-fn list(args: ListArgs, request: fn(List) -> Request, shape: &Shape) -> anyhow::Result<usize> {
+pub(super) fn run(args: Args, shape: &Shape) -> anyhow::Result<usize> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start")?;
-    runtime.block_on(print(args, request, shape))
+    runtime.block_on(print(args, shape))
 }
 
-async fn print(
-    args: ListArgs,
-    request: fn(List) -> Request,
-    shape: &Shape,
-) -> anyhow::Result<usize> {
-    // Whoever asks for a time wants all since then.
-    let all = args.all || args.since.is_some();
+async fn print(args: Args, shape: &Shape) -> anyhow::Result<usize> {
+    let last = args.last();
     let mut filter = args.filter.0;
     filter.since = args.since;
-    let request = request(List {
+    let request = (shape.request)(List {
         filter,
-        last: args.last.or((!all).then_some(LAST)),
+        last,
         follow: args.follow,
     });
     let mut client = Client::ask(&args.socket, &request).await?;
@@ -153,12 +125,44 @@ async fn print(
         }
     }
     printer.finish()?;
-    if lost > 0 {
-        complain(&format!(
-            "{lost} records skipped, this command was too slow"
-        ));
-    }
+    summarise(&args.socket, lost).await;
     Ok(printer.printed)
+}
+
+/// One line on standard error where something was lost or not counted.
+async fn summarise(socket: &std::path::Path, lost: u64) {
+    let mut parts = Vec::new();
+    let status: Result<_, ClientError> = client::status(socket).await;
+    if let Ok(status) = status {
+        let mut reasons = std::collections::BTreeMap::new();
+        for interface in &status.engine.interfaces {
+            for hook in [&interface.ingress, &interface.egress] {
+                for (reason, packets) in &hook.uncounted {
+                    // Not IP is not this tool's matter; it is in `status` and the metrics.
+                    if reason != "not_ip" {
+                        *reasons.entry(reason.to_string()).or_insert(0) += packets;
+                    }
+                }
+            }
+        }
+        let total: u64 = reasons.values().sum();
+        if total > 0 {
+            let reasons: Vec<_> = reasons
+                .iter()
+                .map(|(reason, packets)| format!("{reason} {packets}"))
+                .collect();
+            parts.push(format!(
+                "{total} packets uncounted ({})",
+                reasons.join(", ")
+            ));
+        }
+    }
+    if lost > 0 {
+        parts.push(format!("{lost} records skipped, this command was too slow"));
+    }
+    if !parts.is_empty() {
+        complain(&parts.join(", "));
+    }
 }
 
 /// Prints records in a format, as they come or at the end.
@@ -179,7 +183,7 @@ impl<'a> Printer<'a> {
     fn new(format: Format, numeric: bool, follow: bool, shape: &'a Shape) -> Self {
         let output = Output::stdout();
         let mut columns = Columns::new((shape.titles)(format == Format::Wide), output.color);
-        columns.expect(&rows::WIDTHS);
+        columns.expect(shape.widths);
         Self {
             output,
             format,
@@ -251,5 +255,36 @@ impl<'a> Printer<'a> {
             Format::Jsonl | Format::Table | Format::Wide => {}
         }
         self.output.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct List {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn a_wish_for_a_number_holds_whatever_else_is_asked() {
+        for (line, last) in [
+            ("", Some(20)),
+            ("-f", Some(20)),
+            ("--last 5", Some(5)),
+            ("--since 5m", None),
+            ("--since 5m --last 5", Some(5)),
+            ("--all", None),
+        ] {
+            let line = std::iter::once("list").chain(line.split_whitespace());
+            let list = List::try_parse_from(line.clone()).expect("valid flags");
+            assert_eq!(list.args.last(), last, "{:?}", line.collect::<Vec<_>>());
+        }
+        assert!(List::try_parse_from(["list", "--all", "--last", "5"]).is_err());
+        assert!(List::try_parse_from(["list", "--since", "yesterday"]).is_err());
     }
 }

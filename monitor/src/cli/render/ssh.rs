@@ -5,28 +5,17 @@ use monitor_core::{
     ssh::AuthOutcome,
 };
 
+use super::{endpoint, traffic};
 use crate::cli::{
     human,
     output::Color,
-    render::{endpoint, traffic},
     table::{Cell, escape},
 };
 
-/// Titles of a table of SSH connections.
-pub(in crate::cli) const SSH_TITLES: [&str; 10] = [
-    "TIME",
-    "STATE",
-    "SOURCE",
-    "DESTINATION",
-    "CLASS",
-    "AUTH",
-    "EXPECTED",
-    "USER",
-    "CLIENT",
-    "FINDING",
-];
+/// How many of the titles a table of SSH connections has.
+const NARROW: usize = 10;
 /// Titles of a wide table of SSH connections.
-const WIDE_TITLES: [&str; 21] = [
+const TITLES: [&str; 21] = [
     "TIME",
     "STATE",
     "SOURCE",
@@ -52,11 +41,14 @@ const WIDE_TITLES: [&str; 21] = [
 /// Titles of a table of findings.
 pub(in crate::cli) const FINDING_TITLES: [&str; 5] =
     ["TIME", "SEVERITY", "FINDING", "REASON", "DECLARED BY"];
-/// Usual widths, for rows that are still to come.
-pub(super) const WIDTHS: [usize; 4] = [13, 8, 27, 27];
+/// Usual widths of SSH connections, for rows that are still to come.
+pub(in crate::cli) const SSH_WIDTHS: [usize; 10] = [13, 6, 27, 27, 11, 7, 8, 6, 24, 14];
+/// Usual widths of findings.
+pub(in crate::cli) const FINDING_WIDTHS: [usize; 3] = [13, 8, 26];
 
-pub(super) fn ssh_titles(wide: bool) -> &'static [&'static str] {
-    if wide { &WIDE_TITLES } else { &SSH_TITLES }
+pub(in crate::cli) fn ssh_titles(wide: bool) -> &'static [&'static str] {
+    let (narrow, _) = TITLES.split_at(NARROW);
+    if wide { &TITLES } else { narrow }
 }
 
 fn dash() -> String {
@@ -127,7 +119,7 @@ pub(in crate::cli) fn ssh(record: &SshRecord, wide: bool, numeric: bool) -> Vec<
 }
 
 /// Cells of a finding.
-pub(in crate::cli) fn finding(record: &FindingRecord, _numeric: bool) -> Vec<Cell> {
+pub(in crate::cli) fn finding(record: &FindingRecord) -> Vec<Cell> {
     let color = match record.severity {
         Severity::Critical | Severity::High => Color::Red,
         Severity::Medium => Color::Yellow,
