@@ -22,6 +22,9 @@ const PENDING: usize = 1_024;
 /// Closed connections, and findings, that are remembered.
 const RECENT: usize = 4_096;
 
+/// How far apart the first segments of one connection may pass two interfaces.
+const SAME_START_NS: u64 = 1_000_000_000;
+
 /// A connection: its entry, and which of the entry's connections it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Id {
@@ -222,13 +225,22 @@ impl Connections {
     }
 
     /// Whether the connection is one that another interface shows: the cookies of both ends are
-    /// the same, whatever addresses were translated.
+    /// the same, whatever addresses were translated. Ends that conspire can repeat cookies, so
+    /// both must have begun at about the same time.
     pub(super) fn is_shadow(&mut self, id: Id) -> bool {
-        let cookies = self.live.get(&id).and_then(|live| live.session.cookies());
-        let Some(cookies) = cookies else {
+        let Some(connection) = self.live.get(&id) else {
             return false;
         };
-        *self.cookies.entry(cookies).or_insert(id) != id
+        let Some(cookies) = connection.session.cookies() else {
+            return false;
+        };
+        let first = *self.cookies.entry(cookies).or_insert(id);
+        let began = connection.first_ns;
+        first.key.interface_id() != id.key.interface_id()
+            && self
+                .live
+                .get(&first)
+                .is_some_and(|first| first.first_ns.abs_diff(began) < SAME_START_NS)
     }
 
     pub(super) fn opened(&mut self, id: Id, record: &SshRecord) {

@@ -18,6 +18,10 @@ fn key(client_port: u16) -> FlowKey {
 }
 
 fn segment(key: FlowKey, sent: bool, bytes: &[u8], app: App) -> Input {
+    segment_at(99 * SECOND, key, sent, bytes, app)
+}
+
+fn segment_at(time_ns: u64, key: FlowKey, sent: bool, bytes: &[u8], app: App) -> Input {
     let mut flags = [0; 2];
     flags[RX] = SYN | OPENS;
     flags[TX] = SYN | ACK | ACCEPTS;
@@ -27,7 +31,7 @@ fn segment(key: FlowKey, sent: bool, bytes: &[u8], app: App) -> Input {
         sent,
         sequence: 1,
         length: u32::try_from(bytes.len()).unwrap(),
-        time_ns: 99 * SECOND,
+        time_ns,
         flags,
         app,
         prefix: Box::default(),
@@ -147,6 +151,37 @@ fn text_that_is_no_ssh_leaves_nothing() {
     .map(|input| step(&mut engine, input));
     assert_eq!(ssh_of(&outputs), []);
     assert_eq!(engine.summary().ssh_connections, 0);
+}
+
+/// An identification line and a KEXINIT without algorithms (RFC 4253 section 7.1).
+fn offer(line: &[u8], cookie: u8) -> Vec<u8> {
+    let mut bytes = [line, &[0, 0, 0, 68, 5, 20], &[cookie; 16]].concat();
+    bytes.resize(line.len() + 72, 0);
+    bytes
+}
+
+#[test]
+fn a_connection_that_two_interfaces_show_is_told_once() {
+    // Interface and start of the second, and whether it is the first one.
+    let cases = [(2, 99, true), (1, 99, false), (2, 97, false)];
+    for (interface, start, is_same) in cases {
+        let mut engine = engine();
+        let mut outputs = Vec::new();
+        // The second has other addresses: translated.
+        let keys = [
+            (key4(1, Protocol::TCP, 22, 50_000), 99),
+            (key4(interface, Protocol::TCP, 2222, 61_000), start),
+        ];
+        for (key, start) in keys {
+            for (sent, bytes) in [(true, offer(SERVER, 1)), (false, offer(CLIENT, 2))] {
+                let segment = segment_at(start * SECOND, key, sent, &bytes, App::Ssh);
+                outputs.push(step(&mut engine, segment));
+            }
+        }
+        let told = if is_same { 1 } else { 2 };
+        assert_eq!(ssh_of(&outputs).len(), told, "{interface} {start}");
+        assert_eq!(engine.query_ssh(&FlowFilter::default(), None).len(), told);
+    }
 }
 
 #[test]
