@@ -32,9 +32,9 @@ enum Command {
     /// The daemon: watch this node's traffic, serve metrics and the API socket
     Run(Box<run::Args>),
     /// Flows of the daemon: recent ones, or live with --follow
-    Flows(list::Args),
+    Flows(list::ListArgs),
     /// SSH connections on any port: recent ones, or live with --follow
-    Ssh(list::Args),
+    Ssh(list::ListArgs),
     /// What is not as declared, or points to an attack: recent, or live with --follow
     Findings(findings::Args),
     /// What is attached, counted, uncounted and lost
@@ -65,4 +65,16 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Replay(args) => replay::run(args),
     };
     result.unwrap_or_else(|error| exit::report(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn flags_of_every_command_agree() {
+        Cli::command().debug_assert();
+    }
 }

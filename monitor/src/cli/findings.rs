@@ -6,7 +6,7 @@ use monitor_core::event::Record;
 
 use super::{
     exit,
-    list::{self, Shape},
+    list::{self, ListArgs, Shape},
     render,
 };
 use crate::api::Request;
@@ -15,7 +15,7 @@ use crate::api::Request;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    list: list::Args,
+    list: ListArgs,
     /// Exit with 1 if there are any
     #[arg(long)]
     exit_code: bool,

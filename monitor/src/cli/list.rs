@@ -26,7 +26,7 @@ const LAST: usize = 20;
 
 /// Flags of every list.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct ListArgs {
     /// Go on with new ones as they come: when they become known, and when they close
     #[arg(short, long)]
     follow: bool,
@@ -61,9 +61,9 @@ pub(super) struct Shape {
     pub(super) row: fn(record: &Record, wide: bool, numeric: bool) -> Option<Vec<Cell>>,
 }
 
-// === impl Args ===
+// === impl ListArgs ===
 
-impl Args {
+impl ListArgs {
     /// At most how many of those that there are.
     fn last(&self) -> Option<usize> {
         // Whoever asks for a time wants all since then.
@@ -87,7 +87,7 @@ fn since(text: &str) -> Result<Timestamp, String> {
 }
 
 /// Prints records; how many.
-pub(super) fn run(args: Args, shape: &Shape) -> anyhow::Result<usize> {
+pub(super) fn run(args: ListArgs, shape: &Shape) -> anyhow::Result<usize> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -95,7 +95,7 @@ pub(super) fn run(args: Args, shape: &Shape) -> anyhow::Result<usize> {
     runtime.block_on(print(args, shape))
 }
 
-async fn print(args: Args, shape: &Shape) -> anyhow::Result<usize> {
+async fn print(args: ListArgs, shape: &Shape) -> anyhow::Result<usize> {
     let last = args.last();
     let mut filter = args.filter.0;
     filter.since = args.since;
@@ -267,7 +267,7 @@ mod tests {
     #[derive(Parser)]
     struct List {
         #[command(flatten)]
-        args: Args,
+        args: ListArgs,
     }
 
     #[test]

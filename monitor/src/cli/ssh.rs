@@ -5,13 +5,13 @@ use std::process::ExitCode;
 use monitor_core::event::Record;
 
 use super::{
-    list::{self, Args, Shape},
+    list::{self, ListArgs, Shape},
     render,
 };
 use crate::api::Request;
 
 /// Prints SSH connections.
-pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: ListArgs) -> anyhow::Result<ExitCode> {
     let shape = Shape {
         request: Request::Ssh,
         titles: render::ssh_titles,
