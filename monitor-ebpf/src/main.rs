@@ -8,6 +8,7 @@
 
 mod maps;
 mod packet;
+mod places;
 
 use aya_ebpf::{
     Global,

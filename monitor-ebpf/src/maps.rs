@@ -1,31 +1,21 @@
 //! The maps, and [`Backend`] on them.
 
-use crate::packet::masked;
+use crate::{packet::masked, places};
 use aya_ebpf::{
-    bindings::BPF_NOEXIST,
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, LruHashMap, PerCpuArray, RingBuf},
     helpers::{bpf_jiffies64, bpf_ktime_get_ns},
     macros::btf_map,
 };
 use monitor_common::{
     abi::{
-        CAPTURE_BYTES, CHUNK_BYTES, ClockSample, Counters, DEFAULT_FLOWS4, DEFAULT_FLOWS6,
-        EVENT_RING_BYTES, FRAGMENT_ENTRIES, FlowCell, FlowEnd, FlowKey4, FlowKey6, FlowValue,
-        FragmentKey, FragmentPorts, Hook, Interface, Lost, REASONS, Reason, SLOT_PROBES, SLOTS,
-        SegmentHead, Uncounted, add_shared, event, slot_probe,
+        CAPTURE_BYTES, CHUNK_BYTES, ClockSample, Counters, EVENT_RING_BYTES, FRAGMENT_ENTRIES,
+        FlowCell, FlowEnd, FlowKey4, FlowKey6, FlowValue, FragmentKey, FragmentPorts, Hook,
+        Interface, Lost, REASONS, Reason, SLOT_PROBES, SLOTS, SegmentHead, Uncounted, add_shared,
+        event, slot_probe,
     },
     packet::Packet,
     program::{Backend, Segment, chunk},
 };
-
-/// Flows over IPv4. Shared by all processors: a per-CPU map would be multiplied by the number of
-/// *possible* ones. Plain, not LRU: an LRU map evicts silently.
-#[btf_map]
-static FLOWS4: HashMap<FlowKey4, FlowValue, { DEFAULT_FLOWS4 as usize }> = HashMap::new();
-
-/// Flows over IPv6.
-#[btf_map]
-static FLOWS6: HashMap<FlowKey6, FlowValue, { DEFAULT_FLOWS6 as usize }> = HashMap::new();
 
 /// Ports of fragmented datagrams; an evicted one shows as [`Reason::FragmentUnknown`].
 #[btf_map]
@@ -51,11 +41,6 @@ static LOST: Array<Lost, 1> = Array::new();
 /// The last clock sample.
 #[btf_map]
 static CLOCK: Array<ClockSample, 1> = Array::new();
-
-/// The value of a new flow: zeros that are never written. A value on the stack would have to be
-/// cleared for each new flow, and take a quarter of the stack.
-#[btf_map]
-static ZERO: Array<FlowValue, 1> = Array::new();
 
 /// Memory through which a program makes the verifier forget; see
 /// [`monitor_common::packet::Packet::forget`].
@@ -136,7 +121,7 @@ static EVENTS: RingBuf<u8, { EVENT_RING_BYTES as usize }> = RingBuf::new();
 
 /// The same value, by way of memory of which the verifier knows nothing.
 #[inline(always)]
-pub(crate) fn forget(value: u16) -> u16 {
+pub(crate) fn forget(value: u32) -> u32 {
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
         return 0;
     };
@@ -144,12 +129,9 @@ pub(crate) fn forget(value: u16) -> u16 {
     // that both accesses stay.
     unsafe {
         scratch.write_volatile(u64::from(value));
-        scratch.read_volatile() as u16
+        scratch.read_volatile() as u32
     }
 }
-
-const E2BIG: i32 = -7;
-const EEXIST: i32 = -17;
 
 pub(crate) fn set_clock(sample: ClockSample) {
     if let Some(slot) = CLOCK.get_ptr_mut(0) {
@@ -222,16 +204,6 @@ impl Maps {
         let (length, bytes) = segment.lengths();
         packet.tell(kind == event::SEGMENT6, segment.offset(), length, bytes);
     }
-
-    #[inline(always)]
-    fn inserted(result: Result<(), i32>) -> Result<bool, Reason> {
-        match result {
-            Ok(()) => Ok(true),
-            Err(EEXIST) => Ok(false),
-            Err(E2BIG) => Err(Reason::TableFull),
-            Err(_) => Err(Reason::InsertFailed),
-        }
-    }
 }
 
 impl Backend for Maps {
@@ -278,7 +250,7 @@ impl Backend for Maps {
 
     #[inline(always)]
     fn flow4(&self, key: &FlowKey4) -> Option<&FlowCell> {
-        let entry = FLOWS4.get_ptr_mut(key)?;
+        let entry = places::find4(key)?;
         // SAFETY: a live map entry. Userspace deletes entries only after they were idle, so that
         // its slot is not reused while this program runs.
         Some(unsafe { FlowCell::from_entry(entry) })
@@ -286,21 +258,19 @@ impl Backend for Maps {
 
     #[inline(always)]
     fn flow6(&self, key: &FlowKey6) -> Option<&FlowCell> {
-        let entry = FLOWS6.get_ptr_mut(key)?;
+        let entry = places::find6(key)?;
         // SAFETY: as in `flow4`.
         Some(unsafe { FlowCell::from_entry(entry) })
     }
 
     #[inline(always)]
     fn insert4(&self, key: &FlowKey4) -> Result<bool, Reason> {
-        let zero = ZERO.get(0).ok_or(Reason::InsertFailed)?;
-        Self::inserted(FLOWS4.insert(key, zero, u64::from(BPF_NOEXIST)))
+        places::take4(key)
     }
 
     #[inline(always)]
     fn insert6(&self, key: &FlowKey6) -> Result<bool, Reason> {
-        let zero = ZERO.get(0).ok_or(Reason::InsertFailed)?;
-        Self::inserted(FLOWS6.insert(key, zero, u64::from(BPF_NOEXIST)))
+        places::take6(key)
     }
 
     #[inline(always)]

@@ -97,7 +97,7 @@ impl<const EGRESS: bool> Packet for Skb<'_, EGRESS> {
     /// Through a map value, of which the verifier knows nothing.
     #[inline(always)]
     fn forget(&self, value: u16) -> u16 {
-        maps::forget(value) & MAX_OFFSET
+        maps::forget(u32::from(value)) as u16 & MAX_OFFSET
     }
 
     #[inline(always)]

@@ -185,14 +185,14 @@ fn settled(daemon: &Daemon, lab: &Lab) -> Held {
 
 /// Flows of interfaces that are gone leave the kernel's maps.
 fn flows_are_forgotten(held: &Held) {
-    for map in ["FLOWS4", "FLOWS6"] {
-        let count = || held.entries(map).expect("entries").len();
+    for map in ["PLACES4", "PLACES6"] {
+        let count = || held.slots_in_use(map).expect("places");
         let gone = wait::until("flows to be forgotten", FORGET, || {
             (count() <= 4).then_some(())
         });
         assert!(
             gone.is_ok(),
-            "{map} still holds {} entries of pods that are gone",
+            "{map} still holds {} flows of pods that are gone",
             count()
         );
     }

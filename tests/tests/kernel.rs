@@ -12,3 +12,5 @@ mod limits;
 mod loaded;
 #[path = "kernel/log.rs"]
 mod log;
+#[path = "kernel/places.rs"]
+mod places;

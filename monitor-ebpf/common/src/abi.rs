@@ -5,18 +5,28 @@
 //! [`ABI_VERSION`], which the loader compares with the object's.
 
 mod cell;
+mod place;
 
 pub use cell::{FlowCell, add_shared};
+pub use place::{LEAVING, NEAR, Place, PlaceKey, split};
 
 /// Version of this layout; a global of the kernel object, compared at load.
 pub const ABI_VERSION: u32 = 2;
 
 /// Names of the maps and programs in the kernel object.
 pub mod names {
-    /// Hash of [`super::FlowKey4`] to [`super::FlowValue`].
+    /// Array of [`super::Place`] with [`super::FlowKey4`].
+    pub const PLACES4: &str = "PLACES4";
+    /// Array of [`super::Place`] with [`super::FlowKey6`].
+    pub const PLACES6: &str = "PLACES6";
+    /// Hash of [`super::FlowKey4`] to a place.
     pub const FLOWS4: &str = "FLOWS4";
-    /// Hash of [`super::FlowKey6`] to [`super::FlowValue`].
+    /// Hash of [`super::FlowKey6`] to a place.
     pub const FLOWS6: &str = "FLOWS6";
+    /// Stack of free spare places in [`PLACES4`].
+    pub const SPARE4: &str = "SPARE4";
+    /// Stack of free spare places in [`PLACES6`].
+    pub const SPARE6: &str = "SPARE6";
     /// LRU hash of [`super::FragmentKey`] to [`super::FragmentPorts`].
     pub const FRAGMENTS: &str = "FRAGMENTS";
     /// Array of [`super::Interface`], found by [`super::slot_probe`].
@@ -46,9 +56,9 @@ pub const SLOTS: u32 = 1024;
 pub const SLOT_PROBES: u32 = 4;
 /// Index in [`Counters`] and [`Uncounted`] for packets on an interface that has no slot.
 pub const UNKNOWN_SLOT: u32 = SLOTS;
-/// Default capacity of the IPv4 flow map.
+/// Default capacity for IPv4 flows, see [`split`].
 pub const DEFAULT_FLOWS4: u32 = 131_072;
-/// Default capacity of the IPv6 flow map.
+/// Default capacity for IPv6 flows, as [`DEFAULT_FLOWS4`].
 pub const DEFAULT_FLOWS6: u32 = 65_536;
 /// Capacity of the fragment map.
 pub const FRAGMENT_ENTRIES: u32 = 4_096;
@@ -192,6 +202,8 @@ pub mod flag {
     /// This direction began with text of no known protocol: maybe lines before an SSH banner (RFC
     /// 4253 section 4.2). Its segments are handed to userspace until it is inspected.
     pub const TEXT: u16 = 0x4000;
+    /// This direction opened the connection, and its handshake was timed.
+    pub const TIMED: u16 = 0x8000;
 }
 
 /// What the kernel keeps of a flow. Two-element arrays are indexed by [`TX`] and [`RX`].

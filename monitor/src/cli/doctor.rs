@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, path::Path, process::ExitCode};
 
 use anyhow::Context as _;
-use monitor_common::abi::{Counters, FlowKey4, FlowKey6, FlowValue, SLOTS};
+use monitor_common::abi::{Counters, FlowKey4, FlowKey6, Place, SLOTS, split};
 use serde::Serialize;
 
 use super::{
@@ -190,10 +190,20 @@ fn program(config: &Config) -> Check {
 }
 
 fn memory(config: &Config) -> Check {
-    // An element of a preallocated hash: a header of 48 bytes, key, value; 16 per bucket.
-    let element = |key: usize| (48 + key + size_of::<FlowValue>() + 16) as u64;
-    let flows = u64::from(config.max_flows4) * element(size_of::<FlowKey4>())
-        + u64::from(config.max_flows6) * element(size_of::<FlowKey6>());
+    // A place; for a spare one an element of a preallocated hash (a header of 48 bytes, key and
+    // number; 16 per bucket) and a word on the stack.
+    let bytes = |flows: u32, place: usize, key: usize| {
+        u64::from(flows) * place as u64 + u64::from(split(flows).1) * (48 + key + 8 + 16 + 4) as u64
+    };
+    let flows = bytes(
+        config.max_flows4,
+        size_of::<Place<FlowKey4>>(),
+        size_of::<FlowKey4>(),
+    ) + bytes(
+        config.max_flows6,
+        size_of::<Place<FlowKey6>>(),
+        size_of::<FlowKey6>(),
+    );
     let mut found = format!("{} for flow tables", human::bytes(flows));
     if let Some(cpus) = host::possible_cpus() {
         let counters = (cpus * size_of::<Counters>()) as u64 * u64::from(SLOTS + 1);

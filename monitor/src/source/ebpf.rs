@@ -2,13 +2,15 @@
 //! knows aya; no aya type leaves it.
 
 mod attach;
-mod batch;
+mod data;
 mod error;
 mod filters;
+mod flows;
 mod kernel;
 mod live;
 #[doc(hidden)]
 pub mod object;
+mod places;
 mod ring;
 
 pub use attach::{AttachError, AttachMode, Attached, Attacher};

@@ -9,7 +9,7 @@ use aya::maps::loaded_maps;
 use monitor::source::ebpf::object;
 use monitor_common::abi::{
     ClockSample, Counters, FlowKey4, FlowKey6, FlowValue, FragmentKey, FragmentPorts, Interface,
-    Lost, Uncounted, link, names, point,
+    Lost, Place, Uncounted, link, names, point,
 };
 use tests::lab;
 
@@ -142,8 +142,20 @@ fn map_sizes_are_those_of_this_build() {
     let _loaded = Loaded::new(&OPTIONS, interface);
     let maps: Vec<_> = loaded_maps().filter_map(Result::ok).collect();
     for (name, key, value) in [
-        (names::FLOWS4, size_of::<FlowKey4>(), size_of::<FlowValue>()),
-        (names::FLOWS6, size_of::<FlowKey6>(), size_of::<FlowValue>()),
+        (
+            names::PLACES4,
+            size_of::<u32>(),
+            size_of::<Place<FlowKey4>>(),
+        ),
+        (
+            names::PLACES6,
+            size_of::<u32>(),
+            size_of::<Place<FlowKey6>>(),
+        ),
+        (names::FLOWS4, size_of::<FlowKey4>(), size_of::<u32>()),
+        (names::FLOWS6, size_of::<FlowKey6>(), size_of::<u32>()),
+        (names::SPARE4, 0, size_of::<u32>()),
+        (names::SPARE6, 0, size_of::<u32>()),
         (
             names::FRAGMENTS,
             size_of::<FragmentKey>(),

@@ -68,8 +68,7 @@ pub(super) fn on_segment<A: Family, P: Packet, B: Backend>(
     }
 
     // The first ACK of the opening side completes the handshake.
-    let completes = flow.get(|value| value.handshake_rtt_ns) == 0
-        && flags & flag::OPENS != 0
+    let completes = flags & (flag::OPENS | flag::TIMED) == flag::OPENS
         && header & (flag::ACK | flag::SYN) == flag::ACK
         && flow.get(|value| value.flags[other & 1]) & flag::ACCEPTS != 0;
     if completes {
@@ -81,7 +80,10 @@ pub(super) fn on_segment<A: Family, P: Packet, B: Backend>(
         } else {
             elapsed as u32
         };
-        flow.update(|value| value.handshake_rtt_ns = if elapsed == 0 { 1 } else { elapsed });
+        flow.update(|value| {
+            value.handshake_rtt_ns = if elapsed == 0 { 1 } else { elapsed };
+            value.flags[direction & 1] = flags | flag::TIMED;
+        });
     }
 }
 

@@ -44,6 +44,9 @@ pub enum LoadError {
         #[source]
         source: MapError,
     },
+    /// The places for flows cannot be mapped.
+    #[error("cannot map the kernel's places for flows into memory: {0}")]
+    Memory(#[source] io::Error),
     /// The log of the kernel program cannot be read.
     #[error("cannot read the log of the kernel program: {0}")]
     Log(#[from] aya_log::Error),

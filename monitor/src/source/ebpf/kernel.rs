@@ -9,18 +9,18 @@ use std::{
 
 use aya::{
     Btf, Ebpf, EbpfLoader, Pod, VerifierLogLevel,
-    maps::{Array, HashMap, IterableMap as _, MapData, MapError, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, Stack},
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
 use aya_log::EbpfLogger;
 use monitor_common::abi::{
     ABI_VERSION, ClockSample, Counters, FlowKey4, FlowKey6, FlowValue, Hook, Interface, Lost,
-    SLOT_PROBES, Uncounted, names, slot_probe,
+    SLOT_PROBES, Uncounted, names, slot_probe, split,
 };
 
 use super::{
-    batch,
     error::{AccessError, LoadError, is_permission},
+    flows::Flows,
     object,
 };
 
@@ -40,7 +40,6 @@ macro_rules! pod {
 pod!(
     FlowKey4,
     FlowKey6,
-    FlowValue,
     Interface,
     Counters,
     Uncounted,
@@ -51,9 +50,9 @@ pod!(
 /// How to load the kernel program.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
-    /// Capacity of the IPv4 flow map.
+    /// Capacity for IPv4 flows, see [`split`].
     pub max_flows4: u32,
-    /// Capacity of the IPv6 flow map.
+    /// Capacity for IPv6 flows.
     pub max_flows6: u32,
     /// Size of the event ring in bytes, a power of two multiple of the page size.
     pub event_ring_bytes: u32,
@@ -65,8 +64,8 @@ pub struct LoadOptions {
 /// The loaded kernel program. Dropping it detaches what was attached by links and frees the maps.
 pub struct Kernel {
     pub(super) ebpf: Ebpf,
-    flows4: HashMap<MapData, Abi<FlowKey4>, Abi<FlowValue>>,
-    flows6: HashMap<MapData, Abi<FlowKey6>, Abi<FlowValue>>,
+    flows4: Flows<FlowKey4>,
+    flows6: Flows<FlowKey6>,
     interfaces: Array<MapData, Abi<Interface>>,
     counters: PerCpuArray<MapData, Abi<Counters>>,
     uncounted: Array<MapData, Abi<Uncounted>>,
@@ -105,13 +104,20 @@ impl Kernel {
         // Without BTF in the kernel the maps are created without type information.
         let btf = Btf::from_sys_fs().ok();
         let cgroup = u8::from(cgroup);
+        let (split4, split6) = (split(options.max_flows4), split(options.max_flows6));
         let mut ebpf = EbpfLoader::new()
             .btf(btf.as_ref())
             .verifier_log_level(VerifierLogLevel::default())
             .override_global("AYA_LOG_LEVEL", &options.log_level, false)
             .override_global("NODEWATCH_CGROUP", &cgroup, true)
-            .map_max_entries(names::FLOWS4, options.max_flows4)
-            .map_max_entries(names::FLOWS6, options.max_flows6)
+            .override_global("NODEWATCH_NEAR4", &split4.0, true)
+            .override_global("NODEWATCH_NEAR6", &split6.0, true)
+            .map_max_entries(names::PLACES4, options.max_flows4)
+            .map_max_entries(names::PLACES6, options.max_flows6)
+            .map_max_entries(names::FLOWS4, split4.1)
+            .map_max_entries(names::FLOWS6, split6.1)
+            .map_max_entries(names::SPARE4, split4.1)
+            .map_max_entries(names::SPARE6, split6.1)
             .map_max_entries(names::EVENTS, options.event_ring_bytes)
             .load(object::PROGRAMS)
             .map_err(|error| {
@@ -144,10 +150,24 @@ impl Kernel {
             let mut logger = EbpfLogger::init(&mut ebpf)?;
             Some(Box::new(move || logger.flush()) as Box<dyn FnMut() + Send>)
         };
+        let flows4 = Flows::new(
+            take_array(&mut ebpf, names::PLACES4)?,
+            take_map!(ebpf, names::FLOWS4, HashMap),
+            take_map!(ebpf, names::SPARE4, Stack),
+            split4,
+        )
+        .map_err(LoadError::Memory)?;
+        let flows6 = Flows::new(
+            take_array(&mut ebpf, names::PLACES6)?,
+            take_map!(ebpf, names::FLOWS6, HashMap),
+            take_map!(ebpf, names::SPARE6, Stack),
+            split6,
+        )
+        .map_err(LoadError::Memory)?;
         let mut kernel = Self {
             log,
-            flows4: take_map!(ebpf, names::FLOWS4, HashMap),
-            flows6: take_map!(ebpf, names::FLOWS6, HashMap),
+            flows4,
+            flows6,
             interfaces: take_map!(ebpf, names::INTERFACES, Array),
             counters: take_map!(ebpf, names::COUNTERS, PerCpuArray),
             uncounted: take_map!(ebpf, names::UNCOUNTED, Array),
@@ -332,35 +352,32 @@ impl Kernel {
     }
 
     /// Appends all IPv4 flows.
-    pub fn read_flows4(&self, flows: &mut Vec<(FlowKey4, FlowValue)>) -> Result<(), AccessError> {
-        batch::read(self.flows4.map().fd().as_fd(), flows).map_err(|source| AccessError::Batch {
-            name: names::FLOWS4,
-            source,
-        })
+    pub fn read_flows4(&mut self, flows: &mut Vec<(FlowKey4, FlowValue)>) {
+        self.flows4.read(flows);
     }
 
     /// Appends all IPv6 flows.
-    pub fn read_flows6(&self, flows: &mut Vec<(FlowKey6, FlowValue)>) -> Result<(), AccessError> {
-        batch::read(self.flows6.map().fd().as_fd(), flows).map_err(|source| AccessError::Batch {
-            name: names::FLOWS6,
-            source,
-        })
+    pub fn read_flows6(&mut self, flows: &mut Vec<(FlowKey6, FlowValue)>) {
+        self.flows6.read(flows);
     }
 
-    /// Removes an IPv4 flow and tells its last value.
-    pub fn take_flow4(&self, key: &FlowKey4) -> Result<Option<FlowValue>, AccessError> {
-        batch::take(self.flows4.map().fd().as_fd(), key).map_err(|source| AccessError::Batch {
-            name: names::FLOWS4,
-            source,
-        })
+    /// Removes IPv4 flows and tells their last values, `None` for those that are not there. Blocks
+    /// for two milliseconds.
+    pub fn take_flows4(
+        &mut self,
+        keys: &[FlowKey4],
+    ) -> Result<Vec<Option<FlowValue>>, AccessError> {
+        let result = self.flows4.take(keys);
+        result.map_err(|source| map_error(names::FLOWS4, source))
     }
 
-    /// Removes an IPv6 flow and tells its last value.
-    pub fn take_flow6(&self, key: &FlowKey6) -> Result<Option<FlowValue>, AccessError> {
-        batch::take(self.flows6.map().fd().as_fd(), key).map_err(|source| AccessError::Batch {
-            name: names::FLOWS6,
-            source,
-        })
+    /// Removes IPv6 flows, as [`Kernel::take_flows4`].
+    pub fn take_flows6(
+        &mut self,
+        keys: &[FlowKey6],
+    ) -> Result<Vec<Option<FlowValue>>, AccessError> {
+        let result = self.flows6.take(keys);
+        result.map_err(|source| map_error(names::FLOWS6, source))
     }
 
     /// Prints what the kernel program logged since the last call, by `log`.
@@ -393,6 +410,14 @@ pub(super) fn program_name(hook: Hook) -> &'static str {
     match hook {
         Hook::Ingress => names::INGRESS_PROGRAM,
         Hook::Egress => names::EGRESS_PROGRAM,
+    }
+}
+
+/// An array, to be read by other means than aya's.
+fn take_array(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, LoadError> {
+    match ebpf.take_map(name) {
+        Some(Map::Array(data)) => Ok(data),
+        _ => Err(LoadError::Missing(name)),
     }
 }
 

@@ -33,14 +33,14 @@ pub(crate) fn run(rounds: usize) -> Result<bool> {
     let lab = Lab::new("bench")?;
     let peer = lab.add_inside()?;
     let daemon = Daemon::start(lab.node(), &[])?;
-    let (object, empty) = lab.node().run(attach_empty)??;
+    let (object, [empty, hash]) = lab.node().run(attach_compared)??;
     let own = ingress_of(daemon.pid())?;
     // Statistics are on while this is open; the setting of the machine is not touched.
     let _statistics = enable_stats(Stats::RunTime).context("run time statistics")?;
     let mut missed = false;
     println!(
         "{:28} {:>7} {:>9} {:>9} {:>7}  {:>10}",
-        "real packets", "empty", "", "net", "ratio", "must"
+        "real packets", "empty", "hash net", "net", "ratio", "must"
     );
     for (name, flows, v6) in [
         ("IPv4 UDP, 1 flow", "1", false),
@@ -55,45 +55,55 @@ pub(crate) fn run(rounds: usize) -> Result<bool> {
         let to = SocketAddr::new(node, PORT).to_string();
         let _server = client::serve(lab.node(), "udp-serve", PORT)?;
         let (mut empties, mut nets, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        let mut hashes = Vec::new();
         for _ in 0..rounds {
-            let before = (ran(empty)?, ran(own)?);
+            let before = (ran(empty)?, ran(own)?, ran(hash)?);
             let arguments = [
                 "udp", "--to", &to, "--count", "100000", "--size", "40", "--flows", flows,
                 "--rate", "100000",
             ];
             client::send(&peer, &arguments)?;
-            let after = (ran(empty)?, ran(own)?);
+            let after = (ran(empty)?, ran(own)?, ran(hash)?);
             let empty = mean(before.0, after.0)?;
             let own = mean(before.1, after.1)?;
+            if !v6 {
+                hashes.push(mean(before.2, after.2)? - empty);
+            }
             empties.push(empty);
             nets.push(own - empty);
             ratios.push(own / empty);
         }
         let (empty, net) = (super::median(&mut empties), super::median(&mut nets));
         let ratio = super::median(&mut ratios);
+        let hash = if v6 {
+            "-".to_owned()
+        } else {
+            format!("{:.1}", super::median(&mut hashes))
+        };
         let verdict = if net > MUST { "MISSED" } else { "ok" };
         missed |= net > MUST;
-        println!(
-            "{name:28} {empty:7.1} {:>9} {net:9.1} {ratio:6.2}x  {MUST:>10}  {verdict}",
-            "-"
-        );
+        println!("{name:28} {empty:7.1} {hash:>9} {net:9.1} {ratio:6.2}x  {MUST:>10}  {verdict}");
     }
     drop(object);
     daemon.stop()?;
     Ok(missed)
 }
 
-/// The empty program at the end of the uplink's ingress hook; detached with the object.
-fn attach_empty() -> Result<(Ebpf, u32)> {
+/// The empty program and the plain hash counter at the end of the uplink's ingress hook; detached
+/// with the object.
+fn attach_compared() -> Result<(Ebpf, [u32; 2])> {
     let mut object = EbpfLoader::new().load(object::BENCH)?;
-    let program: &mut SchedClassifier = super::classifier_mut(&mut object, "bench_empty")?;
-    program.load()?;
-    let options = TcAttachOptions::TcxOrder(LinkOrder::last());
-    program
-        .attach_with_options(UPLINK, TcAttachType::Ingress, options)
-        .context("the empty program needs TCX, kernel 6.6 or newer")?;
-    let id = program.info()?.id();
-    Ok((object, id))
+    let mut ids = [0; 2];
+    for (id, name) in ids.iter_mut().zip(["bench_empty", "bench_hash"]) {
+        let program: &mut SchedClassifier = super::classifier_mut(&mut object, name)?;
+        program.load()?;
+        let options = TcAttachOptions::TcxOrder(LinkOrder::last());
+        program
+            .attach_with_options(UPLINK, TcAttachType::Ingress, options)
+            .context("the compared programs need TCX, kernel 6.6 or newer")?;
+        *id = program.info()?.id();
+    }
+    Ok((object, ids))
 }
 
 /// The daemon's program at ingress.

@@ -13,7 +13,7 @@ use monitor_core::{
 };
 
 use super::{EVENTS_PER_TURN, Live, LiveError};
-use crate::source::ebpf::batch;
+use crate::source::ebpf::data;
 
 /// Identity under which packets on interfaces without a slot are accounted for.
 const UNKNOWN_ID: u32 = 0;
@@ -43,8 +43,8 @@ impl Live {
         self.kernel.flush_log();
         let mut flows4: Vec<(FlowKey4, FlowValue)> = Vec::new();
         let mut flows6: Vec<(FlowKey6, FlowValue)> = Vec::new();
-        self.kernel.read_flows4(&mut flows4)?;
-        self.kernel.read_flows6(&mut flows6)?;
+        self.kernel.read_flows4(&mut flows4);
+        self.kernel.read_flows6(&mut flows6);
         let departed = std::mem::take(&mut self.departed);
         let mut accounts = departed.clone();
         for watched in self.watched.values() {
@@ -102,11 +102,18 @@ impl Live {
     pub(super) async fn expire(&mut self, keys: Vec<FlowKey>) -> Result<(), LiveError> {
         let mut removed = Vec::with_capacity(keys.len());
         let mut missing = Vec::new();
+        let (mut keys4, mut keys6) = (Vec::new(), Vec::new());
         for key in keys {
-            let value = match &key {
-                FlowKey::V4(key) => self.kernel.take_flow4(key)?,
-                FlowKey::V6(key) => self.kernel.take_flow6(key)?,
-            };
+            match key {
+                FlowKey::V4(key) => keys4.push(key),
+                FlowKey::V6(key) => keys6.push(key),
+            }
+        }
+        let values4 = self.kernel.take_flows4(&keys4)?;
+        let values6 = self.kernel.take_flows6(&keys6)?;
+        let keys4 = keys4.into_iter().map(FlowKey::from);
+        let keys6 = keys6.into_iter().map(FlowKey::from);
+        for (key, value) in keys4.zip(values4).chain(keys6.zip(values6)) {
             match value {
                 Some(value) => removed.push((key, value)),
                 None => missing.push(key),
@@ -124,14 +131,14 @@ fn decode(bytes: &[u8]) -> Option<Input> {
     let kind = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?);
     match kind {
         event::FLOW_END4 => {
-            let FlowEnd { key, value, .. } = batch::from_bytes::<FlowEnd<FlowKey4>>(bytes)?;
+            let FlowEnd { key, value, .. } = data::from_bytes::<FlowEnd<FlowKey4>>(bytes)?;
             Some(Input::FlowEnded {
                 key: FlowKey::from(key),
                 value,
             })
         }
         event::FLOW_END6 => {
-            let FlowEnd { key, value, .. } = batch::from_bytes::<FlowEnd<FlowKey6>>(bytes)?;
+            let FlowEnd { key, value, .. } = data::from_bytes::<FlowEnd<FlowKey6>>(bytes)?;
             Some(Input::FlowEnded {
                 key: FlowKey::from(key),
                 value,
@@ -145,9 +152,9 @@ fn decode(bytes: &[u8]) -> Option<Input> {
 
 fn segment<K: Copy + Into<FlowKey>>(bytes: &[u8]) -> Option<Input>
 where
-    SegmentHead<K>: batch::MapData,
+    SegmentHead<K>: data::MapData,
 {
     let (head, rest) = bytes.split_at_checked(size_of::<SegmentHead<K>>())?;
-    let head = batch::from_bytes::<SegmentHead<K>>(head)?;
+    let head = data::from_bytes::<SegmentHead<K>>(head)?;
     Some(Input::Segment(SegmentEvent::new(&head, rest)))
 }

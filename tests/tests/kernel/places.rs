@@ -1,0 +1,115 @@
+//! Near and spare places: taken, given back, and taken again, with every packet in its flow.
+
+use monitor::source::ebpf::LoadOptions;
+use monitor_common::abi::{Hook, Interface, Reason, link, point, split};
+use monitor_common::parse::protocol;
+use tests::{
+    frames::{
+        Sample,
+        build::{self, Packet, Pair},
+    },
+    lab,
+};
+
+use crate::loaded::{LOOPBACK, Loaded, OPTIONS};
+
+/// The least that has near places.
+const CAPACITY: u32 = 4_096;
+/// More than the near places, by so many that pairs of them are full; fewer than all.
+const PORTS: std::ops::Range<u16> = 1_000..4_800;
+
+fn datagram(v6: bool, port: u16) -> Sample {
+    let pair = Pair {
+        v6,
+        local: 1,
+        remote: 2,
+        local_port: port,
+        remote_port: 443,
+    };
+    let mut packet = Packet::new(pair, true, protocol::UDP);
+    packet.payload = build::udp(port, 443, b"what is sent");
+    let mut bytes = packet.frame();
+    bytes.resize(bytes.len().max(64), 0);
+    Sample {
+        hook: Hook::Egress,
+        bytes,
+    }
+}
+
+#[test]
+fn a_flow_keeps_its_place_until_it_is_given_back() {
+    let Some(_permit) = lab::gate::require() else {
+        return;
+    };
+    let (near, spare) = split(CAPACITY);
+    let flows = u32::try_from(PORTS.len()).expect("a few thousand");
+    assert!(flows > near && flows < near + spare);
+    let options = LoadOptions {
+        max_flows4: CAPACITY,
+        max_flows6: CAPACITY,
+        ..OPTIONS
+    };
+    let interface = Interface {
+        ifindex: LOOPBACK,
+        id: 3,
+        point: point::UPLINK,
+        link: link::ETHERNET,
+        _pad: [0; 2],
+    };
+    let mut loaded = Loaded::new(&options, interface);
+    let feed = |loaded: &mut Loaded| {
+        for port in PORTS {
+            for v6 in [false, true] {
+                loaded.feed(&datagram(v6, port), LOOPBACK).expect("a run");
+            }
+        }
+    };
+    feed(&mut loaded);
+    let (mut flows4, mut flows6) = (Vec::new(), Vec::new());
+    loaded.kernel.read_flows4(&mut flows4);
+    loaded.kernel.read_flows6(&mut flows6);
+    assert_eq!((flows4.len(), flows6.len()), (PORTS.len(), PORTS.len()));
+    assert!(flows4.iter().all(|(_, value)| value.packets == [1, 0]));
+    assert!(flows6.iter().all(|(_, value)| value.packets == [1, 0]));
+
+    // Every second flow goes, near and spare ones.
+    let keys4: Vec<_> = flows4.iter().map(|(key, _)| *key).step_by(2).collect();
+    let keys6: Vec<_> = flows6.iter().map(|(key, _)| *key).step_by(2).collect();
+    let gone4 = loaded.kernel.take_flows4(&keys4).expect("values");
+    let gone6 = loaded.kernel.take_flows6(&keys6).expect("values");
+    for value in gone4.iter().chain(&gone6) {
+        assert_eq!(value.map(|value| value.packets), Some([1, 0]));
+    }
+    let again = loaded.kernel.take_flows4(&keys4).expect("values");
+    assert!(again.iter().all(Option::is_none));
+    flows4.clear();
+    loaded.kernel.read_flows4(&mut flows4);
+    assert_eq!(flows4.len(), PORTS.len() - keys4.len());
+
+    // Those that stayed go on, the others begin anew, in the places that became free.
+    feed(&mut loaded);
+    flows4.clear();
+    flows6.clear();
+    loaded.kernel.read_flows4(&mut flows4);
+    loaded.kernel.read_flows6(&mut flows6);
+    let all = flows4
+        .iter()
+        .map(|(_, value)| value)
+        .chain(flows6.iter().map(|(_, value)| value));
+    let (mut once, mut twice) = (0, 0);
+    for value in all {
+        match value.packets {
+            [1, 0] => once += 1,
+            [2, 0] => twice += 1,
+            other => panic!("{other:?} packets"),
+        }
+    }
+    assert_eq!(once, keys4.len() + keys6.len());
+    assert_eq!(once + twice, 2 * PORTS.len());
+    let books = loaded.books();
+    let [counters, _] = books.counters;
+    assert_eq!(counters.counted, [0, 4 * PORTS.len() as u64]);
+    assert_eq!(counters.seen, counters.counted);
+    let full = Reason::TableFull as usize;
+    assert_eq!(books.uncounted[0].packets[1][full], 0);
+}
