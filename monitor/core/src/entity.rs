@@ -12,14 +12,13 @@ use std::{collections::HashSet, net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 
 use crate::{
+    cluster::{Cluster, Owner},
     event::{Endpoint, EntityKind, Labels, Point},
     time::Timestamp,
 };
 
-pub use range::{NamedRange, RangeError};
+pub use range::{NamedRange, RangeError, parse_net};
 pub use reach::normalise;
-
-pub(crate) use range::parse_net;
 
 use range::Ranges;
 use reach::Reach;
@@ -45,7 +44,7 @@ pub struct Entity {
     pub class: Arc<str>,
     /// Name of the range, node or service.
     pub name: Option<Arc<str>>,
-    /// Kubernetes namespace.
+    /// Kubernetes namespace of the pod or service.
     pub namespace: Option<Arc<str>>,
     /// Name of the pod.
     pub pod: Option<Arc<str>>,
@@ -57,12 +56,13 @@ pub struct Entity {
 
 /// Everything that names addresses.
 ///
-/// In this order: addresses of the node itself, configured ranges (the longest prefix wins), then
-/// what the address says of itself.
+/// In this order: addresses of the node itself, the cluster's pods, nodes and services, configured
+/// ranges (the longest prefix wins), then what the address says of itself.
 #[derive(Debug)]
 pub struct Names {
     node: HashSet<IpAddr>,
     broadcast: HashSet<IpAddr>,
+    cluster: Cluster,
     ranges: Ranges,
     classes: Classes,
 }
@@ -71,6 +71,7 @@ pub struct Names {
 #[derive(Debug)]
 struct Classes {
     node: Arc<str>,
+    service: Arc<str>,
     internet: Arc<str>,
     private: Arc<str>,
     multicast: Arc<str>,
@@ -115,9 +116,11 @@ impl Names {
         Ok(Self {
             node: HashSet::new(),
             broadcast: HashSet::new(),
+            cluster: Cluster::new(),
             ranges: Ranges::new(ranges)?,
             classes: Classes {
                 node: "node".into(),
+                service: "service".into(),
                 internet: "internet".into(),
                 private: "private".into(),
                 multicast: "multicast".into(),
@@ -143,6 +146,21 @@ impl Names {
             .collect();
     }
 
+    /// The cluster's objects.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// The cluster's objects, to change them.
+    pub fn cluster_mut(&mut self) -> &mut Cluster {
+        &mut self.cluster
+    }
+
+    /// Whether an address is one of the node's own.
+    pub fn is_own(&self, ip: IpAddr) -> bool {
+        self.node.contains(&normalise(ip))
+    }
+
     /// Whether the node's own addresses are known.
     pub(crate) fn knows_node(&self) -> bool {
         !self.node.is_empty()
@@ -152,7 +170,13 @@ impl Names {
     pub fn resolve(&self, sight: &Sight) -> Entity {
         let ip = normalise(sight.ip);
         if self.node.contains(&ip) {
-            return Entity::new(EntityKind::Node, Arc::clone(&self.classes.node));
+            return Entity {
+                name: self.cluster.node_of(ip).map(|node| Arc::clone(&node.name)),
+                ..Entity::new(EntityKind::Node, Arc::clone(&self.classes.node))
+            };
+        }
+        if let Some(owner) = self.cluster.owner(ip, sight.at) {
+            return self.owned(&owner);
         }
         if let Some(range) = self.ranges.find(ip) {
             return Entity {
@@ -167,6 +191,28 @@ impl Names {
             Reach::Internet => (EntityKind::Internet, &self.classes.internet),
         };
         Entity::new(kind, Arc::clone(class))
+    }
+
+    /// What the cluster says of an address.
+    fn owned(&self, owner: &Owner<'_>) -> Entity {
+        match owner {
+            Owner::Pod(known) => Entity {
+                namespace: Some(Arc::clone(&known.pod.namespace)),
+                pod: Some(Arc::clone(&known.pod.name)),
+                workload: known.pod.workload.clone(),
+                labels: (!known.pod.labels.is_empty()).then(|| Arc::clone(&known.pod.labels)),
+                ..Entity::new(EntityKind::Pod, Arc::clone(&known.class))
+            },
+            Owner::Node(node) => Entity {
+                name: Some(Arc::clone(&node.name)),
+                ..Entity::new(EntityKind::Node, Arc::clone(&self.classes.node))
+            },
+            Owner::Service(service) => Entity {
+                name: Some(Arc::clone(&service.name)),
+                namespace: Some(Arc::clone(&service.namespace)),
+                ..Entity::new(EntityKind::Service, Arc::clone(&self.classes.service))
+            },
+        }
     }
 
     /// Whether packets to this address go to many: multicast, limited broadcast, and the

@@ -3,6 +3,8 @@
 //! - [`engine`]: [`engine::Engine::step`] takes what was observed and returns what to do about it.
 //! - [`flow`]: connections from cumulative kernel counters; outcome, initiator, expiry.
 //! - [`entity`]: whose an address is.
+//! - [`cluster`]: Kubernetes objects that name addresses and decide verdicts.
+//! - [`netpol`]: network policies: model, verdicts, explanations.
 //! - [`account`]: packets seen, counted and uncounted, and the check that nothing is missing.
 //! - [`metric`]: names and labels of every metric, capped series, rows for a scrape.
 //! - [`event`]: the public record schema.
@@ -16,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod account;
+pub mod cluster;
 pub mod engine;
 pub mod entity;
 pub mod event;
@@ -23,6 +26,7 @@ pub mod filter;
 pub mod flow;
 pub mod judge;
 pub mod metric;
+pub mod netpol;
 pub mod ssh;
 pub mod time;
 

@@ -94,7 +94,7 @@ impl FromStr for NamedRange {
 }
 
 /// Reads `CIDR` or an address; host bits become zero, IPv4-mapped ranges IPv4 ranges.
-pub(crate) fn parse_net(text: &str) -> Option<IpNet> {
+pub fn parse_net(text: &str) -> Option<IpNet> {
     let net = match text.parse::<IpNet>() {
         Ok(net) => net,
         Err(_) => IpNet::from(text.parse::<IpAddr>().ok()?),

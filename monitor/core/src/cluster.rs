@@ -1,0 +1,427 @@
+//! The objects of a Kubernetes cluster that name addresses and decide verdicts.
+//!
+//! [`Cluster`] takes changes one by one, as a watch or a reader of manifests finds them, in any
+//! order between kinds. Each version of a pod has an identity of its own ([`PodId`]), so that what
+//! was derived from one version is never taken for another's.
+
+mod addresses;
+mod object;
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use crate::{entity::normalise, event::Labels, event::Protocol, time::Timestamp};
+use addresses::Addresses;
+
+pub use object::{
+    ContainerPort, NAME_LABEL, Namespace, Node, Phase, Pod, Service, ServicePort, TargetPort,
+    Workload,
+};
+
+/// Identity of a version of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PodId(pub(crate) u64);
+
+/// A version of a pod.
+#[derive(Debug, PartialEq, Eq)]
+pub struct KnownPod {
+    /// Identity of this version.
+    pub id: PodId,
+    /// What it looks like.
+    pub pod: Pod,
+    /// Class of its address in metrics: `pod:<namespace>`.
+    pub(crate) class: Arc<str>,
+}
+
+/// A change of one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A namespace is new or different.
+    Namespace(Namespace),
+    /// A namespace is gone, with all that was in it.
+    NamespaceGone(Arc<str>),
+    /// A pod is new or different.
+    Pod(Box<Pod>),
+    /// The pod of this namespace and name is gone.
+    PodGone(Arc<str>, Arc<str>),
+    /// A node is new or different.
+    Node(Node),
+    /// The node of this name is gone.
+    NodeGone(Arc<str>),
+    /// A service is new or different.
+    Service(Service),
+    /// The service of this namespace and name is gone.
+    ServiceGone(Arc<str>, Arc<str>),
+}
+
+/// One end of a flow, as policies see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// The pod; `None` for nodes, host-network pods and what is outside the cluster.
+    pub pod: Option<Arc<KnownPod>>,
+    /// The address; `None` for a pod that has none.
+    pub ip: Option<IpAddr>,
+}
+
+/// What an address belongs to in the cluster.
+#[derive(Clone, Debug)]
+pub(crate) enum Owner<'a> {
+    Pod(&'a Arc<KnownPod>),
+    Node(&'a Node),
+    Service(&'a Service),
+}
+
+/// The objects of a cluster.
+#[derive(Debug, Default)]
+pub struct Cluster {
+    namespaces: HashMap<Arc<str>, NamespaceState>,
+    pods: HashMap<Arc<str>, BTreeMap<Arc<str>, Arc<KnownPod>>>,
+    nodes: HashMap<Arc<str>, Node>,
+    node_ips: HashMap<IpAddr, Arc<str>>,
+    services: HashMap<(Arc<str>, Arc<str>), Arc<Service>>,
+    service_ips: HashMap<IpAddr, (Arc<str>, Arc<str>)>,
+    addresses: Addresses,
+    last_id: u64,
+    /// Grows with every change that is not about a pod.
+    epoch: u64,
+}
+
+/// What is known of a namespace.
+#[derive(Debug)]
+struct NamespaceState {
+    /// With [`NAME_LABEL`].
+    labels: Labels,
+    /// Its object was deleted: what is in it goes, too, but the watches of other kinds may tell
+    /// of that later.
+    is_gone: bool,
+}
+
+// === impl Change ===
+
+impl From<Pod> for Change {
+    fn from(pod: Pod) -> Self {
+        Self::Pod(Box::new(pod))
+    }
+}
+
+// === impl End ===
+
+impl End {
+    /// An address outside the cluster, or a node's.
+    pub fn outside(ip: IpAddr) -> Self {
+        Self {
+            pod: None,
+            ip: Some(normalise(ip)),
+        }
+    }
+}
+
+// === impl Cluster ===
+
+impl Cluster {
+    /// A cluster without objects.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes a change in. `now` is when it was learned: a pod that is gone held its addresses
+    /// until then, unless it says itself when it ended.
+    pub fn apply(&mut self, change: Change, now: Timestamp) {
+        match change {
+            Change::Namespace(namespace) => self.set_namespace(namespace),
+            Change::NamespaceGone(name) => {
+                let labels = named(&name, &Labels::default());
+                let is_gone = true;
+                self.namespaces
+                    .insert(name, NamespaceState { labels, is_gone });
+                self.epoch += 1;
+            }
+            Change::Pod(pod) => self.set_pod(*pod, now),
+            Change::PodGone(namespace, name) => self.remove_pod(&namespace, &name, now),
+            Change::Node(node) => self.set_node(node),
+            Change::NodeGone(name) => {
+                self.nodes.remove(&name);
+                self.node_ips.retain(|_, node| *node != name);
+                self.epoch += 1;
+            }
+            Change::Service(service) => self.set_service(service),
+            Change::ServiceGone(namespace, name) => {
+                let key = (namespace, name);
+                self.services.remove(&key);
+                self.service_ips.retain(|_, service| *service != key);
+                self.epoch += 1;
+            }
+        }
+    }
+
+    fn set_namespace(&mut self, namespace: Namespace) {
+        let labels = named(&namespace.name, &namespace.labels);
+        let is_known = self
+            .namespaces
+            .get(&namespace.name)
+            .is_some_and(|known| !known.is_gone && known.labels == labels);
+        if !is_known {
+            let is_gone = false;
+            self.namespaces
+                .insert(namespace.name, NamespaceState { labels, is_gone });
+            self.epoch += 1;
+        }
+    }
+
+    fn set_pod(&mut self, pod: Pod, now: Timestamp) {
+        if !self.namespaces.contains_key(&pod.namespace) {
+            // Its object is still to come; its name is known already.
+            let state = NamespaceState {
+                labels: named(&pod.namespace, &Labels::default()),
+                is_gone: false,
+            };
+            self.namespaces.insert(Arc::clone(&pod.namespace), state);
+        }
+        let pods = self.pods.entry(Arc::clone(&pod.namespace)).or_default();
+        let before = pods.get(&pod.name).cloned();
+        if before.as_ref().is_some_and(|before| before.pod == pod) {
+            return;
+        }
+        // Another pod of the same name: a member of a StatefulSet that was made anew.
+        let (before, replaced) = match before {
+            Some(before) if before.pod.uid != pod.uid => (None, Some(before)),
+            before => (before, None),
+        };
+        if let Some(replaced) = replaced {
+            self.addresses.release(&replaced, now);
+        }
+        self.last_id += 1;
+        let known = Arc::new(KnownPod {
+            id: PodId(self.last_id),
+            class: format!("pod:{}", pod.namespace).into(),
+            pod,
+        });
+        self.addresses.hold(&known, before.as_deref(), now);
+        pods.insert(Arc::clone(&known.pod.name), known);
+    }
+
+    fn remove_pod(&mut self, namespace: &str, name: &str, now: Timestamp) {
+        let Some(pods) = self.pods.get_mut(namespace) else {
+            return;
+        };
+        if let Some(pod) = pods.remove(name) {
+            self.addresses.release(&pod, now);
+        }
+        if pods.is_empty() {
+            self.pods.remove(namespace);
+        }
+    }
+
+    fn set_node(&mut self, node: Node) {
+        if self.nodes.get(&node.name) == Some(&node) {
+            return;
+        }
+        self.node_ips.retain(|_, name| *name != node.name);
+        for ip in &node.ips {
+            self.node_ips.insert(*ip, Arc::clone(&node.name));
+        }
+        self.nodes.insert(Arc::clone(&node.name), node);
+        self.epoch += 1;
+    }
+
+    fn set_service(&mut self, service: Service) {
+        let key = (Arc::clone(&service.namespace), Arc::clone(&service.name));
+        if self
+            .services
+            .get(&key)
+            .is_some_and(|known| **known == service)
+        {
+            return;
+        }
+        self.service_ips.retain(|_, known| *known != key);
+        for ip in &service.ips {
+            self.service_ips.insert(*ip, key.clone());
+        }
+        self.services.insert(key, Arc::new(service));
+        self.epoch += 1;
+    }
+
+    /// Grows with every change but those of pods.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The pod of this namespace and name.
+    pub fn pod(&self, namespace: &str, name: &str) -> Option<&Arc<KnownPod>> {
+        self.pods.get(namespace)?.get(name)
+    }
+
+    /// All pods of a namespace, by name.
+    pub fn pods_of(&self, namespace: &str) -> impl Iterator<Item = &Arc<KnownPod>> {
+        self.pods
+            .get(namespace)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+    }
+
+    /// All pods.
+    pub fn pods(&self) -> impl Iterator<Item = &Arc<KnownPod>> {
+        self.pods.values().flat_map(BTreeMap::values)
+    }
+
+    /// How many pods there are.
+    pub fn pod_count(&self) -> usize {
+        self.pods.values().map(BTreeMap::len).sum()
+    }
+
+    /// Labels of a namespace, [`NAME_LABEL`] included; `None` if nothing is known of it.
+    pub fn namespace_labels(&self, name: &str) -> Option<&Labels> {
+        self.namespaces.get(name).map(|state| &state.labels)
+    }
+
+    /// Whether a namespace was deleted. What is still known to be in it is on its way out: its
+    /// policies do not count any more.
+    pub(crate) fn is_namespace_gone(&self, name: &str) -> bool {
+        self.namespaces.get(name).is_some_and(|state| state.is_gone)
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// The node with an address.
+    pub(crate) fn node_of(&self, ip: IpAddr) -> Option<&Node> {
+        self.nodes.get(self.node_ips.get(&ip)?)
+    }
+
+    /// The service with an address.
+    pub(crate) fn service_of(&self, ip: IpAddr) -> Option<&Arc<Service>> {
+        self.services.get(self.service_ips.get(&ip)?)
+    }
+
+    /// Whether an address is one of the node that a pod runs on.
+    pub(crate) fn is_own_node(&self, pod: &Pod, ip: IpAddr) -> bool {
+        pod.host_ips.contains(&ip)
+            || pod
+                .node
+                .as_ref()
+                .and_then(|name| self.nodes.get(name))
+                .is_some_and(|node| node.ips.contains(&ip))
+    }
+
+    /// The end of a flow with this address, now.
+    pub fn end_of_ip(&self, ip: IpAddr) -> End {
+        let ip = normalise(ip);
+        End {
+            pod: self.addresses.current(ip).cloned(),
+            ip: Some(ip),
+        }
+    }
+
+    /// The end of a flow with this address, at a time.
+    pub fn end_at(&self, ip: IpAddr, at: Timestamp) -> End {
+        let ip = normalise(ip);
+        End {
+            pod: self.addresses.at(ip, at).cloned(),
+            ip: Some(ip),
+        }
+    }
+
+    /// A pod as the end of a flow. A host-network pod is its node. `family` is an address of the
+    /// other end, where that is known: of a dual-stack pod the address of the same family is meant.
+    pub fn end_of_pod(&self, pod: &Arc<KnownPod>, family: Option<IpAddr>) -> End {
+        let node = || {
+            let node = pod.pod.node.as_ref();
+            node.and_then(|name| self.nodes.get(name))
+                .map(|node| &node.ips)
+        };
+        let ips = match &pod.pod {
+            pod if !pod.host_network || !pod.ips.is_empty() => &pod.ips,
+            pod if !pod.host_ips.is_empty() => &pod.host_ips,
+            pod => node().unwrap_or(&pod.ips),
+        };
+        let of_family = |ip: &&IpAddr| family.is_none_or(|other| other.is_ipv4() == ip.is_ipv4());
+        End {
+            pod: (!pod.pod.host_network).then(|| Arc::clone(pod)),
+            ip: ips.iter().find(of_family).or(ips.first()).copied(),
+        }
+    }
+
+    /// Whom an address belonged to at a time. A host-network pod has no address of its own.
+    pub(crate) fn owner(&self, ip: IpAddr, at: Timestamp) -> Option<Owner<'_>> {
+        let pod = || self.addresses.at(ip, at).map(Owner::Pod);
+        let node = || self.node_of(ip).map(Owner::Node);
+        let service = || self.service_of(ip).map(|service| Owner::Service(service));
+        pod().or_else(node).or_else(service)
+    }
+
+    /// The pods behind a port of a service, each with its own port, or why they are not known.
+    pub(crate) fn backends(
+        &self,
+        service: &Service,
+        protocol: Protocol,
+        port: u16,
+    ) -> Result<Vec<(&Arc<KnownPod>, u16)>, &'static str> {
+        let port = service
+            .ports
+            .iter()
+            .find(|known| known.protocol == protocol && known.port == port)
+            .ok_or("it has no such port")?;
+        let selector = service
+            .selector
+            .as_ref()
+            .ok_or("it has no selector, so its endpoints are not known")?;
+        let backends: Vec<_> = self
+            .pods_of(&service.namespace)
+            .filter(|pod| {
+                pod.pod.phase == Phase::Active
+                    && selector
+                        .iter()
+                        .all(|(key, value)| pod.pod.labels.get(key) == Some(value))
+            })
+            .filter_map(|pod| {
+                let target = match &port.target {
+                    TargetPort::Number(number) => Some(*number),
+                    // Of ports of one name, the first container's.
+                    TargetPort::Name(name) => pod
+                        .pod
+                        .ports
+                        .iter()
+                        .find(|known| known.name == *name && known.protocol == protocol)
+                        .map(|known| known.port),
+                };
+                target.map(|target| (pod, target))
+            })
+            .collect();
+        if backends.is_empty() {
+            return Err("no pod is behind it");
+        }
+        Ok(backends)
+    }
+
+    /// Names of nodes that pods run on and that are not known as objects.
+    pub fn missing_nodes(&self) -> HashSet<Arc<str>> {
+        self.pods()
+            .filter_map(|pod| pod.pod.node.clone())
+            .filter(|node| !self.nodes.contains_key(node))
+            .collect()
+    }
+
+    /// Addresses of which a holder is kept.
+    #[cfg(test)]
+    pub(crate) fn addresses_len(&self) -> usize {
+        self.addresses.len()
+    }
+}
+
+/// Labels with the one that the API server sets.
+fn named(name: &str, labels: &Labels) -> Labels {
+    if labels.get(NAME_LABEL).is_some_and(|label| label == name) {
+        return Arc::clone(labels);
+    }
+    let mut labels = BTreeMap::clone(labels);
+    labels.insert(NAME_LABEL.to_owned(), name.to_owned());
+    labels.into()
+}
+
+#[cfg(test)]
+mod tests;
