@@ -4,6 +4,7 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod host;
+pub mod kube;
 pub mod runtime;
 pub mod sink;
 pub mod source;

@@ -1,0 +1,315 @@
+//! Manifests: YAML and JSON files with objects of Kubernetes, as kept in a repository or printed by
+//! `kubectl get -o yaml`.
+//!
+//! Kinds that are not needed are ignored. What cannot be read, or would be refused by the API
+//! server, is left out and told of with file and line; everything else works.
+
+mod documents;
+mod files;
+mod locate;
+mod prune;
+
+use std::{collections::BTreeMap, fmt, path::PathBuf};
+
+use monitor_core::{
+    cluster::{Change, Cluster, Pod, Workload},
+    netpol::{Options, Policies, PolicyChange},
+    time::Timestamp,
+};
+use serde_json::Value;
+
+pub use files::ManifestError;
+
+use super::decode::{Decoded, Fault, Object, decode, title};
+use documents::{Document, Documents};
+
+/// Diagnostics that are kept; what is beyond is only counted.
+const MAX_DIAGNOSTICS: usize = 1_000;
+/// Kinds that are ignored and counted one by one.
+const MAX_IGNORED: usize = 1_000;
+/// Bytes that are read again to find the lines of what is wrong; beyond, the line of the document
+/// is told.
+const MAX_READ_AGAIN: usize = 256 << 20;
+/// Lists within lists.
+const MAX_LISTS: usize = 8;
+
+/// What manifests say.
+#[derive(Clone, Debug, Default)]
+pub struct Manifests {
+    /// Namespaces, nodes, services and pods; workloads stand in for pods that are not there.
+    pub cluster: Vec<Change>,
+    /// Policies.
+    pub policies: Vec<PolicyChange>,
+    /// What was left out, and what is doubtful.
+    pub diagnostics: Vec<Diagnostic>,
+    /// Diagnostics beyond those that are kept.
+    pub more_diagnostics: u64,
+    /// Documents that could not be read, and objects that the API server would refuse.
+    pub left_out: u64,
+    /// Whether a document or a file could not be read.
+    pub is_broken: bool,
+    /// Files that were read.
+    pub files: u64,
+    /// Objects of kinds that are not needed, by `apiVersion` and `kind`.
+    pub ignored: BTreeMap<String, u64>,
+}
+
+/// Something about a manifest that its author should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// What it means.
+    pub kind: DiagnosticKind,
+    /// The file.
+    pub file: String,
+    /// Its line, from 1.
+    pub line: Option<u64>,
+    /// Kind and name of the object, where it has them.
+    pub object: Option<String>,
+    /// The field and what is wrong with it.
+    pub message: String,
+}
+
+/// What a diagnostic means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiagnosticKind {
+    /// A document or a file cannot be read.
+    Broken,
+    /// An object is left out.
+    Skipped,
+    /// An object is used, and hardly says what its author means.
+    Doubtful,
+}
+
+/// Reads files one by one.
+#[derive(Default)]
+struct Reader {
+    manifests: Manifests,
+    pods: Vec<Pod>,
+    workloads: Vec<Workload>,
+    /// Bytes that were read again to find lines.
+    read_again: usize,
+}
+
+// === impl Diagnostic ===
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.file)?;
+        if let Some(line) = self.line {
+            write!(formatter, ":{line}")?;
+        }
+        if let Some(object) = &self.object {
+            write!(formatter, ": {object}")?;
+        }
+        write!(formatter, ": {}", self.message)?;
+        formatter.write_str(match (self.kind, &self.object) {
+            (DiagnosticKind::Broken, _) => "; left out: verdicts are as without what it declares",
+            (DiagnosticKind::Skipped, Some(object)) if object.contains("Policy ") => {
+                "; skipped: verdicts are as without this policy, as the API server refuses it"
+            }
+            (DiagnosticKind::Skipped, _) => "; skipped: verdicts are as without this object",
+            (DiagnosticKind::Doubtful, _) => "",
+        })
+    }
+}
+
+// === impl Manifests ===
+
+impl Manifests {
+    /// Reads files, and directories with all that is in them: `.yaml`, `.yml` and `.json`. A path
+    /// `-` is standard input.
+    pub fn read(paths: &[PathBuf]) -> Result<Self, ManifestError> {
+        let mut reader = Reader::default();
+        for path in paths {
+            files::each(path, &mut reader)?;
+        }
+        Ok(reader.finish())
+    }
+
+    /// Reads one text.
+    pub fn parse(file: &str, text: &str) -> Self {
+        let mut reader = Reader::default();
+        reader.text(file, text);
+        reader.finish()
+    }
+
+    /// The cluster and the policies that the manifests describe.
+    pub fn build(&mut self, options: Options) -> (Cluster, Policies) {
+        let mut cluster = Cluster::new();
+        let mut policies = Policies::new(options);
+        for change in self.cluster.drain(..) {
+            cluster.apply(change, Timestamp::UNIX_EPOCH);
+        }
+        for change in self.policies.drain(..) {
+            policies.apply(change);
+        }
+        (cluster, policies)
+    }
+}
+
+// === impl Reader ===
+
+impl Reader {
+    fn text(&mut self, file: &str, text: &str) {
+        self.manifests.files += 1;
+        for document in Documents::new(text) {
+            match document.parse() {
+                Ok(values) => {
+                    for value in &values {
+                        self.value(file, &document, value, &mut Vec::new());
+                    }
+                }
+                Err(error) => self.broken(file, Some(error.line), error.message),
+            }
+        }
+    }
+
+    fn broken(&mut self, file: &str, line: Option<u64>, message: String) {
+        self.manifests.is_broken = true;
+        self.manifests.left_out += 1;
+        self.tell(Diagnostic {
+            kind: DiagnosticKind::Broken,
+            file: file.to_owned(),
+            line,
+            object: None,
+            message,
+        });
+    }
+
+    fn tell(&mut self, diagnostic: Diagnostic) {
+        if self.manifests.diagnostics.len() < MAX_DIAGNOSTICS {
+            self.manifests.diagnostics.push(diagnostic);
+        } else {
+            self.manifests.more_diagnostics += 1;
+        }
+    }
+
+    /// Tells what is wrong with an object at a place within its document.
+    fn fault(
+        &mut self,
+        kind: DiagnosticKind,
+        file: &str,
+        document: &Document<'_>,
+        value: &Value,
+        place: &[super::decode::Segment],
+        fault: &Fault,
+    ) {
+        let way: Vec<_> = place.iter().chain(&fault.path).cloned().collect();
+        let cost = document.cost_of(&way);
+        let line = if self.read_again.saturating_add(cost) <= MAX_READ_AGAIN {
+            self.read_again += cost;
+            document.line_of(&way)
+        } else {
+            document.line_of(&[])
+        };
+        self.tell(Diagnostic {
+            kind,
+            file: file.to_owned(),
+            line: Some(line),
+            object: Some(title(value)),
+            message: fault.to_string(),
+        });
+    }
+
+    /// Takes a value in that is at a place within its document.
+    fn value(
+        &mut self,
+        file: &str,
+        document: &Document<'_>,
+        value: &Value,
+        place: &mut Vec<super::decode::Segment>,
+    ) {
+        use super::decode::Segment;
+        let (items, is_list) = match value {
+            Value::Array(items) => (Some(items), false),
+            Value::Object(_) if is_list(value) => (value["items"].as_array(), true),
+            _ => (None, false),
+        };
+        if let Some(items) = items.filter(|_| place.len() < 2 * MAX_LISTS) {
+            if is_list {
+                place.push(Segment::Key("items".to_owned()));
+            }
+            for (index, item) in items.iter().enumerate() {
+                place.push(Segment::Index(index));
+                match with_kind(value, item) {
+                    Some(item) => self.value(file, document, &item, place),
+                    None => self.value(file, document, item, place),
+                }
+                place.pop();
+            }
+            if is_list {
+                place.pop();
+            }
+            return;
+        }
+        match decode(value) {
+            Ok(Decoded::Object(object, faults)) => {
+                for fault in faults {
+                    let kind = DiagnosticKind::Doubtful;
+                    self.fault(kind, file, document, value, place, &fault);
+                }
+                self.object(object);
+            }
+            Ok(Decoded::Other(kind)) => {
+                let ignored = &mut self.manifests.ignored;
+                let kind = if ignored.len() < MAX_IGNORED || ignored.contains_key(&kind) {
+                    kind
+                } else {
+                    "others".to_owned()
+                };
+                *ignored.entry(kind).or_default() += 1;
+            }
+            Ok(Decoded::Foreign) => {}
+            Err(fault) => {
+                self.manifests.left_out += 1;
+                let kind = DiagnosticKind::Skipped;
+                self.fault(kind, file, document, value, place, &fault);
+            }
+        }
+    }
+
+    fn object(&mut self, object: Object) {
+        let Manifests {
+            cluster, policies, ..
+        } = &mut self.manifests;
+        match object {
+            Object::Namespace(namespace) => cluster.push(Change::Namespace(namespace)),
+            Object::Node(node) => cluster.push(Change::Node(node)),
+            Object::Service(service) => cluster.push(Change::Service(service)),
+            Object::Pod(pod) => self.pods.push(*pod),
+            Object::Workload(workload) => self.workloads.push(*workload),
+            Object::NetworkPolicy(policy) => policies.push(PolicyChange::Namespaced(policy)),
+            Object::TierPolicy(policy) => policies.push(PolicyChange::Tier(policy)),
+        }
+    }
+
+    fn finish(mut self) -> Manifests {
+        let stand_ins = Workload::stand_ins(self.workloads, &self.pods);
+        let pods = self.pods.into_iter().chain(stand_ins);
+        self.manifests.cluster.extend(pods.map(Change::from));
+        self.manifests
+    }
+}
+
+/// Whether an object is a list of objects: `List`, `PodList` and so on.
+fn is_list(value: &Value) -> bool {
+    value["kind"]
+        .as_str()
+        .is_some_and(|kind| kind.ends_with("List"))
+        && value["items"].is_array()
+}
+
+/// An item of a list of one kind, which leaves out its own.
+fn with_kind(list: &Value, item: &Value) -> Option<Value> {
+    let kind = list["kind"].as_str()?.strip_suffix("List")?;
+    if kind.is_empty() || item.get("kind").is_some() || !item.is_object() {
+        return None;
+    }
+    let mut item = item.clone();
+    item["kind"] = kind.into();
+    item["apiVersion"] = list["apiVersion"].clone();
+    Some(item)
+}
+
+#[cfg(test)]
+mod tests;
