@@ -8,6 +8,7 @@ mod flows;
 mod human;
 mod list;
 mod output;
+mod policy;
 mod render;
 mod replay;
 mod run;
@@ -43,6 +44,8 @@ enum Command {
     Doctor(Box<doctor::Args>),
     /// The same analysis of a capture file; needs no privileges and no daemon
     Replay(replay::Args),
+    /// Kubernetes network policies in manifests: judge flows, explain verdicts
+    Policy(policy::Args),
 }
 
 /// Runs the command that the arguments ask for.
@@ -63,6 +66,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Doctor(args) => doctor::run(*args),
         Command::Replay(args) => replay::run(args),
+        Command::Policy(args) => policy::run(args),
     };
     result.unwrap_or_else(|error| exit::report(&error))
 }

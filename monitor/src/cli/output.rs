@@ -70,6 +70,15 @@ impl Output {
 }
 
 impl<W: Write> Output<W> {
+    /// Anything else, without colour.
+    #[cfg(test)]
+    pub(super) fn to(writer: W) -> Self {
+        Self {
+            writer: BufWriter::new(writer),
+            color: false,
+        }
+    }
+
     /// Prints bytes.
     pub(super) fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         closed(self.writer.write_all(bytes))

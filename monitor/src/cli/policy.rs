@@ -1,0 +1,121 @@
+//! `nodewatch policy`: Kubernetes network policies in manifests, offline.
+
+mod eval;
+mod explain;
+mod input;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::bail;
+use clap::Subcommand;
+use monitor_core::{
+    cluster::Cluster,
+    netpol::{Options, Policies},
+};
+
+use super::{exit, output::complain};
+use crate::kube::manifests::Manifests;
+
+/// Diagnostics that are printed.
+const SHOWN: usize = 50;
+
+/// Flags of `policy`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Judge flows from a file against the policies in manifests
+    Eval(eval::Args),
+    /// Which policies decide a flow, step by step
+    Explain(explain::Args),
+}
+
+/// Where policies and pods come from.
+#[derive(Debug, clap::Args)]
+pub(super) struct Source {
+    /// YAML or JSON with policies, pods and workloads; a directory is read with all below; `-` for
+    /// standard input (repeatable)
+    #[arg(long, value_name = "FILE_OR_DIR", required = true)]
+    manifests: Vec<PathBuf>,
+    /// Whether an ipBlock matches addresses of pods: not so with Cilium, for one
+    #[arg(long, value_name = "true|false", default_value_t = true, action = clap::ArgAction::Set)]
+    ip_block_matches_pods: bool,
+}
+
+/// Policies and the cluster that they are about.
+pub(super) struct Declared {
+    pub(super) cluster: Cluster,
+    pub(super) policies: Policies,
+    /// Whether a part of the manifests could not be read.
+    pub(super) is_broken: bool,
+}
+
+/// Runs the sub-command.
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::Eval(args) => eval::run(args),
+        Command::Explain(args) => explain::run(&args),
+    }
+}
+
+// === impl Source ===
+
+impl Source {
+    /// Reads the manifests and tells what is wrong with them.
+    pub(super) fn read(&self) -> anyhow::Result<Declared> {
+        let mut manifests = Manifests::read(&self.manifests)?;
+        report(&manifests);
+        if manifests.is_broken && manifests.cluster.is_empty() && manifests.policies.is_empty() {
+            bail!("the manifests have nothing that can be read");
+        }
+        let (cluster, policies) = manifests.build(Options {
+            blocks_match_pods: self.ip_block_matches_pods,
+        });
+        Ok(Declared {
+            cluster,
+            policies,
+            is_broken: manifests.is_broken,
+        })
+    }
+
+    /// Whether standard input is among the manifests.
+    fn uses_stdin(&self) -> bool {
+        self.manifests.iter().any(|path| path.as_os_str() == "-")
+    }
+}
+
+/// Tells what is wrong with manifests.
+pub(super) fn report(manifests: &Manifests) {
+    for diagnostic in manifests.diagnostics.iter().take(SHOWN) {
+        complain(&diagnostic.to_string());
+    }
+    let kept = u64::try_from(manifests.diagnostics.len()).unwrap_or(u64::MAX);
+    let shown = kept.min(u64::try_from(SHOWN).unwrap_or(u64::MAX));
+    let more = (kept - shown).saturating_add(manifests.more_diagnostics);
+    if more > 0 {
+        complain(&format!("{more} more like these"));
+    }
+    if manifests.left_out > 0 {
+        complain(&format!(
+            "{} documents and objects left out of the manifests",
+            manifests.left_out
+        ));
+    }
+}
+
+// === impl Declared ===
+
+impl Declared {
+    /// Status after everything else went well.
+    pub(super) fn status(&self) -> ExitCode {
+        if self.is_broken {
+            exit::code(exit::USAGE)
+        } else {
+            ExitCode::SUCCESS
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! `nodewatch policy explain`: which policies decide a flow, step by step.
+
+use std::{fmt::Write as _, net::IpAddr, process::ExitCode, str::FromStr};
+
+use anyhow::bail;
+use clap::ValueEnum;
+use monitor_core::{
+    event::Protocol,
+    netpol::{Basis, Direction, Explanation, Flow, Part},
+};
+
+use super::{
+    Source,
+    input::{Wanted, ends},
+};
+use crate::cli::output::Output;
+
+/// Flags of `policy explain`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The end that opens the connection: NAMESPACE/POD, or an address
+    #[arg(value_name = "SRC")]
+    from: Place,
+    /// The other end: NAMESPACE/POD, or an address
+    #[arg(value_name = "DST")]
+    to: Place,
+    /// IP protocol
+    #[arg(long, value_name = "PROTOCOL", default_value_t = Protocol::TCP)]
+    protocol: Protocol,
+    /// Port of the destination; of the Service, where its address is the destination
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+    #[command(flatten)]
+    source: Source,
+    /// How to print
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
+    output: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// An end of a connection on the command line.
+#[derive(Clone, Debug)]
+struct Place {
+    text: String,
+    wanted: Wanted,
+}
+
+// === impl Place ===
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wanted = match (text.split_once('/'), IpAddr::from_str(text)) {
+            (_, Ok(ip)) => Wanted {
+                pod: None,
+                ip: Some(ip),
+            },
+            (Some((namespace, pod)), _) if !namespace.is_empty() && !pod.is_empty() => Wanted {
+                pod: Some((namespace.to_owned(), pod.to_owned())),
+                ip: None,
+            },
+            _ => return Err("expected NAMESPACE/POD or an address".to_owned()),
+        };
+        let text = text.to_owned();
+        Ok(Self { text, wanted })
+    }
+}
+
+/// Explains a flow.
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if args.protocol.has_ports() && args.port.is_none() {
+        bail!("--port is needed for {}", args.protocol);
+    }
+    let mut declared = args.source.read()?;
+    let (source, destination) =
+        ends(&declared.cluster, &args.from.wanted, &args.to.wanted).map_err(|(_, error)| error)?;
+    let port = args.port.unwrap_or(0);
+    let flow = Flow::new(source, destination, args.protocol, port);
+    let explanation = declared.policies.explain(&declared.cluster, &flow);
+    let text = match args.output {
+        Format::Text => text(args, &explanation),
+        Format::Json => {
+            let mut value = serde_json::to_value(&explanation.verdict)?;
+            value["steps"] = serde_json::to_value(&explanation.steps)?;
+            format!("{value}\n")
+        }
+    };
+    let mut output = Output::stdout();
+    output.write(text.as_bytes())?;
+    output.flush()?;
+    Ok(declared.status())
+}
+
+fn text(args: &Args, explanation: &Explanation) -> String {
+    let Explanation { verdict, steps } = explanation;
+    let (from, to, protocol) = (&args.from.text, &args.to.text, args.protocol);
+    let port = args.port.map(|port| format!(" {port}")).unwrap_or_default();
+    let mut text = format!(
+        "{from} -> {to} {protocol}{port}: {}\n",
+        word(verdict.allowed)
+    );
+    if let Some(service) = &verdict.service {
+        let _ = writeln!(
+            text,
+            "{to} is service {service}; judged is each pod behind it"
+        );
+    }
+    for (direction, part, whose) in [
+        (Direction::Egress, &verdict.egress, from),
+        (Direction::Ingress, &verdict.ingress, to),
+    ] {
+        let _ = writeln!(text, "{direction} of {whose}: {}", describe(part));
+        for step in steps
+            .iter()
+            .filter(|step| step.direction == direction.name())
+        {
+            let _ = writeln!(text, "  {:<15} {}", step.stage, step.text);
+        }
+    }
+    text
+}
+
+fn word(allowed: Option<bool>) -> &'static str {
+    match allowed {
+        Some(true) => "allowed",
+        Some(false) => "denied",
+        None => "cannot be told",
+    }
+}
+
+/// A part of a verdict in one line.
+fn describe(part: &Part) -> String {
+    let mut text = word(part.allowed).to_owned();
+    match (part.basis, part.allowed) {
+        (Basis::NoPod, _) => text.push_str(", policies select pods only"),
+        (Basis::Default, _) => text.push_str(", no policy decides"),
+        (Basis::Itself, _) => text.push_str(", a pod reaches itself"),
+        (Basis::OwnNode, _) => text.push_str(", the pod's own node"),
+        (Basis::Undecided, _) => {
+            let _ = write!(text, ": {}", part.reason.as_deref().unwrap_or_default());
+        }
+        (Basis::Admin | Basis::NetworkPolicy | Basis::Baseline, _) => {}
+    }
+    if !part.by.is_empty() {
+        let _ = write!(text, " by {}", part.by.join(", "));
+    }
+    if part.plugin_dependent {
+        text.push_str(" (depends on the network plugin)");
+    }
+    text
+}

@@ -1,0 +1,203 @@
+//! Ends of flows as a user names them.
+
+use std::{net::IpAddr, sync::Arc};
+
+use monitor_core::cluster::{Cluster, End, KnownPod};
+
+/// An end by name, address, or both.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) pod: Option<(String, String)>,
+    pub(super) ip: Option<IpAddr>,
+}
+
+/// A pod that is not in the manifests.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("pod {namespace}/{name} is not in the manifests")]
+pub(super) struct UnknownPod {
+    namespace: String,
+    name: String,
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    fn pod<'a>(&self, cluster: &'a Cluster) -> Result<Option<&'a Arc<KnownPod>>, UnknownPod> {
+        let Some((namespace, name)) = &self.pod else {
+            return Ok(None);
+        };
+        match find(cluster, namespace, name) {
+            Some(pod) => Ok(Some(pod)),
+            None => Err(UnknownPod {
+                namespace: namespace.chars().flat_map(char::escape_debug).collect(),
+                name: name.chars().flat_map(char::escape_debug).collect(),
+            }),
+        }
+    }
+
+    fn family(&self, pod: Option<&Arc<KnownPod>>) -> Option<IpAddr> {
+        self.ip
+            .or_else(|| pod.and_then(|pod| pod.pod.ips.first().copied()))
+    }
+
+    fn end(
+        &self,
+        cluster: &Cluster,
+        pod: Option<&Arc<KnownPod>>,
+        family: Option<IpAddr>,
+    ) -> Option<End> {
+        match (pod, self.ip) {
+            (Some(pod), Some(ip)) => Some(End {
+                ip: End::outside(ip).ip,
+                ..cluster.end_of_pod(pod, family)
+            }),
+            (Some(pod), None) => Some(cluster.end_of_pod(pod, family)),
+            (None, Some(ip)) => Some(cluster.end_of_ip(ip)),
+            (None, None) => None,
+        }
+    }
+}
+
+/// Which end something is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Source,
+    Destination,
+}
+
+/// Both ends. Of pods with addresses of both families, those of one family are meant.
+pub(super) fn ends(
+    cluster: &Cluster,
+    source: &Wanted,
+    destination: &Wanted,
+) -> Result<(End, End), (Side, UnknownPod)> {
+    let source_pod = source.pod(cluster).map_err(|error| (Side::Source, error))?;
+    let destination_pod = destination
+        .pod(cluster)
+        .map_err(|error| (Side::Destination, error))?;
+    let none = || End {
+        pod: None,
+        ip: None,
+    };
+    let source_family = destination
+        .family(None)
+        .or_else(|| source.family(source_pod));
+    let from = source
+        .end(cluster, source_pod, source_family)
+        .unwrap_or_else(none);
+    let to = destination
+        .end(cluster, destination_pod, from.ip.or(destination.ip))
+        .unwrap_or_else(none);
+    Ok((from, to))
+}
+
+/// A pod by name; by `Kind/name` of its workload; or, where a workload stands in for its pods, by
+/// the name that one of them would have.
+fn find<'a>(cluster: &'a Cluster, namespace: &str, name: &str) -> Option<&'a Arc<KnownPod>> {
+    if let Some(pod) = cluster.pod(namespace, name) {
+        return Some(pod);
+    }
+    let of_workload = |workload: &str| {
+        cluster
+            .pods_of(namespace)
+            .find(|pod| pod.pod.workload.as_deref() == Some(workload))
+    };
+    if name.contains('/') {
+        return of_workload(name);
+    }
+    let (owner, _) = name.rsplit_once('-')?;
+    let stand_in = |kind: &str, owner: &str| {
+        of_workload(&format!("{kind}/{owner}")).filter(|pod| pod.pod.uid.is_none())
+    };
+    [
+        "StatefulSet",
+        "DaemonSet",
+        "Job",
+        "ReplicaSet",
+        "ReplicationController",
+    ]
+    .iter()
+    .find_map(|kind| stand_in(kind, owner))
+    .or_else(|| stand_in("Deployment", owner.rsplit_once('-')?.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use monitor_core::netpol::Options;
+
+    use super::*;
+    use crate::kube::manifests::Manifests;
+
+    #[test]
+    fn pods_are_found_by_name_workload_and_likely_name() {
+        let text = "
+kind: StatefulSet
+apiVersion: apps/v1
+metadata: {name: cart, namespace: shop}
+spec: {template: {metadata: {labels: {app: cart}}}}
+---
+kind: Deployment
+apiVersion: apps/v1
+metadata: {name: web, namespace: shop}
+spec: {template: {metadata: {labels: {app: web}}}}
+---
+kind: Pod
+apiVersion: v1
+metadata: {name: lone, namespace: shop, uid: u}
+";
+        let (cluster, _) = Manifests::parse("m", text).build(Options::default());
+        let found = |name: &str| find(&cluster, "shop", name).map(|pod| pod.pod.name.to_string());
+        for (name, pod) in [
+            ("cart", "cart"),
+            ("cart-0", "cart"),
+            ("StatefulSet/cart", "cart"),
+            ("web-5d9f7c-x2x4z", "web"),
+            ("Deployment/web", "web"),
+            ("lone", "lone"),
+        ] {
+            assert_eq!(found(name).as_deref(), Some(pod), "{name}");
+        }
+        for name in ["web-0", "lone-0", "cart-a-b", "Deployment/cart", "none"] {
+            assert_eq!(found(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn ends_are_of_one_family() {
+        let text = "
+kind: Pod
+apiVersion: v1
+metadata: {name: a, namespace: x}
+status: {podIPs: [{ip: 10.0.0.1}, {ip: 'fd00::1'}]}
+---
+kind: Pod
+apiVersion: v1
+metadata: {name: b, namespace: x}
+status: {podIPs: [{ip: 'fd00::2'}, {ip: 10.0.0.2}]}
+";
+        let (cluster, _) = Manifests::parse("m", text).build(Options::default());
+        let pod = |name: &str| Wanted {
+            pod: Some(("x".into(), name.into())),
+            ip: None,
+        };
+        let ip = |ip: &str| Wanted {
+            pod: None,
+            ip: Some(ip.parse().unwrap()),
+        };
+        let check = |source: &Wanted, destination: &Wanted, from: &str, to: &str| {
+            let (source, destination) = ends(&cluster, source, destination).unwrap();
+            let text = |end: &End| end.ip.unwrap().to_string();
+            assert_eq!(
+                (text(&source), text(&destination)),
+                (from.into(), to.into())
+            );
+        };
+        check(&pod("a"), &pod("b"), "10.0.0.1", "10.0.0.2");
+        check(&pod("b"), &pod("a"), "fd00::2", "fd00::1");
+        check(&pod("b"), &ip("192.0.2.1"), "10.0.0.2", "192.0.2.1");
+        check(&ip("2001:db8::1"), &pod("a"), "2001:db8::1", "fd00::1");
+        let error = ends(&cluster, &pod("a"), &pod("no")).unwrap_err();
+        assert_eq!(error.0, Side::Destination);
+        assert_eq!(error.1.to_string(), "pod x/no is not in the manifests");
+    }
+}
