@@ -32,6 +32,8 @@ pub struct KnownPod {
     pub id: PodId,
     /// What it looks like.
     pub pod: Pod,
+    /// When this version of it was learned.
+    pub(crate) since: Timestamp,
     /// Class of its address in metrics: `pod:<namespace>`.
     pub(crate) class: Arc<str>,
 }
@@ -196,6 +198,7 @@ impl Cluster {
         self.last_id += 1;
         let known = Arc::new(KnownPod {
             id: PodId(self.last_id),
+            since: now,
             class: format!("pod:{}", pod.namespace).into(),
             pod,
         });

@@ -4,6 +4,7 @@
 //! replay and tests differ only in who calls it.
 
 mod books;
+mod policy;
 mod query;
 mod record;
 mod snapshot;
@@ -20,11 +21,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     account::{Interface, InterfaceAccount, Ledger},
+    cluster::Change,
     entity::{NamedRange, Names, RangeError},
     event::{Record, SummaryRecord, VERSION},
     flow::{Anomaly, Expiry, Family, FlowKey, SegmentEvent, Table, Timeouts},
     judge::{Expectations, Thresholds},
     metric::Store,
+    netpol::{self, PolicyChange},
     time::{ClockMap, Timestamp},
 };
 
@@ -58,6 +61,11 @@ pub struct Config {
     pub thresholds: Thresholds,
     /// Nothing tells which addresses are local: both ends are judged where declarations name them.
     pub is_all_local: bool,
+    /// What networks differ in about network policies.
+    pub policy_options: netpol::Options,
+    /// Whether connections are judged by network policies wherever they are seen, not only at
+    /// workload interfaces: in a capture.
+    pub policy_everywhere: bool,
 }
 
 /// Something that was observed.
@@ -80,6 +88,10 @@ pub enum Input {
     },
     /// The addresses of the node's own interfaces, with their prefix lengths; all of them.
     Addresses(Vec<IpNet>),
+    /// Objects of the cluster changed.
+    Cluster(Vec<Change>),
+    /// Network policies changed.
+    Policies(Vec<PolicyChange>),
     /// Entries of the kernel's maps: keys with cumulative values. May be any part of a map.
     Flows(Vec<(FlowKey, FlowValue)>),
     /// An event of the kernel: a new connection takes over the entry; the value is the old one's.
@@ -174,6 +186,8 @@ impl Default for Config {
             expectations: Expectations::default(),
             thresholds: Thresholds::default(),
             is_all_local: false,
+            policy_options: netpol::Options::default(),
+            policy_everywhere: false,
         }
     }
 }
@@ -231,6 +245,7 @@ impl Engine {
                     config.thresholds,
                     config.is_all_local,
                 ),
+                policy: policy::Judge::new(config.policy_options, config.policy_everywhere),
                 store: Store::new(config.max_series),
                 ledger: Ledger::default(),
                 recent: VecDeque::new(),
@@ -270,6 +285,8 @@ impl Engine {
                 books.ledger.gone(id);
             }
             Input::Addresses(addresses) => books.names.set_addresses(&addresses),
+            Input::Cluster(changes) => books.apply_cluster(changes, now),
+            Input::Policies(changes) => books.apply_policies(changes, now),
             Input::Flows(flows) => {
                 for (key, value) in &flows {
                     table.sighted(key, value, clock, books);
@@ -310,6 +327,13 @@ impl Engine {
             records: self.books.take_records(),
             expire,
         }
+    }
+
+    /// Takes in what is declared from the beginning. Unlike [`Input::Cluster`] and
+    /// [`Input::Policies`] this is no change that the network has yet to follow.
+    pub fn declare(&mut self, cluster: Vec<Change>, policies: Vec<PolicyChange>) {
+        self.books.apply_cluster(cluster, policy::START);
+        self.books.apply_policies(policies, policy::START);
     }
 
     /// Closes every connection with the counts last seen: the end of a replay or of the daemon.

@@ -17,7 +17,7 @@ pub use ssh::{FindingKind, FindingRecord, ProcessRecord, Severity, SshRecord, Ta
 pub use tcp::TcpFlags;
 pub use vocabulary::{EntityKind, Initiator, LocalEnd, Outcome, Point, State, UnknownName};
 
-use crate::time::Timestamp;
+use crate::{netpol::Verdict, time::Timestamp};
 
 /// Version of the record schema.
 pub const VERSION: u32 = 1;
@@ -86,6 +86,10 @@ pub struct FlowRecord {
     /// Cgroup of the local socket, where the hook knows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup_id: Option<u64>,
+    /// What the network policies say; absent where nobody is known to have opened the connection,
+    /// where neither end is a pod, and at uplinks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Arc<Verdict>>,
     /// Where traffic and declaration disagree; absent when as declared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finding: Option<Cow<'static, str>>,

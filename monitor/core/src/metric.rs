@@ -29,6 +29,8 @@ pub enum Metric {
     SshConnections,
     /// `nodewatch_ssh_sessions_active`.
     SshSessionsActive,
+    /// `nodewatch_policy_connections_total`.
+    PolicyConnections,
     /// `nodewatch_findings_total`.
     Findings,
     /// `nodewatch_packets_seen_total`.
@@ -182,6 +184,20 @@ pub const ALL: &[MetricDef] = &[
         "nodewatch_ssh_sessions_active",
         &["target", "expected"],
         "Open connections both ends of which speak SSH",
+    ),
+    counter(
+        Metric::PolicyConnections,
+        "nodewatch_policy_connections_total",
+        &[
+            "namespace",
+            "workload",
+            "direction",
+            "allowed",
+            "policy",
+            "outcome",
+        ],
+        "Connections of pods by what network policies say of the pod's direction, and the first of \
+         these policies; at most 4096 rows",
     ),
     counter(
         Metric::Findings,

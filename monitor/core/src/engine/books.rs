@@ -5,10 +5,12 @@ use std::{collections::VecDeque, sync::Arc};
 use super::record;
 use crate::{
     account::{Interface, Ledger},
+    cluster::Change,
     entity::{Names, Sight},
     event::{Outcome, Record, State},
     flow::{Anomaly, Delta, Effects, FlowKey, Mark, Tracked},
     metric::{FlowTexts, SeriesId, Store},
+    netpol::PolicyChange,
     time::Timestamp,
 };
 
@@ -17,6 +19,7 @@ use crate::{
 pub(super) struct Books {
     pub(super) names: Names,
     pub(super) ssh: super::ssh::Connections,
+    pub(super) policy: super::policy::Judge,
     pub(super) store: Store,
     pub(super) ledger: Ledger,
     /// Closed connections, the latest last.
@@ -55,6 +58,21 @@ const fn is_decided(outcome: Outcome) -> bool {
 // === impl Books ===
 
 impl Books {
+    /// Objects of the cluster change.
+    pub(super) fn apply_cluster(&mut self, changes: Vec<Change>, now: Timestamp) {
+        for change in changes {
+            self.policy.note_change(&change, now);
+            self.names.cluster_mut().apply(change, now);
+        }
+    }
+
+    /// Policies change.
+    pub(super) fn apply_policies(&mut self, changes: Vec<PolicyChange>, now: Timestamp) {
+        for change in changes {
+            self.policy.apply(change, now);
+        }
+    }
+
     /// Records since the last call.
     pub(super) fn take_records(&mut self) -> Vec<Record> {
         self.records
@@ -127,10 +145,12 @@ impl Effects for Books {
         }
         self.store.add(flow.series, delta);
         self.ledger.advanced(key.interface_id(), delta);
+        self.judge_policy(key, flow);
         let outcome = flow.outcome(key);
         if is_decided(outcome) && !flow.has(Mark::Counted) {
             flow.set(Mark::Counted, true);
             self.count(key, flow, outcome);
+            self.policy_decided(key, flow, outcome);
             if !is_final {
                 self.push_record(key, flow, State::Open);
             }
@@ -139,7 +159,9 @@ impl Effects for Books {
 
     fn closed(&mut self, key: &FlowKey, flow: &Tracked) {
         if !flow.has(Mark::Counted) {
-            self.count(key, flow, flow.outcome(key));
+            let outcome = flow.outcome(key);
+            self.count(key, flow, outcome);
+            self.policy_decided(key, flow, outcome);
         }
         self.push_record(key, flow, State::Closed);
         self.ssh_closed(key, flow);

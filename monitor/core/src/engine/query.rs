@@ -1,10 +1,10 @@
 //! Answers to what a user asks for.
 
-use super::{Engine, record};
+use super::{Engine, policy, record};
 use crate::{
     account::Interface,
     entity::{Entity, Sight, normalise},
-    event::{FindingRecord, FlowRecord, SshRecord, State},
+    event::{FindingKind, FindingRecord, FlowRecord, SshRecord, State},
     filter::{Facts, FlowFilter, Named, NamedEnd},
     flow::{FlowKey, Tracked},
     time::Timestamp,
@@ -118,6 +118,7 @@ impl Engine {
             key,
             flow,
             interface,
+            state,
             ..
         } = *candidate;
         let entities = [key.local(), key.remote()].map(|ip| {
@@ -139,7 +140,8 @@ impl Engine {
             facts,
             &Named {
                 ends: [end(local), end(remote)],
-                finding: None,
+                finding: policy::finding(flow, flow.outcome(key), state == State::Closed)
+                    .map(FindingKind::name),
             },
         )
     }

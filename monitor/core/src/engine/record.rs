@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use monitor_common::abi::flag;
 
+use super::policy;
 use crate::{
     account::Interface,
     entity::{Names, Sight},
@@ -50,6 +51,7 @@ pub(super) fn of(
         bytes: flow.bytes[direction],
     };
     let is_tcp = protocol == Protocol::TCP;
+    let outcome = flow.outcome(key);
     FlowRecord {
         version: VERSION,
         time,
@@ -81,9 +83,11 @@ pub(super) fn of(
             forward: flow.retransmits[forward],
             reverse: flow.retransmits[reverse],
         }),
-        outcome: flow.outcome(key),
+        outcome,
         cgroup_id: (flow.cgroup_id != 0).then_some(flow.cgroup_id),
-        finding: None,
+        policy: flow.policy.as_ref().map(Arc::clone),
+        finding: policy::finding(flow, outcome, state == State::Closed)
+            .map(|finding| finding.name().into()),
     }
 }
 

@@ -84,8 +84,10 @@ impl Engine {
             max_series: store.max() as u64,
             series_folded: store
                 .folded()
+                .into_iter()
+                .chain([self.books.policy.folded()])
                 .map(|(metric, count)| (metric.definition().name.into(), count))
-                .into(),
+                .collect(),
         }
     }
 
@@ -98,6 +100,7 @@ impl Engine {
         let mut fixed = Vec::new();
         self.books.ledger.samples(&mut fixed);
         self.books.ssh.samples(&mut fixed);
+        self.books.policy.samples(&mut fixed);
         let mut push = |metric: Metric, label: &'static str, value: Value| {
             let labels = vec![Text::Static(label)];
             fixed.push(Fixed {
@@ -117,7 +120,8 @@ impl Engine {
         for (anomaly, count) in self.anomalies() {
             push(Metric::Anomalies, anomaly.name(), Value::Counter(count));
         }
-        for (metric, count) in self.books.store.folded() {
+        let folded = self.books.store.folded().into_iter();
+        for (metric, count) in folded.chain([self.books.policy.folded()]) {
             push(
                 Metric::SeriesFolded,
                 metric.definition().name,

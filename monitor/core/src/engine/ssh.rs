@@ -5,6 +5,7 @@ mod findings;
 mod report;
 
 pub(super) use connections::{Connections, Id};
+pub(super) use findings::severity;
 
 use std::sync::Arc;
 

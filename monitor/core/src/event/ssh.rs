@@ -181,10 +181,14 @@ pub enum FindingKind {
     SshNonstandardPort,
     /// SSH from a range that is expected was refused or unanswered.
     SshExpectedBlocked,
+    /// A connection that the network policies allow was not answered: something else stops it.
+    PolicyOverBlocked,
     /// A source that looks at many SSH servers without logging in.
     SshScan,
     /// A pod reaches a node's SSH server.
     SshFromPod,
+    /// A connection that the network policies deny was established.
+    PolicyViolation,
     /// SSH from outside the ranges that it is expected from.
     SshUnexpected,
     /// Few attempts at many servers, or from many sources at one.
@@ -199,8 +203,10 @@ words!(
     FindingKind,
     SshNonstandardPort = "ssh-nonstandard-port",
     SshExpectedBlocked = "ssh-expected-blocked",
+    PolicyOverBlocked = "policy-over-blocked",
     SshScan = "ssh-scan",
     SshFromPod = "ssh-from-pod",
+    PolicyViolation = "policy-violation",
     SshUnexpected = "ssh-unexpected",
     SshSpray = "ssh-spray",
     SshBruteForce = "ssh-brute-force",

@@ -1,5 +1,7 @@
 //! What is kept of one connection.
 
+use std::sync::Arc;
+
 use monitor_common::{
     abi::{FlowValue, RX, TX},
     classify::App,
@@ -9,6 +11,7 @@ use super::{FlowKey, Orientation, outcome};
 use crate::{
     event::Outcome,
     metric::SeriesId,
+    netpol::Verdict,
     time::{ClockMap, Timestamp},
 };
 
@@ -37,6 +40,8 @@ pub(crate) struct Tracked {
     pub(crate) handshake_rtt_ns: u32,
     /// How many connections before this one used the kernel's entry.
     pub(crate) generation: u32,
+    /// What the network policies say of it, once it was judged.
+    pub(crate) policy: Option<Arc<Verdict>>,
     /// Where its traffic is counted.
     pub(crate) series: SeriesId,
     /// Monotonic second in which the source was last asked to delete the entry, plus one.
@@ -67,6 +72,8 @@ pub(crate) enum Mark {
     Gone = 16,
     /// Its packets go to many: multicast or broadcast.
     Multicast = 32,
+    /// What it was judged by changed shortly before it began.
+    Fresh = 64,
 }
 
 /// What a reading added, by direction.
@@ -92,6 +99,7 @@ impl Tracked {
             flags: [0; 2],
             handshake_rtt_ns: 0,
             generation: value.generation,
+            policy: None,
             series: SeriesId::OTHER,
             asked_s: 0,
             app: 0,

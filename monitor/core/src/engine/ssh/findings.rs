@@ -27,19 +27,23 @@ const fn technique(finding: FindingKind) -> Option<&'static str> {
         FindingKind::SshSpray => Some("T1110.003"),
         FindingKind::SshScan => Some("T1046"),
         FindingKind::SshNonstandardPort => Some("T1571"),
-        FindingKind::SshExpectedBlocked => None,
+        FindingKind::SshExpectedBlocked
+        | FindingKind::PolicyOverBlocked
+        | FindingKind::PolicyViolation => None,
     }
 }
 
-const fn severity(finding: FindingKind) -> Severity {
+pub(in super::super) const fn severity(finding: FindingKind) -> Severity {
     match finding {
         FindingKind::SshSuccessAfterFailures => Severity::Critical,
-        FindingKind::SshUnexpected | FindingKind::SshBruteForce | FindingKind::SshSpray => {
-            Severity::High
-        }
-        FindingKind::SshFromPod | FindingKind::SshScan | FindingKind::SshExpectedBlocked => {
-            Severity::Medium
-        }
+        FindingKind::SshUnexpected
+        | FindingKind::SshBruteForce
+        | FindingKind::SshSpray
+        | FindingKind::PolicyViolation => Severity::High,
+        FindingKind::SshFromPod
+        | FindingKind::SshScan
+        | FindingKind::SshExpectedBlocked
+        | FindingKind::PolicyOverBlocked => Severity::Medium,
         FindingKind::SshNonstandardPort => Severity::Low,
     }
 }
@@ -123,7 +127,7 @@ impl Books {
         });
     }
 
-    fn push_finding(&mut self, record: FindingRecord) {
+    pub(in super::super) fn push_finding(&mut self, record: FindingRecord) {
         if let Some(records) = &mut self.records {
             records.push(record.clone().into());
         }

@@ -127,7 +127,8 @@ fn status_and_summary_tell_the_totals() {
           "series_folded": {
             "nodewatch_connections_total": 0,
             "nodewatch_flow_bytes_total": 0,
-            "nodewatch_flow_packets_total": 0
+            "nodewatch_flow_packets_total": 0,
+            "nodewatch_policy_connections_total": 0
           }
         }"#]]
     .assert_eq(&serde_json::to_string_pretty(&status).unwrap());
@@ -161,6 +162,7 @@ fn every_metric_has_a_sample() {
         }]),
     );
     ssh::refused_from_anywhere(&mut engine);
+    policy::one_is_judged(&mut engine);
     let rows = engine.snapshot().rows;
     for definition in crate::metric::ALL {
         let mut count = 0;

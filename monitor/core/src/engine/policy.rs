@@ -1,0 +1,335 @@
+//! Connections against the network policies: what was declared, and what the packets say.
+//!
+//! A connection is judged once, as soon as it is known who opened it, by the policies of that time.
+//!
+//! | declared | outcome | finding |
+//! |---|---|---|
+//! | denied | established, reset after it was accepted | policy-violation |
+//! | denied | refused, unanswered, one-way | none: blocked as declared, or not known to have arrived |
+//! | allowed by a policy | unanswered | policy-over-blocked |
+//! | anything else | | none |
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{books::Books, record};
+use crate::{
+    cluster::{Change, End},
+    event::{Endpoint, FindingKind, FindingRecord, Outcome, Point, Protocol, State, VERSION},
+    flow::{FlowKey, Mark, Tracked},
+    metric::{Fixed, Metric, OTHER, Text, Value},
+    netpol::{Flow, Options, Part, Policies, PolicyChange, Verdict},
+    time::Timestamp,
+};
+
+/// Networks need a while to put a change into force: what begins so soon after one is judged, and
+/// makes no finding.
+const GRACE: Duration = Duration::from_secs(10);
+/// Time in which a finding about the same ends and port is told of once.
+const TOLD: Duration = Duration::from_mins(10);
+/// Findings of which that is remembered.
+const MAX_TOLD: usize = 4_096;
+/// Rows of the metric of connections by policy.
+const MAX_ROWS: usize = 4_096;
+/// Namespaces of which the last change is remembered.
+const MAX_CHANGED: usize = 65_536;
+
+/// What connections are judged by.
+#[derive(Debug)]
+pub(super) struct Judge {
+    policies: Policies,
+    /// Not only at workload points: in a capture, which has no points.
+    everywhere: bool,
+    /// When policies or labels of a namespace changed last.
+    changed: HashMap<Arc<str>, Timestamp>,
+    /// When a cluster-scoped policy changed last.
+    all_changed: Timestamp,
+    told: HashMap<Told, Timestamp>,
+    rows: BTreeMap<Labels, u64>,
+    folded: u64,
+}
+
+/// What a finding is about: its ends by name, where they have one.
+type Told = (FindingKind, String, String, Protocol, Option<u16>);
+
+/// Labels of connections by policy.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Labels {
+    namespace: Arc<str>,
+    workload: Arc<str>,
+    direction: &'static str,
+    allowed: &'static str,
+    policy: Arc<str>,
+    outcome: Outcome,
+}
+
+// === impl Judge ===
+
+impl Judge {
+    /// Nothing is declared.
+    pub(super) fn new(options: Options, everywhere: bool) -> Self {
+        Self {
+            policies: Policies::new(options),
+            everywhere,
+            changed: HashMap::new(),
+            all_changed: START,
+            told: HashMap::new(),
+            rows: BTreeMap::new(),
+            folded: 0,
+        }
+    }
+
+    /// A policy changes. What is declared at [`START`] always was.
+    pub(super) fn apply(&mut self, change: PolicyChange, now: Timestamp) {
+        match &change {
+            PolicyChange::Namespaced(policy) => {
+                let namespace = Arc::clone(&policy.namespace);
+                self.note(namespace, now);
+            }
+            PolicyChange::NamespacedGone(namespace, _) => self.note(Arc::clone(namespace), now),
+            PolicyChange::Tier(_) | PolicyChange::TierGone(..) => {
+                self.all_changed = self.all_changed.max(now);
+            }
+        }
+        self.policies.apply(change);
+    }
+
+    /// Something about the cluster changes that policies may depend on.
+    pub(super) fn note_change(&mut self, change: &Change, now: Timestamp) {
+        match change {
+            Change::Namespace(namespace) => self.note(Arc::clone(&namespace.name), now),
+            Change::NamespaceGone(name) => self.note(Arc::clone(name), now),
+            // Pods say it themselves; nodes and services change no pod's policies.
+            _ => {}
+        }
+    }
+
+    fn note(&mut self, namespace: Arc<str>, now: Timestamp) {
+        if now == START {
+            return;
+        }
+        if self.changed.len() >= MAX_CHANGED && !self.changed.contains_key(&namespace) {
+            self.changed.clear();
+            self.all_changed = self.all_changed.max(now);
+        }
+        self.changed.insert(namespace, now);
+    }
+
+    /// Whether what a flow is judged by changed so shortly before it began, or after, that the
+    /// network may have gone by something else.
+    fn is_fresh(&self, flow: &Flow, start: Timestamp) -> bool {
+        let since = |end: &End| {
+            end.pod.as_ref().map_or(START, |known| {
+                let changed = self.changed.get(&known.pod.namespace).copied();
+                known.since.max(changed.unwrap_or(START))
+            })
+        };
+        let last = self
+            .all_changed
+            .max(since(&flow.source))
+            .max(since(&flow.destination));
+        last != START && start < last.saturating_add(GRACE)
+    }
+
+    fn count(&mut self, labels: Labels) {
+        if self.rows.len() >= MAX_ROWS && !self.rows.contains_key(&labels) {
+            self.folded += 1;
+            return;
+        }
+        *self.rows.entry(labels).or_default() += 1;
+    }
+
+    /// Connections counted beyond the rows there may be.
+    pub(super) fn folded(&self) -> (Metric, u64) {
+        (Metric::PolicyConnections, self.folded)
+    }
+
+    /// Samples of the metric.
+    pub(super) fn samples(&self, fixed: &mut Vec<Fixed>) {
+        let metric = Metric::PolicyConnections;
+        fixed.extend(self.rows.iter().map(|(labels, count)| Fixed {
+            metric,
+            labels: vec![
+                Text::Shared(Arc::clone(&labels.namespace)),
+                Text::Shared(Arc::clone(&labels.workload)),
+                Text::Static(labels.direction),
+                Text::Static(labels.allowed),
+                Text::Shared(Arc::clone(&labels.policy)),
+                Text::Static(labels.outcome.name()),
+            ],
+            value: Value::Counter(*count),
+        }));
+        if self.folded > 0 {
+            fixed.push(Fixed {
+                metric,
+                labels: vec![Text::Static(OTHER); 6],
+                value: Value::Counter(self.folded),
+            });
+        }
+    }
+}
+
+/// Before everything: when that was declared which was never declared otherwise.
+pub(super) const START: Timestamp = Timestamp::from_nanoseconds(i64::MIN);
+
+/// Where a verdict and an outcome disagree. Without a decided outcome, nothing is missing yet.
+pub(super) fn finding(flow: &Tracked, outcome: Outcome, is_decided: bool) -> Option<FindingKind> {
+    let verdict = flow.policy.as_ref().filter(|_| !flow.has(Mark::Fresh))?;
+    let parts = [&verdict.egress, &verdict.ingress];
+    match (verdict.allowed?, outcome) {
+        (false, Outcome::Established | Outcome::Reset) => Some(FindingKind::PolicyViolation),
+        // What no policy is about is not declared.
+        (true, Outcome::Unanswered)
+            if is_decided && parts.iter().any(|part| !part.by.is_empty()) =>
+        {
+            Some(FindingKind::PolicyOverBlocked)
+        }
+        _ => None,
+    }
+}
+
+/// The policies that a finding rests on.
+fn declared_by(verdict: &Verdict, kind: FindingKind) -> String {
+    let is_violation = kind == FindingKind::PolicyViolation;
+    let rests_on = |part: &&Part| !is_violation || part.allowed == Some(false);
+    let parts = [&verdict.egress, &verdict.ingress]
+        .into_iter()
+        .filter(rests_on);
+    let mut names: Vec<&str> = parts
+        .flat_map(|part| part.by.iter().map(|name| &**name))
+        .collect();
+    names.dedup();
+    names.join(", ")
+}
+
+impl Books {
+    /// Judges a connection by the policies, once it is known who opened it.
+    pub(super) fn judge_policy(&mut self, key: &FlowKey, flow: &mut Tracked) {
+        if flow.policy.is_some()
+            || flow.has(Mark::Multicast)
+            || self.names.cluster().pod_count() == 0
+        {
+            return;
+        }
+        let orientation = flow.orientation(key);
+        let point = self.ledger.interface(key.interface_id()).map(|at| at.point);
+        if !orientation.is_known || !(self.policy.everywhere || point == Some(Point::Workload)) {
+            return;
+        }
+        let cluster = self.names.cluster();
+        let [local, remote] = [key.local(), key.remote()].map(|ip| cluster.end_at(ip, flow.start));
+        if local.pod.is_none() && remote.pod.is_none() {
+            return;
+        }
+        let is_own_node = remote.pod.is_none() && self.names.is_own(key.remote());
+        let (source, destination) = if orientation.source_is_local {
+            (local, remote)
+        } else {
+            (remote, local)
+        };
+        let port = orientation.service_port(key).unwrap_or(0);
+        let question = Flow {
+            is_own_node,
+            ..Flow::new(source, destination, key.protocol(), port)
+        };
+        let is_fresh = self.policy.is_fresh(&question, flow.start);
+        flow.policy = Some(self.policy.policies.judge(cluster, &question));
+        flow.set(Mark::Fresh, is_fresh);
+    }
+
+    /// Counts a connection whose outcome is decided, and tells where it is not as declared.
+    pub(super) fn policy_decided(&mut self, key: &FlowKey, flow: &Tracked, outcome: Outcome) {
+        let Some(verdict) = flow.policy.as_ref().map(Arc::clone) else {
+            return;
+        };
+        self.count_policy(key, flow, outcome, &verdict);
+        let Some(kind) = finding(flow, outcome, true) else {
+            return;
+        };
+        let Some(interface) = self.ledger.interface(key.interface_id()) else {
+            return;
+        };
+        let record = record::of(&self.names, key, flow, interface, State::Closed, self.now);
+        let name = |end: &Endpoint| match (&end.namespace, &end.pod) {
+            (Some(namespace), Some(pod)) => format!("{namespace}/{pod}"),
+            _ => end.ip.to_string(),
+        };
+        let (from, to) = (name(&record.source), name(&record.destination));
+        let (protocol, port) = (record.protocol, record.destination.port);
+        let about = (kind, from.clone(), to.clone(), protocol, port);
+        let last = self.policy.told.get(&about);
+        if last.is_some_and(|last| flow.end() < last.saturating_add(TOLD)) {
+            return;
+        }
+        if self.policy.told.len() >= MAX_TOLD {
+            self.policy.told.clear();
+        }
+        self.policy.told.insert(about, flow.end());
+        let port = port.map(|port| format!(" {port}")).unwrap_or_default();
+        let what = match kind {
+            FindingKind::PolicyViolation => "denied",
+            _ => "allowed",
+        };
+        let parts = [&verdict.egress, &verdict.ingress];
+        let depends = parts.iter().any(|part| part.plugin_dependent);
+        let note = if depends {
+            " (network plugins differ in what the policy means)"
+        } else {
+            ""
+        };
+        self.push_finding(FindingRecord {
+            version: VERSION,
+            time: self.now,
+            finding: kind,
+            severity: super::ssh::severity(kind),
+            reason: format!(
+                "{protocol}{port} from {from} to {to} is {what} by policy, and {outcome}{note}"
+            ),
+            declared_by: declared_by(&verdict, kind),
+            technique: None,
+            basis: vec!["flow".to_owned()],
+            source: record.source.ip,
+            ssh: None,
+            flow: Some(Box::new(record)),
+        });
+    }
+
+    /// Counts a connection at its local end; at the other one where only that is a pod.
+    fn count_policy(&mut self, key: &FlowKey, flow: &Tracked, outcome: Outcome, verdict: &Verdict) {
+        let cluster = self.names.cluster();
+        let local = cluster.end_at(key.local(), flow.start).pod;
+        let source_is_local = flow.orientation(key).source_is_local;
+        let is_source = source_is_local == local.is_some();
+        let Some(known) = local.or_else(|| cluster.end_at(key.remote(), flow.start).pod) else {
+            return;
+        };
+        let (direction, part) = if is_source {
+            ("egress", &verdict.egress)
+        } else {
+            ("ingress", &verdict.ingress)
+        };
+        let labels = Labels {
+            namespace: Arc::clone(&known.pod.namespace),
+            workload: known
+                .pod
+                .workload
+                .clone()
+                .unwrap_or_else(|| Arc::clone(&self.blank)),
+            direction,
+            allowed: match part.allowed {
+                Some(true) => "true",
+                Some(false) => "false",
+                None => "unknown",
+            },
+            policy: part
+                .by
+                .first()
+                .map_or_else(|| Arc::clone(&self.blank), Arc::clone),
+            outcome,
+        };
+        self.policy.count(labels);
+    }
+}
