@@ -20,10 +20,13 @@ use monitor_core::{
 use super::{
     exit,
     output::{Format, Output, complain},
-    render,
+    policy, render,
     table::{Cell, Columns, table},
 };
-use crate::source::replay::{ReplayOptions, replay};
+use crate::{
+    kube::manifests::Manifests,
+    source::replay::{ReplayOptions, replay},
+};
 
 /// Rows of a table that are kept until their columns' widths are known.
 const ROWS: usize = 10_000;
@@ -46,6 +49,13 @@ pub(super) struct Args {
     /// SSH to pods is expected from this range (repeatable)
     #[arg(long, value_name = "NAME=CIDR")]
     expect_ssh_pod: Vec<NamedRange>,
+    /// YAML or JSON with Kubernetes objects: pods are named, and flows judged by network policies; a
+    /// directory is read with all below (repeatable)
+    #[arg(long, value_name = "FILE_OR_DIR")]
+    manifests: Vec<PathBuf>,
+    /// Whether an ipBlock matches addresses of pods: not so with Cilium, for one
+    #[arg(long, value_name = "true|false", default_value_t = true, action = clap::ArgAction::Set)]
+    ip_block_matches_pods: bool,
     /// Print flows and SSH connections also when they open, not only when they close
     #[arg(long)]
     open: bool,
@@ -70,6 +80,10 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
             Format::Jsonl
         }
     });
+    let is_stdin = |path: &PathBuf| path.as_os_str() == "-";
+    if name == "-" && args.manifests.iter().any(is_stdin) {
+        bail!("the capture and --manifests cannot both be standard input");
+    }
     let input: Box<dyn Read> = if name == "-" {
         Box::new(io::stdin().lock())
     } else {
@@ -79,6 +93,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         Box::new(file)
     };
+    let manifests = Manifests::read(&args.manifests)?;
+    policy::report(&manifests);
     let start = Instant::now();
     let mut engine = Engine::new(Config {
         max_series: args.max_series,
@@ -91,8 +107,14 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
             pod: args.expect_ssh_pod,
         },
         is_all_local: args.local.is_empty(),
+        policy_options: monitor_core::netpol::Options {
+            blocks_match_pods: args.ip_block_matches_pods,
+        },
+        // A capture does not tell what kind of interface it is of.
+        policy_everywhere: true,
         ..Config::default()
     })?;
+    engine.declare(manifests.cluster, manifests.policies);
     let options = ReplayOptions {
         local: args.local,
         max_flows: args.max_flows,
@@ -118,6 +140,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         ));
     }
     match outcome {
+        Ok(()) if manifests.is_broken => Ok(exit::code(exit::USAGE)),
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
             complain(&format!("{name}: {error}"));

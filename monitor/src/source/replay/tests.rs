@@ -7,6 +7,8 @@ use monitor_core::{
 
 use super::*;
 
+mod manifests;
+
 const SECOND: u64 = 1_000_000_000;
 const START: u64 = 1_700_000_000 * SECOND;
 const DAY: u64 = 24 * 3600 * SECOND;
