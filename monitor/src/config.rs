@@ -16,6 +16,7 @@ use monitor_core::{
     entity::{NamedRange, Names, RangeError},
     flow::Timeouts,
     judge::{Expectations, Thresholds},
+    netpol,
 };
 use serde::Deserialize;
 
@@ -66,6 +67,10 @@ pub struct Config {
     pub expectations: Expectations,
     /// When attempts to log in are reported as brute force and the like.
     pub thresholds: Thresholds,
+    /// Files and directories with Kubernetes objects.
+    pub manifests: Vec<PathBuf>,
+    /// What networks differ in about network policies.
+    pub policy_options: netpol::Options,
     /// How long idle connections are kept.
     pub timeouts: Timeouts,
     /// How the daemon logs.
@@ -120,6 +125,13 @@ pub struct Settings {
     /// SSH to pods is expected from this range (repeatable)
     #[arg(long, value_name = "NAME=CIDR")]
     expect_ssh_pod: Vec<Range>,
+    /// YAML or JSON with Kubernetes objects: pods are named, and flows judged by network policies; a
+    /// directory is read with all below, and again when it changes (repeatable)
+    #[arg(long, value_name = "FILE_OR_DIR")]
+    manifests: Vec<PathBuf>,
+    /// Whether an ipBlock matches addresses of pods: not so with Cilium, for one [default: true]
+    #[arg(long, value_name = "true|false")]
+    ip_block_matches_pods: Option<bool>,
     /// How to log: text or json [default: text]
     #[arg(long, value_name = "text|json")]
     log_format: Option<LogFormat>,
@@ -207,6 +219,12 @@ impl Config {
                 pod: named(settings.expect_ssh_pod),
             },
             thresholds: settings.ssh.over_defaults(),
+            manifests: settings.manifests,
+            policy_options: netpol::Options {
+                blocks_match_pods: settings
+                    .ip_block_matches_pods
+                    .unwrap_or(netpol::Options::default().blocks_match_pods),
+            },
             timeouts: settings.timeouts.over_defaults(),
             log_format: settings.log_format.unwrap_or_default(),
         })
@@ -236,6 +254,8 @@ impl Settings {
             range: list(self.range, below.range),
             expect_ssh: list(self.expect_ssh, below.expect_ssh),
             expect_ssh_pod: list(self.expect_ssh_pod, below.expect_ssh_pod),
+            manifests: list(self.manifests, below.manifests),
+            ip_block_matches_pods: self.ip_block_matches_pods.or(below.ip_block_matches_pods),
             log_format: self.log_format.or(below.log_format),
             timeouts: below.timeouts,
             ssh: below.ssh,

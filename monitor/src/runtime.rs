@@ -12,6 +12,7 @@
 mod engine;
 mod handle;
 mod lock;
+mod manifests;
 
 use std::{
     io, thread,
@@ -34,6 +35,7 @@ use crate::{
     api,
     config::{Attach, Config},
     host,
+    kube::manifests::{ManifestError, Manifests},
     sink::http,
     source::{
         ebpf::{AttachMode, Command, Kernel, Live, LiveError, LiveOptions, LoadError, LoadOptions},
@@ -64,6 +66,9 @@ pub enum RuntimeError {
     /// The ranges contradict each other.
     #[error("--range: {0}")]
     Ranges(#[from] monitor_core::entity::RangeError),
+    /// The manifests cannot be read.
+    #[error("--manifests: {0}")]
+    Manifests(#[from] ManifestError),
     /// The kernel program cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -93,7 +98,10 @@ impl RuntimeError {
     /// Exit status: 2 for bad input, 3 where the system refuses.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Pattern(_) | Self::Ranges(_) | Self::Live(LiveError::UnknownUplink(_)) => 2,
+            Self::Pattern(_)
+            | Self::Ranges(_)
+            | Self::Manifests(_)
+            | Self::Live(LiveError::UnknownUplink(_)) => 2,
             _ => 3,
         }
     }
@@ -105,7 +113,9 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
     host::check_capabilities()?;
     let _lock = lock::take()?;
     let selection = Selection::new(&config.uplink, &config.workload)?;
-    let engine = Engine::new(EngineConfig {
+    let declared = Manifests::read(&config.manifests)?;
+    manifests::log(&declared);
+    let mut engine = Engine::new(EngineConfig {
         timeouts: config.timeouts,
         max_series: config.max_series,
         capacity: Capacity {
@@ -116,6 +126,7 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
         ranges: config.ranges.clone(),
         expectations: config.expectations.clone(),
         thresholds: config.thresholds,
+        policy_options: config.policy_options,
         ..EngineConfig::default()
     })?;
     let runtime = Builder::new_multi_thread()
@@ -123,10 +134,16 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
         .enable_all()
         .build()
         .map_err(RuntimeError::System)?;
-    runtime.block_on(serve(config, selection, engine))
+    engine.declare(declared.cluster.clone(), declared.policies.clone());
+    runtime.block_on(serve(config, selection, engine, declared))
 }
 
-async fn serve(config: &Config, selection: Selection, engine: Engine) -> Result<(), RuntimeError> {
+async fn serve(
+    config: &Config,
+    selection: Selection,
+    engine: Engine,
+    declared: Manifests,
+) -> Result<(), RuntimeError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RuntimeError::System)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RuntimeError::System)?;
     // A terminal that closes, and Ctrl-\: without a handler nothing would be detached.
@@ -159,6 +176,10 @@ async fn serve(config: &Config, selection: Selection, engine: Engine) -> Result<
         },
         interval: config.poll_interval,
     };
+    if !config.manifests.is_empty() {
+        let inputs = ends.inputs.downgrade();
+        tokio::spawn(manifests::watch(config.manifests.clone(), declared, inputs));
+    }
     let (started, has_started) = oneshot::channel();
     let mut source = start_source(
         kernel,

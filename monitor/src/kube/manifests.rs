@@ -4,6 +4,7 @@
 //! Kinds that are not needed are ignored. What cannot be read, or would be refused by the API
 //! server, is left out and told of with file and line; everything else works.
 
+mod difference;
 mod documents;
 mod files;
 mod locate;
@@ -18,7 +19,8 @@ use monitor_core::{
 };
 use serde_json::Value;
 
-pub use files::ManifestError;
+pub use difference::Difference;
+pub use files::{ManifestError, Stamp};
 
 use super::decode::{Decoded, Fault, Object, decode, title};
 use documents::{Document, Documents};

@@ -4,6 +4,7 @@ use std::{
     collections::HashSet,
     fs::{self, File},
     io::{self, Read},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -35,6 +36,50 @@ pub enum ManifestError {
         /// The directory that was asked for.
         path: String,
     },
+}
+
+/// What tells whether files changed: their names, times, sizes and numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp(Vec<(PathBuf, Option<FileStamp>)>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct FileStamp {
+    modified: Option<std::time::SystemTime>,
+    length: u64,
+    number: (u64, u64),
+}
+
+// === impl Stamp ===
+
+impl Stamp {
+    /// Of the files that would be read now.
+    pub fn of(paths: &[PathBuf]) -> Self {
+        let mut files = Vec::new();
+        for path in paths {
+            if fs::metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
+                let mut walk = Walk::default();
+                // What cannot be read is told of by the reader.
+                if walk.directory(path, 0).is_ok() {
+                    files.extend(walk.files);
+                }
+            } else {
+                files.push(path.clone());
+            }
+        }
+        Self(
+            files
+                .into_iter()
+                .map(|path| {
+                    let stamp = fs::metadata(&path).ok().map(|metadata| FileStamp {
+                        modified: metadata.modified().ok(),
+                        length: metadata.len(),
+                        number: (metadata.dev(), metadata.ino()),
+                    });
+                    (path, stamp)
+                })
+                .collect(),
+        )
+    }
 }
 
 /// Reads what is at a path.
