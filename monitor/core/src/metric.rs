@@ -196,8 +196,8 @@ pub const ALL: &[MetricDef] = &[
             "policy",
             "outcome",
         ],
-        "Connections of pods by what network policies say of the pod's direction, and the first of \
-         these policies; at most 4096 rows",
+        "Connections of pods by what network policies say of them, and the first policy that is \
+         responsible; at most 4096 rows",
     ),
     counter(
         Metric::Findings,

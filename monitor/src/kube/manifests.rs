@@ -82,6 +82,9 @@ pub enum DiagnosticKind {
     Doubtful,
 }
 
+/// What manifests say at the first reading was always so.
+const START: Timestamp = Timestamp::from_nanoseconds(i64::MIN);
+
 /// Reads files one by one.
 #[derive(Default)]
 struct Reader {
@@ -140,7 +143,7 @@ impl Manifests {
         let mut cluster = Cluster::new();
         let mut policies = Policies::new(options);
         for change in self.cluster.drain(..) {
-            cluster.apply(change, Timestamp::UNIX_EPOCH);
+            cluster.apply(change, START);
         }
         for change in self.policies.drain(..) {
             policies.apply(change);

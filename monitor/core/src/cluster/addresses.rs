@@ -34,8 +34,8 @@ struct Holder {
     pod: Arc<KnownPod>,
     /// Pod of the first version that held it; a pod that changes goes on holding it.
     tenure: u64,
-    /// `None`: as long as is known.
-    from: Option<Timestamp>,
+    /// When the pod began, else when it was learned of.
+    from: Timestamp,
     /// `None`: still holds it.
     until: Option<Timestamp>,
 }
@@ -98,7 +98,7 @@ impl Addresses {
         holders.push(Holder {
             pod: Arc::clone(pod),
             tenure,
-            from: pod.pod.start,
+            from: pod.pod.start.unwrap_or(now),
             until,
         });
         if holders.len() > MAX_HOLDERS {
@@ -162,7 +162,7 @@ impl Addresses {
     /// The pod that held an address at a time.
     pub(super) fn at(&self, ip: IpAddr, at: Timestamp) -> Option<&Arc<KnownPod>> {
         let holders = self.by_ip.get(&ip)?;
-        let began = |holder: &&Holder| holder.from.is_none_or(|from| from <= at);
+        let began = |holder: &&Holder| holder.from <= at;
         let order = |holder: &&Holder| (holder.from, holder.tenure);
         let holding = holders
             .iter()

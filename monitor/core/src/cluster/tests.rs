@@ -50,7 +50,7 @@ fn a_reused_address_belongs_to_whom_held_it_then() {
     };
     cluster.apply(second.into(), at(210));
     for (time, name) in [
-        (0, "first"),
+        (100, "first"),
         (199, "first"),
         (200, "second"),
         (210, "second"),

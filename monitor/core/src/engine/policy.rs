@@ -306,10 +306,16 @@ impl Books {
         let Some(known) = local.or_else(|| cluster.end_at(key.remote(), flow.start).pod) else {
             return;
         };
-        let (direction, part) = if is_source {
-            ("egress", &verdict.egress)
+        let (direction, [own, other]) = if is_source {
+            ("egress", [&verdict.egress, &verdict.ingress])
         } else {
-            ("ingress", &verdict.ingress)
+            ("ingress", [&verdict.ingress, &verdict.egress])
+        };
+        // What denies is named, whichever end it is of.
+        let decides = if verdict.allowed == Some(false) && own.allowed != Some(false) {
+            other
+        } else {
+            own
         };
         let labels = Labels {
             namespace: Arc::clone(&known.pod.namespace),
@@ -319,12 +325,12 @@ impl Books {
                 .clone()
                 .unwrap_or_else(|| Arc::clone(&self.blank)),
             direction,
-            allowed: match part.allowed {
+            allowed: match verdict.allowed {
                 Some(true) => "true",
                 Some(false) => "false",
                 None => "unknown",
             },
-            policy: part
+            policy: decides
                 .by
                 .first()
                 .map_or_else(|| Arc::clone(&self.blank), Arc::clone),

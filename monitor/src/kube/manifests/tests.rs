@@ -4,6 +4,8 @@ use std::fs;
 
 use super::*;
 
+mod hostile;
+
 fn parse(text: &str) -> Manifests {
     Manifests::parse("m.yaml", text)
 }

@@ -1,0 +1,164 @@
+//! Pods named by manifests, and real connections against the policies in them.
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tests::daemon::Daemon;
+use tests::lab::{self, Lab, Namespace, process, wait};
+
+/// How long until a decided connection is told of: a reading of the maps, and some.
+const TOLD: Duration = Duration::from_secs(2);
+/// How long until an unanswered connection is closed and told of, or a changed file is read.
+const LATER: Duration = Duration::from_mins(1);
+/// How long a change has its grace.
+const GRACE: Duration = Duration::from_secs(10);
+
+const PORT: u16 = 8080;
+const CLOSED: u16 = 8081;
+
+/// Manifests of two pods and what may reach the second.
+fn manifests(directory: &Path, name: &str, client: IpAddr, server: IpAddr) {
+    let text = format!(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: shop, labels: {{app: cart}}}}
+status: {{phase: Running, podIP: {client}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: pg-0, namespace: db}}
+status: {{phase: Running, podIP: {server}}}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {{name: pg-default-deny, namespace: db}}
+spec: {{podSelector: {{}}, policyTypes: [Ingress]}}
+"
+    );
+    fs::write(directory.join("lab.yaml"), text).expect("a file");
+}
+
+/// Connects, and says whether that worked.
+fn connect(from: &Namespace, to: SocketAddr, within: Duration) -> bool {
+    from.run(|| TcpStream::connect_timeout(&to, within).is_ok())
+        .expect("a namespace")
+}
+
+/// Findings, once there are some that are wanted.
+fn finding(daemon: &Daemon<'_>, within: Duration, wanted: impl Fn(&Value) -> bool) -> Value {
+    let mut last = Vec::new();
+    let found = wait::until("a finding", within, || {
+        last = daemon.records(&["findings"]).expect("records");
+        last.iter().find(|record| wanted(record)).cloned()
+    });
+    found.unwrap_or_else(|error| panic!("{error:#}: {last:#?}\n{}", daemon.log()))
+}
+
+#[test]
+fn what_policies_deny_and_passes_is_a_violation_and_what_is_dropped_is_none() {
+    let Some(_permit) = lab::require_with(&["nft"]) else {
+        return;
+    };
+    let lab = Lab::new("policy").expect("a lab");
+    let (client, server) = (lab.add_pod().expect("a pod"), lab.add_pod().expect("a pod"));
+    let (from, to) = (
+        IpAddr::from(client.addresses.v4),
+        IpAddr::from(server.addresses.v4),
+    );
+    let directory = tempfile::tempdir().expect("a directory");
+    manifests(directory.path(), "cart-0", from, to);
+    let path = directory.path().to_str().expect("a path");
+    let config = lab.node().directory().join("policy.toml");
+    let text = format!("manifests = [\"{path}\"]\n[timeouts]\ntcp_unanswered = \"3s\"\n");
+    fs::write(&config, text).expect("a file");
+    let config = config.to_str().expect("a path");
+    let daemon = Daemon::start(lab.node(), &["--config", config]).expect("the daemon");
+    let listener = server
+        .run(|| TcpListener::bind(SocketAddr::new(to, PORT)))
+        .expect("a namespace")
+        .expect("a listener");
+
+    // Nothing enforces the policy: the connection works, and is told of with both pods.
+    assert!(connect(&client, SocketAddr::new(to, PORT), TOLD));
+    let since = Instant::now();
+    let record = finding(&daemon, TOLD, |record| {
+        record["finding"] == "policy-violation"
+    });
+    println!("told after {:?}", since.elapsed());
+    assert_eq!(
+        record["declared_by"], "NetworkPolicy db/pg-default-deny",
+        "{record:#}"
+    );
+    let flow = &record["flow"];
+    assert_eq!(flow["point"], "workload");
+    assert_eq!(flow["source"]["pod"], "cart-0");
+    assert_eq!(flow["source"]["labels"]["app"], "cart");
+    assert_eq!(flow["destination"]["namespace"], "db");
+    assert_eq!(flow["destination"]["pod"], "pg-0");
+    assert_eq!(flow["policy"]["ingress"]["allowed"], false);
+    let metrics = daemon.metrics().expect("metrics");
+    // Seen at the veths of both.
+    for (namespace, direction) in [("shop", "egress"), ("db", "ingress")] {
+        let denied = metrics.count(
+            "nodewatch_policy_connections_total",
+            &[
+                ("namespace", namespace),
+                ("direction", direction),
+                ("allowed", "false"),
+                ("outcome", "established"),
+            ],
+        );
+        assert_eq!(denied, 1, "{namespace}");
+    }
+
+    // Enforced by dropping: the attempt is counted, and no finding.
+    let drop_all = "add table inet lab; add chain inet lab forward { type filter hook forward priority 0; }; \
+         add rule inet lab forward tcp dport 8081 drop";
+    let mut nft: Command = lab.node().command("nft");
+    process::checked(nft.arg(drop_all)).expect("nft");
+    assert!(!connect(&client, SocketAddr::new(to, CLOSED), TOLD));
+    wait::until("the attempt", LATER, || {
+        let metrics = daemon.metrics().expect("metrics");
+        let attempts = metrics.count(
+            "nodewatch_policy_connections_total",
+            &[
+                ("namespace", "shop"),
+                ("allowed", "false"),
+                ("policy", "NetworkPolicy db/pg-default-deny"),
+                ("outcome", "unanswered"),
+            ],
+        );
+        (attempts == 1).then_some(())
+    })
+    .expect("an attempt");
+    let findings = daemon.records(&["findings"]).expect("records");
+    assert_eq!(findings.len(), 1, "{findings:#?}");
+
+    // The address passes to another pod: what began before keeps its name.
+    manifests(directory.path(), "web-0", from, to);
+    let named = |name: &str| {
+        let flows = daemon.records(&["flows", "--pod", name]).expect("records");
+        flows.len()
+    };
+    wait::until("the other pod", LATER, || {
+        assert!(connect(&client, SocketAddr::new(to, PORT), TOLD));
+        (named("shop/web-0") > 0).then_some(())
+    })
+    .expect("its name");
+    assert!(named("shop/cart-0") > 0);
+    // Within the grace period of the change there is no finding; after it there is.
+    std::thread::sleep(GRACE);
+    assert!(connect(&client, SocketAddr::new(to, PORT), TOLD));
+    let record = finding(&daemon, TOLD, |record| {
+        record["flow"]["source"]["pod"] == "web-0"
+    });
+    assert_eq!(record["finding"], "policy-violation");
+    drop(listener);
+}
