@@ -69,6 +69,8 @@ pub struct Config {
     pub thresholds: Thresholds,
     /// Files and directories with Kubernetes objects.
     pub manifests: Vec<PathBuf>,
+    /// Files and directories with policies that are proposed.
+    pub proposed: Vec<PathBuf>,
     /// What networks differ in about network policies.
     pub policy_options: netpol::Options,
     /// How long idle connections are kept.
@@ -129,6 +131,10 @@ pub struct Settings {
     /// directory is read with all below, and again when it changes (repeatable)
     #[arg(long, value_name = "FILE_OR_DIR")]
     manifests: Vec<PathBuf>,
+    /// Policies that are proposed: judged in place of those of the same names, beside the others; what
+    /// they would change is in `findings --proposed`; read at the start (repeatable)
+    #[arg(long, value_name = "FILE_OR_DIR")]
+    proposed: Vec<PathBuf>,
     /// Whether an ipBlock matches addresses of pods: not so with Cilium, for one [default: true]
     #[arg(long, value_name = "true|false")]
     ip_block_matches_pods: Option<bool>,
@@ -220,6 +226,7 @@ impl Config {
             },
             thresholds: settings.ssh.over_defaults(),
             manifests: settings.manifests,
+            proposed: settings.proposed,
             policy_options: netpol::Options {
                 blocks_match_pods: settings
                     .ip_block_matches_pods
@@ -255,6 +262,7 @@ impl Settings {
             expect_ssh: list(self.expect_ssh, below.expect_ssh),
             expect_ssh_pod: list(self.expect_ssh_pod, below.expect_ssh_pod),
             manifests: list(self.manifests, below.manifests),
+            proposed: list(self.proposed, below.proposed),
             ip_block_matches_pods: self.ip_block_matches_pods.or(below.ip_block_matches_pods),
             log_format: self.log_format.or(below.log_format),
             timeouts: below.timeouts,

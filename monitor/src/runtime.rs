@@ -113,8 +113,9 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
     host::check_capabilities()?;
     let _lock = lock::take()?;
     let selection = Selection::new(&config.uplink, &config.workload)?;
-    let declared = Manifests::read(&config.manifests)?;
+    let mut declared = Manifests::read(&config.manifests)?;
     manifests::log(&declared);
+    let proposed = manifests::proposed(&config.proposed, &mut declared)?;
     let mut engine = Engine::new(EngineConfig {
         timeouts: config.timeouts,
         max_series: config.max_series,
@@ -134,6 +135,9 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
         .enable_all()
         .build()
         .map_err(RuntimeError::System)?;
+    if let Some(proposed) = proposed {
+        engine.propose(proposed);
+    }
     engine.declare(declared.cluster.clone(), declared.policies.clone());
     runtime.block_on(serve(config, selection, engine, declared))
 }

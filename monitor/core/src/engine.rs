@@ -336,6 +336,12 @@ impl Engine {
         self.books.apply_policies(policies, policy::START);
     }
 
+    /// Judges connections also by what is proposed: these policies in place of those in force of
+    /// the same names, beside the others. To be called first.
+    pub fn propose(&mut self, policies: Vec<PolicyChange>) {
+        self.books.policy.propose(policies);
+    }
+
     /// Closes every connection with the counts last seen: the end of a replay or of the daemon.
     pub fn finish(&mut self, now: Timestamp) -> Outputs {
         self.now = now;

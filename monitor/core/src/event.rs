@@ -90,6 +90,9 @@ pub struct FlowRecord {
     /// where neither end is a pod, and at uplinks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<Arc<Verdict>>,
+    /// What the policies would say with those that are proposed; absent where that is the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proposed: Option<Arc<Verdict>>,
     /// Where traffic and declaration disagree; absent when as declared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finding: Option<Cow<'static, str>>,

@@ -24,7 +24,7 @@ pub use segment::SegmentEvent;
 pub(crate) use expiry::Expiry;
 pub(crate) use side::Orientation;
 pub(crate) use table::{Effects, Table};
-pub(crate) use tracked::{Delta, Mark, Tracked};
+pub(crate) use tracked::{Delta, Judged, Mark, Tracked};
 
 /// Key of a flow entry of either family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

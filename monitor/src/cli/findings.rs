@@ -16,6 +16,9 @@ use crate::api::Request;
 pub(super) struct Args {
     #[command(flatten)]
     list: ListArgs,
+    /// Those of proposed policies only: which connections they would deny or allow
+    #[arg(long)]
+    proposed: bool,
     /// Exit with 1 if there are any
     #[arg(long)]
     exit_code: bool,
@@ -32,7 +35,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
             _ => None,
         },
     };
-    let printed = list::run(args.list, &shape)?;
+    let mut list = args.list;
+    list.select_proposed(args.proposed);
+    let printed = list::run(list, &shape)?;
     Ok(if args.exit_code && printed > 0 {
         exit::code(exit::FINDINGS)
     } else {

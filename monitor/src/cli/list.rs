@@ -6,7 +6,11 @@ use std::{
 };
 
 use anyhow::Context as _;
-use monitor_core::{event::Record, time::Timestamp};
+use monitor_core::{
+    event::{FindingKind, Record},
+    filter::{Condition, Term},
+    time::Timestamp,
+};
 
 use super::{
     filter::FilterArgs,
@@ -64,6 +68,20 @@ pub(super) struct Shape {
 // === impl ListArgs ===
 
 impl ListArgs {
+    /// Findings of proposed policies only, or none of them unless they are asked for by name.
+    pub(super) fn select_proposed(&mut self, only: bool) {
+        let terms = &mut self.filter.0.terms;
+        let names =
+            [FindingKind::PolicyWouldDeny, FindingKind::PolicyWouldAllow].map(FindingKind::name);
+        let is_named = |term: &Term| matches!(&term.condition, Condition::Finding(name) if names.contains(&&**name));
+        if only || !terms.iter().any(is_named) {
+            terms.extend(names.map(|name| Term {
+                not: !only,
+                condition: Condition::Finding(name.to_owned()),
+            }));
+        }
+    }
+
     /// At most how many of those that there are.
     fn last(&self) -> Option<usize> {
         // Whoever asks for a time wants all since then.
@@ -286,5 +304,35 @@ mod tests {
         }
         assert!(List::try_parse_from(["list", "--all", "--last", "5"]).is_err());
         assert!(List::try_parse_from(["list", "--since", "yesterday"]).is_err());
+    }
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        list: ListArgs,
+    }
+
+    #[test]
+    fn findings_of_proposals_are_listed_apart() {
+        let terms = |line: &[&str], only: bool| {
+            let line = ["findings"].iter().chain(line);
+            let mut list = Line::try_parse_from(line).unwrap().list;
+            list.select_proposed(only);
+            let terms = list.filter.0.terms.into_iter();
+            terms
+                .map(|term| match term.condition {
+                    Condition::Finding(name) => (term.not, name),
+                    other => panic!("{other:?}"),
+                })
+                .collect::<Vec<_>>()
+        };
+        let both = |not: bool| {
+            ["policy-would-deny", "policy-would-allow"].map(|name| (not, name.to_owned()))
+        };
+        assert_eq!(terms(&[], false), both(true));
+        assert_eq!(terms(&[], true), both(false));
+        let named = ("policy-would-deny", false);
+        let line = ["--finding", named.0];
+        assert_eq!(terms(&line, false), [(named.1, named.0.to_owned())]);
     }
 }

@@ -10,7 +10,7 @@ use anyhow::bail;
 use clap::Subcommand;
 use monitor_core::{
     cluster::Cluster,
-    netpol::{Options, Policies},
+    netpol::{Options, Policies, PolicyChange},
 };
 
 use super::{exit, output::complain};
@@ -41,6 +41,10 @@ pub(super) struct Source {
     /// standard input (repeatable)
     #[arg(long, value_name = "FILE_OR_DIR", required = true)]
     manifests: Vec<PathBuf>,
+    /// Policies that are proposed: they take the place of those of the same names, beside the others;
+    /// eval and explain tell both verdicts (repeatable)
+    #[arg(long, value_name = "FILE_OR_DIR")]
+    proposed: Vec<PathBuf>,
     /// Whether an ipBlock matches addresses of pods: not so with Cilium, for one
     #[arg(long, value_name = "true|false", default_value_t = true, action = clap::ArgAction::Set)]
     ip_block_matches_pods: bool,
@@ -50,6 +54,8 @@ pub(super) struct Source {
 pub(super) struct Declared {
     pub(super) cluster: Cluster,
     pub(super) policies: Policies,
+    /// The policies as they would be, where some are proposed.
+    pub(super) proposed: Option<Policies>,
     /// Whether a part of the manifests could not be read.
     pub(super) is_broken: bool,
 }
@@ -72,12 +78,23 @@ impl Source {
         if manifests.is_broken && manifests.cluster.is_empty() && manifests.policies.is_empty() {
             bail!("the manifests have nothing that can be read");
         }
-        let (cluster, policies) = manifests.build(Options {
+        let proposed = proposed(&self.proposed, &mut manifests)?;
+        let options = Options {
             blocks_match_pods: self.ip_block_matches_pods,
+        };
+        let proposed = proposed.map(|changes| {
+            let mut policies = Policies::new(options);
+            // Of one name, the later counts.
+            for change in manifests.policies.iter().cloned().chain(changes) {
+                policies.apply(change);
+            }
+            policies
         });
+        let (cluster, policies) = manifests.build(options);
         Ok(Declared {
             cluster,
             policies,
+            proposed,
             is_broken: manifests.is_broken,
         })
     }
@@ -86,6 +103,22 @@ impl Source {
     fn uses_stdin(&self) -> bool {
         self.manifests.iter().any(|path| path.as_os_str() == "-")
     }
+}
+
+/// Reads what is proposed, and takes what `manifests` say is.
+pub(super) fn proposed(
+    paths: &[PathBuf],
+    manifests: &mut Manifests,
+) -> anyhow::Result<Option<Vec<PolicyChange>>> {
+    let proposed = if paths.is_empty() {
+        None
+    } else {
+        let proposed = Manifests::read(paths)?;
+        report(&proposed);
+        manifests.is_broken |= proposed.is_broken;
+        Some(proposed)
+    };
+    Ok(manifests.take_proposed(proposed))
 }
 
 /// Tells what is wrong with manifests.

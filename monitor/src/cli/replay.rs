@@ -53,6 +53,10 @@ pub(super) struct Args {
     /// directory is read with all below (repeatable)
     #[arg(long, value_name = "FILE_OR_DIR")]
     manifests: Vec<PathBuf>,
+    /// Policies that are proposed: judged in place of those of the same names, beside the others; what
+    /// they would change is a finding (repeatable)
+    #[arg(long, value_name = "FILE_OR_DIR")]
+    proposed: Vec<PathBuf>,
     /// Whether an ipBlock matches addresses of pods: not so with Cilium, for one
     #[arg(long, value_name = "true|false", default_value_t = true, action = clap::ArgAction::Set)]
     ip_block_matches_pods: bool,
@@ -93,8 +97,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         Box::new(file)
     };
-    let manifests = Manifests::read(&args.manifests)?;
+    let mut manifests = Manifests::read(&args.manifests)?;
     policy::report(&manifests);
+    let proposed = policy::proposed(&args.proposed, &mut manifests)?;
     let start = Instant::now();
     let mut engine = Engine::new(Config {
         max_series: args.max_series,
@@ -114,6 +119,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         policy_everywhere: true,
         ..Config::default()
     })?;
+    if let Some(proposed) = proposed {
+        engine.propose(proposed);
+    }
     engine.declare(manifests.cluster, manifests.policies);
     let options = ReplayOptions {
         local: args.local,

@@ -29,6 +29,10 @@ use documents::{Document, Documents};
 const MAX_DIAGNOSTICS: usize = 1_000;
 /// Kinds that are ignored and counted one by one.
 const MAX_IGNORED: usize = 1_000;
+/// The annotation that says whether a policy is in force or proposed.
+const MODE: &str = "nodewatch.io/mode";
+/// Its value for a policy that is proposed.
+const PROPOSE: &str = "propose";
 /// Bytes that are read again to find the lines of what is wrong; beyond, the line of the document
 /// is told.
 const MAX_READ_AGAIN: usize = 256 << 20;
@@ -42,6 +46,8 @@ pub struct Manifests {
     pub cluster: Vec<Change>,
     /// Policies.
     pub policies: Vec<PolicyChange>,
+    /// Policies that are annotated `nodewatch.io/mode: propose`: not in force.
+    pub proposed: Vec<PolicyChange>,
     /// What was left out, and what is doubtful.
     pub diagnostics: Vec<Diagnostic>,
     /// Diagnostics beyond those that are kept.
@@ -136,6 +142,18 @@ impl Manifests {
         let mut reader = Reader::default();
         reader.text(file, text);
         reader.finish()
+    }
+
+    /// Policies that are proposed: those of `proposed` whatever they say, and those of these
+    /// manifests that say so; nothing if there are none and none were asked for.
+    pub fn take_proposed(&mut self, proposed: Option<Self>) -> Option<Vec<PolicyChange>> {
+        let mut changes = std::mem::take(&mut self.proposed);
+        let is_asked_for = proposed.is_some();
+        if let Some(other) = proposed {
+            changes.extend(other.policies);
+            changes.extend(other.proposed);
+        }
+        (is_asked_for || !changes.is_empty()).then_some(changes)
     }
 
     /// The cluster and the policies that the manifests describe.
@@ -253,7 +271,8 @@ impl Reader {
                     let kind = DiagnosticKind::Doubtful;
                     self.fault(kind, file, document, value, place, &fault);
                 }
-                self.object(object);
+                let is_proposed = value["metadata"]["annotations"][MODE] == PROPOSE;
+                self.object(object, is_proposed);
             }
             Ok(Decoded::Other(kind)) => {
                 let ignored = &mut self.manifests.ignored;
@@ -273,10 +292,14 @@ impl Reader {
         }
     }
 
-    fn object(&mut self, object: Object) {
+    fn object(&mut self, object: Object, is_proposed: bool) {
         let Manifests {
-            cluster, policies, ..
+            cluster,
+            policies,
+            proposed,
+            ..
         } = &mut self.manifests;
+        let policies = if is_proposed { proposed } else { policies };
         match object {
             Object::Namespace(namespace) => cluster.push(Change::Namespace(namespace)),
             Object::Node(node) => cluster.push(Change::Node(node)),

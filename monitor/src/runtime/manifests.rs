@@ -2,10 +2,10 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use monitor_core::engine::Input;
+use monitor_core::{engine::Input, netpol::PolicyChange};
 use tokio::{sync::mpsc, time};
 
-use crate::kube::manifests::{Difference, Manifests, Stamp};
+use crate::kube::manifests::{Difference, ManifestError, Manifests, Stamp};
 
 /// Time between two looks at the files.
 const LOOK: Duration = Duration::from_secs(2);
@@ -21,6 +21,21 @@ pub(super) fn log(manifests: &Manifests) {
         let left_out = manifests.left_out;
         tracing::warn!(left_out, "documents and objects left out of the manifests");
     }
+}
+
+/// Reads what is proposed, and takes what `declared` says is.
+pub(super) fn proposed(
+    paths: &[PathBuf],
+    declared: &mut Manifests,
+) -> Result<Option<Vec<PolicyChange>>, ManifestError> {
+    let proposed = if paths.is_empty() {
+        None
+    } else {
+        let proposed = Manifests::read(paths)?;
+        log(&proposed);
+        Some(proposed)
+    };
+    Ok(declared.take_proposed(proposed))
 }
 
 /// Hands on what changes in the files, until the engine ends. What cannot be read whole changes

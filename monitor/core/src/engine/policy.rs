@@ -10,18 +10,18 @@
 //! | anything else | | none |
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
 
 use super::{books::Books, record};
 use crate::{
-    cluster::{Change, End},
+    cluster::{Change, Cluster, End},
     event::{Endpoint, FindingKind, FindingRecord, Outcome, Point, Protocol, State, VERSION},
-    flow::{FlowKey, Mark, Tracked},
+    flow::{FlowKey, Judged, Mark, Tracked},
     metric::{Fixed, Metric, OTHER, Text, Value},
-    netpol::{Flow, Options, Part, Policies, PolicyChange, Verdict},
+    netpol::{Flow, Options, Part, Policies, PolicyChange, TierKind, Verdict},
     time::Timestamp,
 };
 
@@ -41,6 +41,8 @@ const MAX_CHANGED: usize = 65_536;
 #[derive(Debug)]
 pub(super) struct Judge {
     policies: Policies,
+    options: Options,
+    proposal: Option<Proposal>,
     /// Not only at workload points: in a capture, which has no points.
     everywhere: bool,
     /// When policies or labels of a namespace changed last.
@@ -50,6 +52,21 @@ pub(super) struct Judge {
     told: HashMap<Told, Timestamp>,
     rows: BTreeMap<Labels, u64>,
     folded: u64,
+}
+
+/// The policies as they would be.
+#[derive(Debug)]
+struct Proposal {
+    policies: Policies,
+    /// Policies that are proposed: what is in force under their names does not count.
+    names: HashSet<Name>,
+}
+
+/// What identifies a policy.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Name {
+    Namespaced(Arc<str>, Arc<str>),
+    Tier(TierKind, Arc<str>),
 }
 
 /// What a finding is about: its ends by name, where they have one.
@@ -66,6 +83,24 @@ struct Labels {
     outcome: Outcome,
 }
 
+// === impl Name ===
+
+impl Name {
+    fn of(change: &PolicyChange) -> Self {
+        let shared = |text: &Arc<str>| Arc::clone(text);
+        match change {
+            PolicyChange::Namespaced(policy) => {
+                Self::Namespaced(shared(&policy.namespace), shared(&policy.name))
+            }
+            PolicyChange::NamespacedGone(namespace, name) => {
+                Self::Namespaced(shared(namespace), shared(name))
+            }
+            PolicyChange::Tier(policy) => Self::Tier(policy.kind, shared(&policy.name)),
+            PolicyChange::TierGone(kind, name) => Self::Tier(*kind, shared(name)),
+        }
+    }
+}
+
 // === impl Judge ===
 
 impl Judge {
@@ -73,6 +108,8 @@ impl Judge {
     pub(super) fn new(options: Options, everywhere: bool) -> Self {
         Self {
             policies: Policies::new(options),
+            options,
+            proposal: None,
             everywhere,
             changed: HashMap::new(),
             all_changed: START,
@@ -80,6 +117,16 @@ impl Judge {
             rows: BTreeMap::new(),
             folded: 0,
         }
+    }
+
+    /// Policies are proposed; those in force are still to come.
+    pub(super) fn propose(&mut self, changes: Vec<PolicyChange>) {
+        let mut policies = Policies::new(self.options);
+        let names = changes.iter().map(Name::of).collect();
+        for change in changes {
+            policies.apply(change);
+        }
+        self.proposal = Some(Proposal { policies, names });
     }
 
     /// A policy changes. What is declared at [`START`] always was.
@@ -94,7 +141,23 @@ impl Judge {
                 self.all_changed = self.all_changed.max(now);
             }
         }
+        if let Some(proposal) = &mut self.proposal
+            && !proposal.names.contains(&Name::of(&change))
+        {
+            proposal.policies.apply(change.clone());
+        }
         self.policies.apply(change);
+    }
+
+    /// What the policies say of a connection, those in force and those proposed.
+    fn judge(&mut self, cluster: &Cluster, flow: &Flow) -> Judged {
+        let verdict = self.policies.judge(cluster, flow);
+        let proposed = self
+            .proposal
+            .as_mut()
+            .map(|proposal| proposal.policies.judge(cluster, flow))
+            .filter(|proposed| proposed.allowed != verdict.allowed);
+        Judged { verdict, proposed }
     }
 
     /// Something about the cluster changes that policies may depend on.
@@ -177,7 +240,8 @@ pub(super) const START: Timestamp = Timestamp::from_nanoseconds(i64::MIN);
 
 /// Where a verdict and an outcome disagree. Without a decided outcome, nothing is missing yet.
 pub(super) fn finding(flow: &Tracked, outcome: Outcome, is_decided: bool) -> Option<FindingKind> {
-    let verdict = flow.policy.as_ref().filter(|_| !flow.has(Mark::Fresh))?;
+    let judged = flow.policy.as_ref().filter(|_| !flow.has(Mark::Fresh))?;
+    let verdict = &judged.verdict;
     let parts = [&verdict.egress, &verdict.ingress];
     match (verdict.allowed?, outcome) {
         (false, Outcome::Established | Outcome::Reset) => Some(FindingKind::PolicyViolation),
@@ -193,8 +257,11 @@ pub(super) fn finding(flow: &Tracked, outcome: Outcome, is_decided: bool) -> Opt
 
 /// The policies that a finding rests on.
 fn declared_by(verdict: &Verdict, kind: FindingKind) -> String {
-    let is_violation = kind == FindingKind::PolicyViolation;
-    let rests_on = |part: &&Part| !is_violation || part.allowed == Some(false);
+    let is_denial = matches!(
+        kind,
+        FindingKind::PolicyViolation | FindingKind::PolicyWouldDeny
+    );
+    let rests_on = |part: &&Part| !is_denial || part.allowed == Some(false);
     let parts = [&verdict.egress, &verdict.ingress]
         .into_iter()
         .filter(rests_on);
@@ -236,19 +303,38 @@ impl Books {
             ..Flow::new(source, destination, key.protocol(), port)
         };
         let is_fresh = self.policy.is_fresh(&question, flow.start);
-        flow.policy = Some(self.policy.policies.judge(cluster, &question));
+        flow.policy = Some(Arc::new(self.policy.judge(cluster, &question)));
         flow.set(Mark::Fresh, is_fresh);
     }
 
     /// Counts a connection whose outcome is decided, and tells where it is not as declared.
     pub(super) fn policy_decided(&mut self, key: &FlowKey, flow: &Tracked, outcome: Outcome) {
-        let Some(verdict) = flow.policy.as_ref().map(Arc::clone) else {
+        let Some(judged) = flow.policy.as_ref().map(Arc::clone) else {
             return;
         };
-        self.count_policy(key, flow, outcome, &verdict);
-        let Some(kind) = finding(flow, outcome, true) else {
-            return;
-        };
+        self.count_policy(key, flow, outcome, &judged.verdict);
+        if let Some(kind) = finding(flow, outcome, true) {
+            self.tell_policy(key, flow, outcome, kind, &judged.verdict);
+        }
+        if let Some(proposed) = &judged.proposed {
+            let kind = match (judged.verdict.allowed, proposed.allowed) {
+                (Some(false), Some(true)) => FindingKind::PolicyWouldAllow,
+                (_, Some(false)) => FindingKind::PolicyWouldDeny,
+                _ => return,
+            };
+            self.tell_policy(key, flow, outcome, kind, proposed);
+        }
+    }
+
+    /// Tells of a connection that is not as declared, or would not be, once in a while.
+    fn tell_policy(
+        &mut self,
+        key: &FlowKey,
+        flow: &Tracked,
+        outcome: Outcome,
+        kind: FindingKind,
+        verdict: &Verdict,
+    ) {
         let Some(interface) = self.ledger.interface(key.interface_id()) else {
             return;
         };
@@ -270,8 +356,10 @@ impl Books {
         self.policy.told.insert(about, flow.end());
         let port = port.map(|port| format!(" {port}")).unwrap_or_default();
         let what = match kind {
-            FindingKind::PolicyViolation => "denied",
-            _ => "allowed",
+            FindingKind::PolicyViolation => "is denied by policy",
+            FindingKind::PolicyWouldDeny => "would be denied by what is proposed",
+            FindingKind::PolicyWouldAllow => "would be allowed by what is proposed",
+            _ => "is allowed by policy",
         };
         let parts = [&verdict.egress, &verdict.ingress];
         let depends = parts.iter().any(|part| part.plugin_dependent);
@@ -285,10 +373,8 @@ impl Books {
             time: self.now,
             finding: kind,
             severity: super::ssh::severity(kind),
-            reason: format!(
-                "{protocol}{port} from {from} to {to} is {what} by policy, and {outcome}{note}"
-            ),
-            declared_by: declared_by(&verdict, kind),
+            reason: format!("{protocol}{port} from {from} to {to} {what}, and {outcome}{note}"),
+            declared_by: declared_by(verdict, kind),
             technique: None,
             basis: vec!["flow".to_owned()],
             source: record.source.ip,

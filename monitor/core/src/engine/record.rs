@@ -52,6 +52,7 @@ pub(super) fn of(
     };
     let is_tcp = protocol == Protocol::TCP;
     let outcome = flow.outcome(key);
+    let judged = flow.policy.as_deref();
     FlowRecord {
         version: VERSION,
         time,
@@ -85,7 +86,8 @@ pub(super) fn of(
         }),
         outcome,
         cgroup_id: (flow.cgroup_id != 0).then_some(flow.cgroup_id),
-        policy: flow.policy.as_ref().map(Arc::clone),
+        policy: judged.map(|judged| Arc::clone(&judged.verdict)),
+        proposed: judged.and_then(|judged| judged.proposed.clone()),
         finding: policy::finding(flow, outcome, state == State::Closed)
             .map(|finding| finding.name().into()),
     }

@@ -177,6 +177,10 @@ words!(
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FindingKind {
+    /// Proposed policies would allow a connection that the policies in force deny.
+    PolicyWouldAllow,
+    /// Proposed policies would deny a connection that the policies in force do not.
+    PolicyWouldDeny,
     /// SSH to another port than 22.
     SshNonstandardPort,
     /// SSH from a range that is expected was refused or unanswered.
@@ -201,6 +205,8 @@ pub enum FindingKind {
 
 words!(
     FindingKind,
+    PolicyWouldAllow = "policy-would-allow",
+    PolicyWouldDeny = "policy-would-deny",
     SshNonstandardPort = "ssh-nonstandard-port",
     SshExpectedBlocked = "ssh-expected-blocked",
     PolicyOverBlocked = "policy-over-blocked",

@@ -39,6 +39,7 @@ fn record() -> FlowRecord {
         outcome: Outcome::Established,
         cgroup_id: None,
         policy: None,
+        proposed: None,
         finding: Some("nsg-drift".into()),
     }
 }

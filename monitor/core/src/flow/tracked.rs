@@ -41,7 +41,7 @@ pub(crate) struct Tracked {
     /// How many connections before this one used the kernel's entry.
     pub(crate) generation: u32,
     /// What the network policies say of it, once it was judged.
-    pub(crate) policy: Option<Arc<Verdict>>,
+    pub(crate) policy: Option<Arc<Judged>>,
     /// Where its traffic is counted.
     pub(crate) series: SeriesId,
     /// Monotonic second in which the source was last asked to delete the entry, plus one.
@@ -50,6 +50,15 @@ pub(crate) struct Tracked {
     pub(crate) app: u8,
     /// [`Mark`]s.
     marks: u8,
+}
+
+/// What the network policies say of a connection.
+#[derive(Debug)]
+pub(crate) struct Judged {
+    /// Those in force.
+    pub(crate) verdict: Arc<Verdict>,
+    /// With those that are proposed, where that is another verdict.
+    pub(crate) proposed: Option<Arc<Verdict>>,
 }
 
 const _: () = assert!(size_of::<Tracked>() <= 104);

@@ -48,6 +48,9 @@ struct Line<'a> {
     verdict: &'a Verdict,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a Arc<str>>,
+    /// With the policies that are proposed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proposed: Option<&'a Verdict>,
 }
 
 /// What is wrong with a line.
@@ -129,14 +132,21 @@ fn judge_line(
     let question: Map<String, Value> = serde_json::from_slice(line).map_err(LineError::Json)?;
     let flow = flow(&question, declared)?;
     let Declared {
-        cluster, policies, ..
+        cluster,
+        policies,
+        proposed,
+        ..
     } = declared;
     let verdict = policies.judge(cluster, &flow);
+    let proposed = proposed
+        .as_mut()
+        .map(|proposed| proposed.judge(cluster, &flow));
     printed.clear();
     let answer = Line {
         id: question.get("id"),
         verdict: &verdict,
         reason: verdict.reason(),
+        proposed: proposed.as_deref(),
     };
     serde_json::to_writer(&mut *printed, &answer).map_err(LineError::Json)?;
     printed.push(b'\n');

@@ -85,11 +85,24 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let port = args.port.unwrap_or(0);
     let flow = Flow::new(source, destination, args.protocol, port);
     let explanation = declared.policies.explain(&declared.cluster, &flow);
+    let proposed = declared
+        .proposed
+        .as_mut()
+        .map(|proposed| proposed.explain(&declared.cluster, &flow));
     let text = match args.output {
-        Format::Text => text(args, &explanation),
+        Format::Text => {
+            let proposed = proposed
+                .map(|proposed| format!("\nwith what is proposed:\n{}", text(args, &proposed)));
+            text(args, &explanation) + &proposed.unwrap_or_default()
+        }
         Format::Json => {
             let mut value = serde_json::to_value(&explanation.verdict)?;
             value["steps"] = serde_json::to_value(&explanation.steps)?;
+            if let Some(proposed) = proposed {
+                let mut verdict = serde_json::to_value(&proposed.verdict)?;
+                verdict["steps"] = serde_json::to_value(&proposed.steps)?;
+                value["proposed"] = verdict;
+            }
             format!("{value}\n")
         }
     };

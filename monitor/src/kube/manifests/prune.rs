@@ -10,13 +10,16 @@ use super::documents::{is_too_deep, too_deep};
 /// Fields that are skipped, by the field that they are in.
 const SKIPPED: &[(&str, &[&str])] = &[
     ("", &["data", "binaryData", "stringData"]),
-    ("metadata", &["managedFields", "annotations"]),
+    ("metadata", &["managedFields"]),
     ("spec", &["volumes", "affinity", "tolerations"]),
     ("status", &["conditions", "images"]),
     ("versions", &["schema"]),
 ];
 /// Fields of containers that are kept: those of a container are many, and long.
 const CONTAINER: &[&str] = &["name", "ports", "restartPolicy"];
+
+/// The annotation that is kept: others may be as long as the object.
+const ANNOTATION: &str = super::MODE;
 
 /// Reads a value without what is not needed.
 pub(super) struct Pruned {
@@ -40,7 +43,8 @@ impl Pruned {
         let is_skipped =
             |(within, keys): &(&str, &[&str])| *within == self.within && keys.contains(&key);
         let is_container = matches!(&*self.within, "containers" | "initContainers");
-        SKIPPED.iter().any(is_skipped) || is_container && !CONTAINER.contains(&key)
+        let is_annotation = &*self.within == "annotations" && key != ANNOTATION;
+        SKIPPED.iter().any(is_skipped) || is_annotation || is_container && !CONTAINER.contains(&key)
     }
 }
 

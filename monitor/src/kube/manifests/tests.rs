@@ -406,3 +406,31 @@ fn every_workload_makes_pods() {
         assert_eq!(pod.ports.len(), 1, "{kind}");
     }
 }
+
+#[test]
+fn proposed_policies_are_not_in_force() {
+    let policy = |name: &str, annotations: &str| {
+        format!(
+            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: {name}, annotations: {{{annotations}}}}}\nspec: {{}}\n---\n"
+        )
+    };
+    let text = policy("a", "x: y")
+        + &policy("b", "nodewatch.io/mode: propose, x: y")
+        + &policy("c", "nodewatch.io/mode: enforce");
+    let name = |change: &PolicyChange| match change {
+        PolicyChange::Namespaced(policy) => policy.name.to_string(),
+        other => panic!("{other:?}"),
+    };
+    let names = |changes: &[PolicyChange]| changes.iter().map(name).collect::<Vec<_>>();
+    let mut manifests = parse(&text);
+    assert_eq!(names(&manifests.policies), ["a", "c"]);
+    assert_eq!(names(&manifests.take_proposed(None).unwrap()), ["b"]);
+    assert_eq!(manifests.take_proposed(None), None);
+    let proposed = parse(&(policy("d", "") + &policy("e", "nodewatch.io/mode: propose")));
+    assert_eq!(
+        names(&manifests.take_proposed(Some(proposed)).unwrap()),
+        ["d", "e"]
+    );
+    // That nothing is proposed is a proposal, too, if it was asked for.
+    assert_eq!(parse("").take_proposed(Some(parse(""))), Some(vec![]));
+}

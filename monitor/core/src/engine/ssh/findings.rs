@@ -29,7 +29,9 @@ const fn technique(finding: FindingKind) -> Option<&'static str> {
         FindingKind::SshNonstandardPort => Some("T1571"),
         FindingKind::SshExpectedBlocked
         | FindingKind::PolicyOverBlocked
-        | FindingKind::PolicyViolation => None,
+        | FindingKind::PolicyViolation
+        | FindingKind::PolicyWouldAllow
+        | FindingKind::PolicyWouldDeny => None,
     }
 }
 
@@ -45,6 +47,7 @@ pub(in super::super) const fn severity(finding: FindingKind) -> Severity {
         | FindingKind::SshExpectedBlocked
         | FindingKind::PolicyOverBlocked => Severity::Medium,
         FindingKind::SshNonstandardPort => Severity::Low,
+        FindingKind::PolicyWouldAllow | FindingKind::PolicyWouldDeny => Severity::Info,
     }
 }
 

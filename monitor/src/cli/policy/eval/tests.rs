@@ -57,6 +57,7 @@ fn declared() -> Declared {
     Declared {
         cluster,
         policies,
+        proposed: None,
         is_broken: false,
     }
 }
