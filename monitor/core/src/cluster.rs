@@ -145,15 +145,12 @@ impl Cluster {
             Change::PodGone(namespace, name) => self.remove_pod(&namespace, &name, now),
             Change::Node(node) => self.set_node(node),
             Change::NodeGone(name) => {
-                self.nodes.remove(&name);
-                self.node_ips.retain(|_, node| *node != name);
+                self.forget_node(&name);
                 self.epoch += 1;
             }
             Change::Service(service) => self.set_service(service),
             Change::ServiceGone(namespace, name) => {
-                let key = (namespace, name);
-                self.services.remove(&key);
-                self.service_ips.retain(|_, service| *service != key);
+                self.forget_service(&(namespace, name));
                 self.epoch += 1;
             }
         }
@@ -222,12 +219,29 @@ impl Cluster {
         if self.nodes.get(&node.name) == Some(&node) {
             return;
         }
-        self.node_ips.retain(|_, name| *name != node.name);
+        self.forget_node(&node.name);
         for ip in &node.ips {
             self.node_ips.insert(*ip, Arc::clone(&node.name));
         }
         self.nodes.insert(Arc::clone(&node.name), node);
         self.epoch += 1;
+    }
+
+    fn forget_node(&mut self, name: &Arc<str>) {
+        for ip in self.nodes.remove(name).iter().flat_map(|node| &node.ips) {
+            if self.node_ips.get(ip) == Some(name) {
+                self.node_ips.remove(ip);
+            }
+        }
+    }
+
+    fn forget_service(&mut self, key: &(Arc<str>, Arc<str>)) {
+        let known = self.services.remove(key);
+        for ip in known.iter().flat_map(|service| &service.ips) {
+            if self.service_ips.get(ip) == Some(key) {
+                self.service_ips.remove(ip);
+            }
+        }
     }
 
     fn set_service(&mut self, service: Service) {
@@ -239,7 +253,7 @@ impl Cluster {
         {
             return;
         }
-        self.service_ips.retain(|_, known| *known != key);
+        self.forget_service(&key);
         for ip in &service.ips {
             self.service_ips.insert(*ip, key.clone());
         }

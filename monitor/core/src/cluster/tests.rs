@@ -308,3 +308,51 @@ fn workloads_stand_in_for_pods_that_are_not_there() {
         ]
     );
 }
+
+#[test]
+fn addresses_of_nodes_and_services_move_and_go() {
+    let mut cluster = Cluster::new();
+    let service = |name: &str, addresses: &[&str]| {
+        Change::Service(Service {
+            namespace: "shop".into(),
+            name: name.into(),
+            ips: addresses.iter().map(|address| ip(address)).collect(),
+            selector: None,
+            ports: Vec::new(),
+        })
+    };
+    let node = |name: &str, addresses: &[&str]| {
+        Change::Node(Node {
+            name: name.into(),
+            labels: Labels::default(),
+            ips: addresses.iter().map(|address| ip(address)).collect(),
+        })
+    };
+    for change in [
+        service("web", &["10.96.0.1", "10.96.0.2"]),
+        node("n1", &["10.224.0.1", "10.224.0.2"]),
+        service("web", &["10.96.0.2", "10.96.0.3"]),
+        node("n1", &["10.224.0.2", "10.224.0.3"]),
+        // Another takes an address over before the first gives it up.
+        service("api", &["10.96.0.3"]),
+        node("n2", &["10.224.0.3"]),
+        Change::ServiceGone("shop".into(), "web".into()),
+        Change::NodeGone("n1".into()),
+    ] {
+        cluster.apply(change, at(1));
+    }
+    let found = |address: &str| {
+        let service = cluster
+            .service_of(ip(address))
+            .map(|service| service.name.to_string());
+        let node = cluster
+            .node_of(ip(address))
+            .map(|node| node.name.to_string());
+        service.or(node)
+    };
+    assert_eq!(found("10.96.0.3").as_deref(), Some("api"));
+    assert_eq!(found("10.224.0.3").as_deref(), Some("n2"));
+    for address in ["10.96.0.1", "10.96.0.2", "10.224.0.1", "10.224.0.2"] {
+        assert_eq!(found(address), None, "{address}");
+    }
+}
