@@ -1,6 +1,11 @@
 //! Verdicts by policies in a large cluster: 10,000 pods in 500 namespaces with 2,000 policies.
 
-use std::{hint::black_box, net::Ipv4Addr, sync::Arc};
+use std::{
+    hint::black_box,
+    net::Ipv4Addr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use monitor_core::{
@@ -17,6 +22,8 @@ const NAMESPACES: u32 = 500;
 const PODS: u32 = 10_000;
 const POLICIES: u32 = 2_000;
 const NODES: u32 = 200;
+/// Nearly as many verdicts as are kept.
+const KEPT: usize = 65_000;
 /// Flows that are asked about again and again.
 const FLOWS: usize = 10_000;
 
@@ -258,6 +265,25 @@ fn netpol(criterion: &mut Criterion) {
             changed.selector = selector("version", &next.to_string());
             policies.apply(PolicyChange::Namespaced(changed));
             black_box(policies.judge(&cluster, &first))
+        });
+    });
+    // The same while as many verdicts are kept as there may be.
+    group.bench_function("policy changed, much known", |bencher| {
+        bencher.iter_custom(|rounds| {
+            let mut spent = Duration::ZERO;
+            for _ in 0..rounds {
+                for flow in &flows[..KEPT] {
+                    policies.judge(&cluster, flow);
+                }
+                next = next.wrapping_add(1);
+                let mut changed = policy(next % POLICIES);
+                changed.selector = selector("version", &next.to_string());
+                let start = Instant::now();
+                policies.apply(PolicyChange::Namespaced(changed));
+                black_box(policies.judge(&cluster, &first));
+                spent += start.elapsed();
+            }
+            spent
         });
     });
     group.bench_function("namespace changed", |bencher| {

@@ -53,7 +53,11 @@ pub struct Policies {
     /// By namespace: what selects each pod that was asked about.
     selected: HashMap<Arc<str>, HashMap<PodId, Arc<Selected>>>,
     selected_pods: usize,
-    verdicts: HashMap<Key, Arc<Verdict>>,
+    /// With the generation that they are of: those of earlier ones do not count. To forget one by
+    /// one is cheaper than to forget all at once, where a change must not take long.
+    verdicts: HashMap<Key, (u64, Arc<Verdict>)>,
+    /// Grows when verdicts are no longer what they were.
+    generation: u64,
     /// State of the cluster that what is kept was derived from.
     epoch: u64,
 }
@@ -89,6 +93,7 @@ impl Policies {
             selected: HashMap::new(),
             selected_pods: 0,
             verdicts: HashMap::new(),
+            generation: 0,
             epoch: 0,
         }
     }
@@ -147,7 +152,7 @@ impl Policies {
 
     /// Forgets what was derived from the policies of a namespace.
     fn forget_namespace(&mut self, namespace: &str) {
-        self.verdicts.clear();
+        self.generation += 1;
         if let Some(pods) = self.selected.remove(namespace) {
             self.selected_pods -= pods.len();
         }
@@ -155,7 +160,7 @@ impl Policies {
 
     /// Forgets all that was derived.
     fn forget(&mut self) {
-        self.verdicts.clear();
+        self.generation += 1;
         self.selected.clear();
         self.selected_pods = 0;
     }
@@ -228,15 +233,18 @@ impl Policies {
     pub fn judge(&mut self, cluster: &Cluster, flow: &Flow) -> Arc<Verdict> {
         self.follow(cluster);
         let key = flow.key();
-        if let Some(verdict) = self.verdicts.get(&key) {
+        if let Some((generation, verdict)) = self.verdicts.get(&key)
+            && *generation == self.generation
+        {
             return Arc::clone(verdict);
         }
         let Some(service) = service_of(cluster, flow) else {
             let verdict = Arc::new(self.evaluate(cluster, flow, &mut Silent));
-            if self.verdicts.len() >= MAX_VERDICTS {
+            if self.verdicts.len() >= MAX_VERDICTS && !self.verdicts.contains_key(&key) {
                 self.verdicts.clear();
             }
-            self.verdicts.insert(key, Arc::clone(&verdict));
+            let kept = (self.generation, Arc::clone(&verdict));
+            self.verdicts.insert(key, kept);
             return verdict;
         };
         // Which pods are behind it changes without any of them changing: not kept.
