@@ -55,7 +55,7 @@ pub enum NamesError {
     #[error("`{0}` is not NAME=CIDR,CIDR,…")]
     Shape(String),
     /// Not a name.
-    #[error("`{0}` is not a name: use letters, digits, `.`, `_` and `-`, a letter first")]
+    #[error("`{0}` is not a name: use letters, digits, `.`, `_` and `-`, in a tag a letter first")]
     Name(String),
     /// Not an address.
     #[error("`{0}` is not an address or address range such as 10.0.0.0/24")]
@@ -100,14 +100,14 @@ impl Names {
     /// Reads `NAME=CIDR,CIDR,…` and defines or overrides a tag; said twice, both hold. A name
     /// without addresses stands for none.
     pub fn define_tag(&mut self, text: &str) -> Result<(), NamesError> {
-        let (name, nets) = definition(text)?;
+        let (name, nets) = definition(text, is_tag)?;
         self.own.entry(name).or_default().extend(nets);
         Ok(())
     }
 
     /// Reads `NAME=IP,IP,…` and adds members to an application security group.
     pub fn define_group(&mut self, text: &str) -> Result<(), NamesError> {
-        let (name, nets) = definition(text)?;
+        let (name, nets) = definition(text, is_group)?;
         self.groups.entry(name).or_default().extend(nets);
         Ok(())
     }
@@ -214,12 +214,17 @@ fn expanded_network(nsg: &Nsg) -> Option<&Arc<[IpNet]>> {
     })
 }
 
-fn definition(text: &str) -> Result<(String, Vec<IpNet>), NamesError> {
+/// Whether a text can be the name of an application security group.
+fn is_group(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphanumeric()) && is_tag(&format!("g{text}"))
+}
+
+fn definition(text: &str, is_name: fn(&str) -> bool) -> Result<(String, Vec<IpNet>), NamesError> {
     let quoted = |text: &str| super::address::quotable(text);
     let (name, list) = text
         .split_once('=')
         .ok_or_else(|| NamesError::Shape(quoted(text)))?;
-    if !is_tag(name) {
+    if !is_name(name) {
         return Err(NamesError::Name(quoted(name)));
     }
     let parts = list
