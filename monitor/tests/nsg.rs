@@ -4,6 +4,8 @@
 mod lint;
 #[path = "nsg/refused.rs"]
 mod refused;
+#[path = "nsg/replay.rs"]
+mod replay;
 
 use std::{
     fs,

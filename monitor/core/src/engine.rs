@@ -4,6 +4,7 @@
 //! replay and tests differ only in who calls it.
 
 mod books;
+mod nsg;
 mod query;
 mod record;
 mod snapshot;
@@ -11,6 +12,7 @@ mod ssh;
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -25,6 +27,7 @@ use crate::{
     flow::{Anomaly, Expiry, Family, FlowKey, SegmentEvent, Table, Timeouts},
     judge::{Expectations, Thresholds},
     metric::Store,
+    nsg::Chain,
     time::{ClockMap, Timestamp},
 };
 
@@ -106,6 +109,9 @@ pub enum Input {
         /// How many so far.
         total: u64,
     },
+    /// These network security groups are declared from now on; connections that are open keep
+    /// those under which they opened.
+    Nsg(Option<Arc<Chain>>),
     /// Time passes; about once a second.
     Tick,
 }
@@ -231,6 +237,7 @@ impl Engine {
                     config.thresholds,
                     config.is_all_local,
                 ),
+                nsg: nsg::Declared::new(config.is_all_local),
                 store: Store::new(config.max_series),
                 ledger: Ledger::default(),
                 recent: VecDeque::new(),
@@ -299,6 +306,7 @@ impl Engine {
                 self.connections_merged = self.connections_merged.max(lost.merged_connections);
             }
             Input::EventsLost { stage, total } => self.raise_lost(stage, total),
+            Input::Nsg(chain) => books.nsg.set(chain),
             Input::Tick => {
                 books.ssh_tick(clock);
                 let untracked = books.ssh.untracked();

@@ -5,7 +5,7 @@ use std::{net::IpAddr, process::ExitCode};
 use anyhow::bail;
 use monitor_core::{
     event::Protocol,
-    nsg::{Chain, Direction, Tuple},
+    nsg::{Direction, Tuple},
 };
 use serde::Serialize;
 
@@ -71,7 +71,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let chain = args.rules.chain()?;
     let tuple = Tuple {
-        direction: args.direction.unwrap_or_else(|| direction(&chain, args)),
+        direction: args
+            .direction
+            .unwrap_or_else(|| chain.direction(args.source, args.destination)),
         protocol: args.protocol,
         source: args.source,
         source_port: args.source_port,
@@ -102,18 +104,4 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     output.write(text.as_bytes())?;
     output.flush()?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Whether the local end opens the connection, as far as the addresses say.
-fn direction(chain: &Chain, args: &Args) -> Direction {
-    let is_own = |ip: IpAddr| match (chain.network(), ip) {
-        (Some(nets), _) => nets.iter().any(|net| net.contains(&ip)),
-        (None, IpAddr::V4(ip)) => ip.is_private(),
-        (None, IpAddr::V6(ip)) => ip.is_unique_local(),
-    };
-    if is_own(args.source) && !is_own(args.destination) {
-        Direction::Outbound
-    } else {
-        Direction::Inbound
-    }
 }

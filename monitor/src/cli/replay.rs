@@ -5,20 +5,23 @@ use std::{
     io::{self, IsTerminal as _, Read},
     path::PathBuf,
     process::ExitCode,
+    sync::Arc,
     time::Instant,
 };
 
 use anyhow::{Context as _, bail};
 use ipnet::IpNet;
 use monitor_core::{
-    engine::{Capacity, Config, Engine},
+    engine::{Capacity, Config, Engine, Input},
     entity::NamedRange,
     event::{Record, State},
     judge::Expectations,
+    time::Timestamp,
 };
 
 use super::{
     exit,
+    nsg::RuleArgs,
     output::{Format, Output, complain},
     render,
     table::{Cell, Columns, table},
@@ -46,6 +49,8 @@ pub(super) struct Args {
     /// SSH to pods is expected from this range (repeatable)
     #[arg(long, value_name = "NAME=CIDR")]
     expect_ssh_pod: Vec<NamedRange>,
+    #[command(flatten)]
+    rules: RuleArgs,
     /// Print flows and SSH connections also when they open, not only when they close
     #[arg(long)]
     open: bool,
@@ -79,6 +84,10 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         Box::new(file)
     };
+    // Rules that cannot be used are refused before anything is printed.
+    let rules = (!args.rules.is_empty())
+        .then(|| args.rules.chain())
+        .transpose()?;
     let start = Instant::now();
     let mut engine = Engine::new(Config {
         max_series: args.max_series,
@@ -93,6 +102,10 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         is_all_local: args.local.is_empty(),
         ..Config::default()
     })?;
+    if let Some(chain) = rules {
+        let input = Input::Nsg(Some(Arc::new(chain)));
+        engine.step(input, Timestamp::UNIX_EPOCH);
+    }
     let options = ReplayOptions {
         local: args.local,
         max_flows: args.max_flows,

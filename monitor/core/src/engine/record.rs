@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use monitor_common::abi::flag;
 
+use super::nsg::Declared;
 use crate::{
     account::Interface,
     entity::{Names, Sight},
@@ -12,6 +13,7 @@ use crate::{
         TcpRecord, Traffic, VERSION,
     },
     flow::{FlowKey, Tracked},
+    judge::nsg_finding,
     time::Timestamp,
 };
 
@@ -21,6 +23,7 @@ const MICROSECOND: u32 = 1_000;
 /// The record of a connection, made at `time`.
 pub(super) fn of(
     names: &Names,
+    nsg: &Declared,
     key: &FlowKey,
     flow: &Tracked,
     interface: &Interface,
@@ -50,6 +53,12 @@ pub(super) fn of(
         bytes: flow.bytes[direction],
     };
     let is_tcp = protocol == Protocol::TCP;
+    let expected = nsg.expect(key, flow, interface);
+    let outcome = flow.outcome(key);
+    let finding = expected.as_ref().and_then(|expected| {
+        let is_final = state == State::Closed;
+        nsg_finding(expected.access, expected.direction, outcome, is_final)
+    });
     FlowRecord {
         version: VERSION,
         time,
@@ -81,9 +90,10 @@ pub(super) fn of(
             forward: flow.retransmits[forward],
             reverse: flow.retransmits[reverse],
         }),
-        outcome: flow.outcome(key),
+        outcome,
         cgroup_id: (flow.cgroup_id != 0).then_some(flow.cgroup_id),
-        finding: None,
+        nsg: expected,
+        finding: finding.map(|finding| finding.name().into()),
     }
 }
 

@@ -98,6 +98,7 @@ impl Engine {
         let mut fixed = Vec::new();
         self.books.ledger.samples(&mut fixed);
         self.books.ssh.samples(&mut fixed);
+        self.books.nsg.samples(&mut fixed);
         let mut push = |metric: Metric, label: &'static str, value: Value| {
             let labels = vec![Text::Static(label)];
             fixed.push(Fixed {

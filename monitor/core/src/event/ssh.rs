@@ -177,12 +177,16 @@ words!(
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FindingKind {
+    /// Network security groups allow it, and it is not answered.
+    NsgOverBlocked,
     /// SSH to another port than 22.
     SshNonstandardPort,
     /// SSH from a range that is expected was refused or unanswered.
     SshExpectedBlocked,
     /// A source that looks at many SSH servers without logging in.
     SshScan,
+    /// Network security groups deny it, and it gets through.
+    NsgDrift,
     /// A pod reaches a node's SSH server.
     SshFromPod,
     /// SSH from outside the ranges that it is expected from.
@@ -197,9 +201,11 @@ pub enum FindingKind {
 
 words!(
     FindingKind,
+    NsgOverBlocked = "nsg-over-blocked",
     SshNonstandardPort = "ssh-nonstandard-port",
     SshExpectedBlocked = "ssh-expected-blocked",
     SshScan = "ssh-scan",
+    NsgDrift = "nsg-drift",
     SshFromPod = "ssh-from-pod",
     SshUnexpected = "ssh-unexpected",
     SshSpray = "ssh-spray",

@@ -60,6 +60,7 @@ fn flow() -> FlowRecord {
         }),
         outcome: Outcome::OneWay,
         cgroup_id: Some(4_711),
+        nsg: None,
         finding: None,
     }
 }

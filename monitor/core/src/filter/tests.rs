@@ -38,6 +38,7 @@ fn record() -> FlowRecord {
         retransmits: None,
         outcome: Outcome::Established,
         cgroup_id: None,
+        nsg: None,
         finding: Some("nsg-drift".into()),
     }
 }

@@ -45,6 +45,8 @@ pub(crate) struct Tracked {
     pub(crate) app: u8,
     /// [`Mark`]s.
     marks: u8,
+    /// Under which network security groups it opened; 0 for none.
+    pub(crate) nsg_epoch: u16,
 }
 
 const _: () = assert!(size_of::<Tracked>() <= 104);
@@ -67,6 +69,8 @@ pub(crate) enum Mark {
     Gone = 16,
     /// Its packets go to many: multicast or broadcast.
     Multicast = 32,
+    /// That it is not as network security groups declare was told.
+    NsgTold = 64,
 }
 
 /// What a reading added, by direction.
@@ -96,6 +100,7 @@ impl Tracked {
             asked_s: 0,
             app: 0,
             marks: 0,
+            nsg_epoch: 0,
         }
     }
 

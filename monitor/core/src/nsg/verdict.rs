@@ -1,5 +1,7 @@
 //! What the rules say about a flow.
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     level::{Hit, Level, LevelKind},
     matching::{FieldMatch, Why},
@@ -10,7 +12,7 @@ use super::{
 use crate::words;
 
 /// Whether a flow may pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Access {
     /// It may.
     Allow,

@@ -27,20 +27,23 @@ const fn technique(finding: FindingKind) -> Option<&'static str> {
         FindingKind::SshSpray => Some("T1110.003"),
         FindingKind::SshScan => Some("T1046"),
         FindingKind::SshNonstandardPort => Some("T1571"),
-        FindingKind::SshExpectedBlocked => None,
+        FindingKind::SshExpectedBlocked | FindingKind::NsgDrift | FindingKind::NsgOverBlocked => {
+            None
+        }
     }
 }
 
 const fn severity(finding: FindingKind) -> Severity {
     match finding {
         FindingKind::SshSuccessAfterFailures => Severity::Critical,
-        FindingKind::SshUnexpected | FindingKind::SshBruteForce | FindingKind::SshSpray => {
-            Severity::High
-        }
+        FindingKind::SshUnexpected
+        | FindingKind::SshBruteForce
+        | FindingKind::SshSpray
+        | FindingKind::NsgDrift => Severity::High,
         FindingKind::SshFromPod | FindingKind::SshScan | FindingKind::SshExpectedBlocked => {
             Severity::Medium
         }
-        FindingKind::SshNonstandardPort => Severity::Low,
+        FindingKind::SshNonstandardPort | FindingKind::NsgOverBlocked => Severity::Low,
     }
 }
 
@@ -123,7 +126,7 @@ impl Books {
         });
     }
 
-    fn push_finding(&mut self, record: FindingRecord) {
+    pub(in super::super) fn push_finding(&mut self, record: FindingRecord) {
         if let Some(records) = &mut self.records {
             records.push(record.clone().into());
         }
@@ -175,7 +178,15 @@ impl Books {
             self.ssh.blocked.clear();
         }
         self.ssh.blocked.insert((source, destination), at_ns);
-        let record = record::of(&self.names, key, flow, interface, State::Closed, self.now);
+        let record = record::of(
+            &self.names,
+            &self.nsg,
+            key,
+            flow,
+            interface,
+            State::Closed,
+            self.now,
+        );
         let finding = FindingKind::SshExpectedBlocked;
         self.push_finding(FindingRecord {
             version: VERSION,

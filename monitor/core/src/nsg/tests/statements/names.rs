@@ -18,7 +18,9 @@ fn a_rule_with_a_group_applies_to_its_members() {
         &to(7),
         "application security group asg-web",
     );
-    names.define_group("1st=10.224.0.1").expect("a digit may begin it");
+    names
+        .define_group("1st=10.224.0.1")
+        .expect("a digit may begin it");
     names
         .define_group("ASG-Web=10.224.0.7,10.224.0.8")
         .expect("a group");
