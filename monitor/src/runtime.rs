@@ -12,9 +12,12 @@
 mod engine;
 mod handle;
 mod lock;
+mod nsg;
 
 use std::{
-    io, thread,
+    io,
+    sync::Arc,
+    thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -32,6 +35,7 @@ use tokio::{
 
 use crate::{
     api,
+    azure::{SourceError, Watch},
     config::{Attach, Config},
     host,
     sink::http,
@@ -64,6 +68,9 @@ pub enum RuntimeError {
     /// The ranges contradict each other.
     #[error("--range: {0}")]
     Ranges(#[from] monitor_core::entity::RangeError),
+    /// Network security groups cannot be used.
+    #[error(transparent)]
+    Nsg(#[from] SourceError),
     /// The kernel program cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -93,7 +100,10 @@ impl RuntimeError {
     /// Exit status: 2 for bad input, 3 where the system refuses.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Pattern(_) | Self::Ranges(_) | Self::Live(LiveError::UnknownUplink(_)) => 2,
+            Self::Pattern(_)
+            | Self::Ranges(_)
+            | Self::Nsg(_)
+            | Self::Live(LiveError::UnknownUplink(_)) => 2,
             _ => 3,
         }
     }
@@ -101,11 +111,14 @@ impl RuntimeError {
 
 /// Runs the daemon until SIGTERM or SIGINT.
 pub fn run(config: &Config) -> Result<(), RuntimeError> {
+    // What is given is checked before the system is asked. From here on changes are noticed.
+    let watch = Watch::new(&config.nsg);
+    let chain = config.nsg.watched()?;
     host::check_kernel()?;
     host::check_capabilities()?;
     let _lock = lock::take()?;
     let selection = Selection::new(&config.uplink, &config.workload)?;
-    let engine = Engine::new(EngineConfig {
+    let mut engine = Engine::new(EngineConfig {
         timeouts: config.timeouts,
         max_series: config.max_series,
         capacity: Capacity {
@@ -118,15 +131,23 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
         thresholds: config.thresholds,
         ..EngineConfig::default()
     })?;
+    if let Some(chain) = chain {
+        engine.step(Input::Nsg(Some(Arc::new(chain))), now());
+    }
     let runtime = Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(RuntimeError::System)?;
-    runtime.block_on(serve(config, selection, engine))
+    runtime.block_on(serve(config, selection, engine, watch))
 }
 
-async fn serve(config: &Config, selection: Selection, engine: Engine) -> Result<(), RuntimeError> {
+async fn serve(
+    config: &Config,
+    selection: Selection,
+    engine: Engine,
+    watch: Watch,
+) -> Result<(), RuntimeError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RuntimeError::System)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RuntimeError::System)?;
     // A terminal that closes, and Ctrl-\: without a handler nothing would be detached.
@@ -159,6 +180,10 @@ async fn serve(config: &Config, selection: Selection, engine: Engine) -> Result<
         },
         interval: config.poll_interval,
     };
+    if !config.nsg.is_empty() {
+        let (sources, inputs) = (config.nsg.clone(), ends.inputs.clone());
+        tokio::spawn(nsg::reload(sources, watch, inputs, stop_told(&stopped)));
+    }
     let (started, has_started) = oneshot::channel();
     let mut source = start_source(
         kernel,

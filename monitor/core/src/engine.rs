@@ -31,6 +31,7 @@ use crate::{
     time::{ClockMap, Timestamp},
 };
 
+pub use nsg::{NsgRuleStatus, NsgStatus};
 pub use snapshot::{FamilyStatus, Snapshot, Status};
 
 use books::Books;
@@ -112,6 +113,12 @@ pub enum Input {
     /// These network security groups are declared from now on; connections that are open keep
     /// those under which they opened.
     Nsg(Option<Arc<Chain>>),
+    /// Documents with network security groups changed and cannot be used: what was declared before
+    /// stays in force.
+    NsgRefused {
+        /// Why.
+        error: String,
+    },
     /// Time passes; about once a second.
     Tick,
 }
@@ -306,7 +313,8 @@ impl Engine {
                 self.connections_merged = self.connections_merged.max(lost.merged_connections);
             }
             Input::EventsLost { stage, total } => self.raise_lost(stage, total),
-            Input::Nsg(chain) => books.nsg.set(chain),
+            Input::Nsg(chain) => books.nsg.set(chain, now),
+            Input::NsgRefused { error } => books.nsg.refuse(error),
             Input::Tick => {
                 books.ssh_tick(clock);
                 let untracked = books.ssh.untracked();

@@ -29,6 +29,8 @@ pub enum Metric {
     NsgConnections,
     /// `nodewatch_nsg_rule_last_match_timestamp_seconds`.
     NsgRuleLastMatch,
+    /// `nodewatch_nsg_loads_total`.
+    NsgLoads,
     /// `nodewatch_ssh_connections_total`.
     SshConnections,
     /// `nodewatch_ssh_sessions_active`.
@@ -179,6 +181,12 @@ pub const ALL: &[MetricDef] = &[
         "nodewatch_nsg_rule_last_match_timestamp_seconds",
         &["nsg", "rule"],
         "Start of the last connection that a network security group rule should decide",
+    ),
+    counter(
+        Metric::NsgLoads,
+        "nodewatch_nsg_loads_total",
+        &["result"],
+        "Network security group documents that came into force, or were refused",
     ),
     counter(
         Metric::SshConnections,

@@ -10,9 +10,11 @@ use monitor_core::{
 use serde::Serialize;
 
 use super::{
-    nsg::{NsgExplanation, RuleArgs},
+    nsg::NsgExplanation,
     output::{Format, Output},
 };
+
+use crate::azure::Sources;
 
 /// Flags of `explain`.
 #[derive(Debug, clap::Args)]
@@ -37,7 +39,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "WAY")]
     direction: Option<Direction>,
     #[command(flatten)]
-    rules: RuleArgs,
+    rules: Sources,
     /// How to print: table, wide, json or jsonl
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     output: Format,

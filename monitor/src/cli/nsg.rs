@@ -1,14 +1,13 @@
 //! `nodewatch nsg`: what network security groups say about flows.
 
-mod args;
 mod eval;
 mod explain;
 mod flows;
 mod lint;
+mod rules;
 
 use std::process::ExitCode;
 
-pub(super) use args::RuleArgs;
 pub(super) use explain::NsgExplanation;
 
 /// Flags of `nsg`.
@@ -22,6 +21,8 @@ pub(super) struct Args {
 enum Command {
     /// Judge flows from a file: which rule decides each, and what it says
     Eval(Box<eval::Args>),
+    /// The daemon's rules, how often each matched and when
+    Rules(rules::Args),
     /// Rules that do nothing, or more than they should
     Lint(Box<lint::Args>),
 }
@@ -30,6 +31,7 @@ enum Command {
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Eval(args) => eval::run(&args),
+        Command::Rules(args) => rules::run(&args),
         Command::Lint(args) => lint::run(&args),
     }
 }

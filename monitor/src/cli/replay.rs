@@ -21,12 +21,14 @@ use monitor_core::{
 
 use super::{
     exit,
-    nsg::RuleArgs,
     output::{Format, Output, complain},
     render,
     table::{Cell, Columns, table},
 };
-use crate::source::replay::{ReplayOptions, replay};
+use crate::{
+    azure::Sources,
+    source::replay::{ReplayOptions, replay},
+};
 
 /// Rows of a table that are kept until their columns' widths are known.
 const ROWS: usize = 10_000;
@@ -50,7 +52,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME=CIDR")]
     expect_ssh_pod: Vec<NamedRange>,
     #[command(flatten)]
-    rules: RuleArgs,
+    rules: Sources,
     /// Print flows and SSH connections also when they open, not only when they close
     #[arg(long)]
     open: bool,

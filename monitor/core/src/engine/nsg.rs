@@ -2,10 +2,13 @@
 //! opened.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap, VecDeque},
     net::IpAddr,
     sync::Arc,
 };
+
+use serde::{Deserialize, Serialize};
 
 use super::{books::Books, record};
 use crate::{
@@ -15,7 +18,8 @@ use crate::{
     flow::{FlowKey, Mark, Tracked},
     judge::nsg_finding,
     metric::{Fixed, Metric, Text, Value},
-    nsg::{Access, Chain, Direction, Tuple, Verdict},
+    nsg::{Access, Chain, Direction, RuleAccess, Tuple, Verdict},
+    time::Timestamp,
 };
 
 /// Sets of rules that are kept for the connections that opened under them.
@@ -39,8 +43,58 @@ pub(super) struct Declared {
     /// When these ends were last told of: source, destination, port.
     told: HashMap<(IpAddr, IpAddr, u16), u64>,
     counts: BTreeMap<Labels, u64>,
-    /// Seconds since 1970 of the last connection, by group and rule.
-    last: BTreeMap<(Arc<str>, Arc<str>), i64>,
+    /// Connections that matched, by group and rule: in every group that was asked.
+    hits: BTreeMap<(Arc<str>, Arc<str>), Hits>,
+    /// Since when the present rules stand.
+    since: Timestamp,
+    /// Rules that came into force, and documents that were refused.
+    loads: [u64; 2],
+    /// Why the last documents were refused, if they were.
+    error: Option<String>,
+}
+
+/// How often a rule matched.
+#[derive(Clone, Copy, Debug, Default)]
+struct Hits {
+    connections: u64,
+    /// Seconds since 1970 of the last one.
+    last: i64,
+}
+
+/// What is declared, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NsgStatus {
+    /// Since when these rules stand.
+    pub since: Timestamp,
+    /// How often documents were refused since the daemon began; what stood before stays in force.
+    pub refused: u64,
+    /// Why the last ones were refused; absent when the present documents are in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The rules in the order in which they are asked.
+    pub rules: Vec<NsgRuleStatus>,
+}
+
+/// A rule and how often it matched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NsgRuleStatus {
+    /// Where it is: `admin`, `subnet` or `nic`.
+    pub place: Cow<'static, str>,
+    /// Name of its group.
+    pub nsg: Arc<str>,
+    /// Its name.
+    pub rule: Arc<str>,
+    /// Its direction.
+    pub direction: Direction,
+    /// Its priority.
+    pub priority: u16,
+    /// What it does.
+    pub access: RuleAccess,
+    /// Connections that matched it.
+    pub connections: u64,
+    /// Start of the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Timestamp>,
 }
 
 /// Labels of the counter of connections.
@@ -64,17 +118,56 @@ impl Declared {
     }
 
     /// From now on these rules stand; connections that are open keep theirs.
-    pub(super) fn set(&mut self, chain: Option<Arc<Chain>>) {
+    pub(super) fn set(&mut self, chain: Option<Arc<Chain>>, now: Timestamp) {
+        self.error = None;
+        self.since = now;
         let Some(chain) = chain else {
             self.epoch = 0;
             return;
         };
+        self.loads[0] += 1;
         self.latest = self.latest.wrapping_add(1).max(1);
         self.epoch = self.latest;
         if self.chains.len() >= KEPT {
             self.chains.pop_front();
         }
         self.chains.push_back((self.epoch, chain));
+    }
+
+    /// New documents cannot be used; what stands goes on.
+    pub(super) fn refuse(&mut self, error: String) {
+        self.loads[1] += 1;
+        self.error = Some(error);
+    }
+
+    /// What is declared, for people; `None` where nothing is.
+    pub(super) fn status(&self) -> Option<NsgStatus> {
+        let chain = self.chain(self.epoch)?;
+        let mut rules = Vec::new();
+        for direction in Direction::ALL {
+            for level in chain.levels(*direction) {
+                rules.extend(level.nsg.of(*direction).map(|rule| {
+                    let name = (Arc::clone(&level.nsg.name), Arc::clone(&rule.name));
+                    let hits = self.hits.get(&name).copied().unwrap_or_default();
+                    NsgRuleStatus {
+                        place: level.kind.name().into(),
+                        nsg: name.0,
+                        rule: name.1,
+                        direction: *direction,
+                        priority: rule.priority,
+                        access: rule.access,
+                        connections: hits.connections,
+                        last: (hits.connections > 0).then(|| Timestamp::from_seconds(hits.last)),
+                    }
+                }));
+            }
+        }
+        Some(NsgStatus {
+            since: self.since,
+            refused: self.loads[1],
+            error: self.error.clone(),
+            rules,
+        })
     }
 
     fn chain(&self, epoch: u16) -> Option<&Chain> {
@@ -143,20 +236,17 @@ impl Declared {
         Some((verdict, direction))
     }
 
-    fn count(&mut self, expected: &NsgRecord, outcome: Outcome, seconds: i64) {
-        let text = |text: &Option<Arc<str>>| text.clone().unwrap_or_else(|| "".into());
-        let mut labels = Labels {
-            nsg: text(&expected.nsg),
-            rule: text(&expected.rule),
-            access: expected.access,
-            direction: expected.direction,
-            outcome,
-        };
-        if expected.rule.is_some() {
-            let rule = (Arc::clone(&labels.nsg), Arc::clone(&labels.rule));
-            if self.last.len() < ROWS || self.last.contains_key(&rule) {
-                let last = self.last.entry(rule).or_default();
-                *last = seconds.max(*last);
+    fn count(
+        &mut self,
+        mut labels: Labels,
+        steps: impl IntoIterator<Item = (Arc<str>, Arc<str>)>,
+        seconds: i64,
+    ) {
+        for rule in steps {
+            if self.hits.len() < ROWS || self.hits.contains_key(&rule) {
+                let hits = self.hits.entry(rule).or_default();
+                hits.connections += 1;
+                hits.last = seconds.max(hits.last);
             }
         }
         if self.counts.len() >= ROWS && !self.counts.contains_key(&labels) {
@@ -167,6 +257,13 @@ impl Declared {
 
     /// Samples of the metrics about rules.
     pub(super) fn samples(&self, fixed: &mut Vec<Fixed>) {
+        for (result, count) in ["loaded", "refused"].into_iter().zip(self.loads) {
+            fixed.push(Fixed {
+                metric: Metric::NsgLoads,
+                labels: vec![Text::Static(result)],
+                value: Value::Counter(count),
+            });
+        }
         for (labels, count) in &self.counts {
             let Labels {
                 nsg,
@@ -191,14 +288,14 @@ impl Declared {
                 value: Value::Counter(*count),
             });
         }
-        for ((nsg, rule), seconds) in &self.last {
+        for ((nsg, rule), hits) in &self.hits {
             fixed.push(Fixed {
                 metric: Metric::NsgRuleLastMatch,
                 labels: vec![
                     Text::Shared(Arc::clone(nsg)),
                     Text::Shared(Arc::clone(rule)),
                 ],
-                value: Value::Gauge(*seconds),
+                value: Value::Gauge(hits.last),
             });
         }
     }
@@ -220,10 +317,28 @@ impl Books {
         let Some(interface) = self.ledger.interface(key.interface_id()) else {
             return;
         };
-        if let Some(expected) = self.nsg.expect(key, flow, interface) {
-            let seconds = flow.start.nanoseconds() / 1_000_000_000;
-            self.nsg.count(&expected, outcome, seconds);
-        }
+        let Some((verdict, direction)) = self.nsg.verdict(key, flow, interface) else {
+            return;
+        };
+        let name = |name: Option<&Arc<str>>| name.map_or_else(|| "".into(), Arc::clone);
+        let labels = Labels {
+            nsg: name(verdict.level().map(|level| &level.nsg.name)),
+            rule: name(verdict.rule.map(|rule| &rule.name)),
+            access: verdict.access,
+            direction,
+            outcome,
+        };
+        let certain = verdict.steps().filter(|step| step.access().is_some());
+        let steps: Vec<_> = certain
+            .map(|step| {
+                (
+                    Arc::clone(&step.level.nsg.name),
+                    Arc::clone(&step.rule().name),
+                )
+            })
+            .collect();
+        let seconds = flow.start.nanoseconds() / 1_000_000_000;
+        self.nsg.count(labels, steps, seconds);
     }
 
     /// Reports a connection that is not as declared; whether it was.

@@ -7,14 +7,17 @@ use monitor_core::nsg::{Chain, Step, Verdict};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{args::RuleArgs, flows::Flows};
-use crate::cli::output::{Output, complain};
+use super::flows::Flows;
+use crate::{
+    azure::Sources,
+    cli::output::{Output, complain},
+};
 
 /// Flags of `nsg eval`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    rules: RuleArgs,
+    rules: Sources,
     /// Flows to judge, one JSON object a line; `-` for standard input
     #[arg(long, value_name = "FILE")]
     flows: String,

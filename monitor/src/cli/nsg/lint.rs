@@ -7,11 +7,14 @@ use ipnet::IpNet;
 use monitor_core::nsg::lint::{Issue, Observed, Options, lint};
 use serde::Serialize;
 
-use super::{args::RuleArgs, flows::Flows};
-use crate::cli::{
-    exit,
-    output::{Format, Output},
-    table::{Cell, escape, table},
+use super::flows::Flows;
+use crate::{
+    azure::Sources,
+    cli::{
+        exit,
+        output::{Format, Output},
+        table::{Cell, escape, table},
+    },
 };
 
 const TITLES: [&str; 5] = ["CHECK", "NSG", "RULE", "WHY", "SUGGESTION"];
@@ -20,7 +23,7 @@ const TITLES: [&str; 5] = ["CHECK", "NSG", "RULE", "WHY", "SUGGESTION"];
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    rules: RuleArgs,
+    rules: Sources,
     /// Flows that were observed, to find rules that are wider: as for `nsg eval`, or
     /// `nodewatch flows --all --point uplink -o jsonl`; `-` for standard input
     #[arg(long, value_name = "FILE")]

@@ -236,3 +236,47 @@ fn connections_are_counted_by_rule() {
         ["g,AllowInternetOutBound Gauge(50)", "g,DenySsh Gauge(50)"]
     );
 }
+
+#[test]
+fn refused_documents_leave_the_rules_in_force_and_status_says_so() {
+    let mut engine = engine();
+    let refused = || Input::NsgRefused {
+        error: "g.json:3: no".to_owned(),
+    };
+    step(&mut engine, refused());
+    assert_eq!(engine.status().nsg, None, "nothing is declared");
+    step(
+        &mut engine,
+        Input::Nsg(Some(chain(&rule("DenySsh", "Inbound", "Deny", 22)))),
+    );
+    run(&mut engine, flow(true, 22), sent(true, B));
+    step(&mut engine, refused());
+    let status = engine.status().nsg.unwrap();
+    assert_eq!(
+        (status.refused, status.error.as_deref()),
+        (2, Some("g.json:3: no"))
+    );
+    assert_eq!(status.since, Timestamp::from_seconds(100));
+    assert_eq!(status.rules.len(), 7);
+    let first = &status.rules[0];
+    assert_eq!(
+        (&*first.place, &*first.rule, first.priority),
+        ("subnet", "DenySsh", 100)
+    );
+    assert_eq!(
+        (first.connections, first.last),
+        (1, Some(Timestamp::from_seconds(50)))
+    );
+    assert_eq!(
+        (status.rules[1].connections, status.rules[1].last),
+        (0, None)
+    );
+    let (record, _) = run(&mut engine, flow(true, 22), reading(60, [1, 1], [B, A]));
+    assert_eq!(
+        record.nsg.unwrap().rule.as_deref(),
+        Some("DenySsh"),
+        "still in force"
+    );
+    step(&mut engine, Input::Nsg(Some(chain(""))));
+    assert_eq!(engine.status().nsg.unwrap().error, None);
+}
