@@ -4,6 +4,7 @@
 
 mod fixture;
 mod hostile;
+mod lint;
 mod property;
 mod scale;
 mod shapes;

@@ -190,7 +190,8 @@ fn addresses(terms: &[Term], family: Family, undefined: &mut Undefined) -> Inter
                 Family::V4 => IntervalSet::one(0, Family::V4.max() + UNDEFINED),
                 Family::V6 => family.all(),
             },
-            Term::Unknown(why) => undefined.set(&format!("{why:?}"), family),
+            // Names are compared without regard to case.
+            Term::Unknown(why) => undefined.set(&format!("{why:?}").to_lowercase(), family),
             Term::Undeclared => {
                 let host = term.space(family).yes;
                 host.union(&undefined.set("virtual network", family))
