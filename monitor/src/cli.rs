@@ -2,11 +2,13 @@
 
 mod doctor;
 mod exit;
+mod explain;
 mod filter;
 mod findings;
 mod flows;
 mod human;
 mod list;
+mod nsg;
 mod output;
 mod policy;
 mod render;
@@ -42,6 +44,10 @@ enum Command {
     Status(status::Args),
     /// Whether this node can run the daemon, and what to do if not
     Doctor(Box<doctor::Args>),
+    /// Which rules decide a flow, step by step
+    Explain(Box<explain::Args>),
+    /// What network security groups say about flows, and what is wrong with their rules
+    Nsg(nsg::Args),
     /// The same analysis of a capture file; needs no privileges and no daemon
     Replay(replay::Args),
     /// Kubernetes network policies in manifests: judge flows, explain verdicts
@@ -65,6 +71,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Findings(args) => findings::run(args),
         Command::Status(args) => status::run(&args),
         Command::Doctor(args) => doctor::run(*args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Nsg(args) => nsg::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Policy(args) => policy::run(args),
     };

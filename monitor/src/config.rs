@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use monitor_common::abi::{DEFAULT_FLOWS4, DEFAULT_FLOWS6};
 use monitor_core::{
     engine,
@@ -26,7 +27,7 @@ pub use value::{
     ValueError, parse_duration,
 };
 
-use crate::source::select::WORKLOAD_PATTERNS;
+use crate::{azure::Sources, source::select::WORKLOAD_PATTERNS};
 
 /// Default address of the HTTP server.
 pub const DEFAULT_LISTEN: SocketAddr =
@@ -73,6 +74,8 @@ pub struct Config {
     pub proposed: Vec<PathBuf>,
     /// What networks differ in about network policies.
     pub policy_options: netpol::Options,
+    /// Network security groups that are declared.
+    pub nsg: Sources,
     /// How long idle connections are kept.
     pub timeouts: Timeouts,
     /// How the daemon logs.
@@ -138,6 +141,28 @@ pub struct Settings {
     /// Whether an ipBlock matches addresses of pods: not so with Cilium, for one [default: true]
     #[arg(long, value_name = "true|false")]
     ip_block_matches_pods: Option<bool>,
+    /// The network security group of the subnet or of the network card; FILE#NAME chooses one of
+    /// several
+    #[arg(long, value_name = "subnet|nic=FILE")]
+    nsg: Vec<String>,
+    /// Effective rules: output of `az network nic list-effective-nsg`
+    #[arg(long, value_name = "FILE")]
+    effective: Option<String>,
+    /// Service tags: the weekly file or the discovery API's answer (repeatable)
+    #[arg(long, value_name = "FILE")]
+    service_tags: Vec<String>,
+    /// Define or override a service tag, also VirtualNetwork and Internet (repeatable)
+    #[arg(long, value_name = "NAME=CIDR,…")]
+    tag: Vec<String>,
+    /// Members of an application security group (repeatable)
+    #[arg(long, value_name = "NAME=IP,…")]
+    asg: Vec<String>,
+    /// A range of the virtual network, its peers or its routes; adds to VirtualNetwork (repeatable)
+    #[arg(long, value_name = "CIDR")]
+    virtual_network: Vec<IpNet>,
+    /// Admin rules of Virtual Network Manager: a JSON array of rules
+    #[arg(long, value_name = "FILE")]
+    admin_rules: Option<String>,
     /// How to log: text or json [default: text]
     #[arg(long, value_name = "text|json")]
     log_format: Option<LogFormat>,
@@ -232,6 +257,15 @@ impl Config {
                     .ip_block_matches_pods
                     .unwrap_or(netpol::Options::default().blocks_match_pods),
             },
+            nsg: Sources {
+                nsg: settings.nsg,
+                effective: settings.effective,
+                service_tags: settings.service_tags,
+                tag: settings.tag,
+                asg: settings.asg,
+                virtual_network: settings.virtual_network,
+                admin_rules: settings.admin_rules,
+            },
             timeouts: settings.timeouts.over_defaults(),
             log_format: settings.log_format.unwrap_or_default(),
         })
@@ -264,6 +298,13 @@ impl Settings {
             manifests: list(self.manifests, below.manifests),
             proposed: list(self.proposed, below.proposed),
             ip_block_matches_pods: self.ip_block_matches_pods.or(below.ip_block_matches_pods),
+            nsg: list(self.nsg, below.nsg),
+            effective: self.effective.or(below.effective),
+            service_tags: list(self.service_tags, below.service_tags),
+            tag: list(self.tag, below.tag),
+            asg: list(self.asg, below.asg),
+            virtual_network: list(self.virtual_network, below.virtual_network),
+            admin_rules: self.admin_rules.or(below.admin_rules),
             log_format: self.log_format.or(below.log_format),
             timeouts: below.timeouts,
             ssh: below.ssh,

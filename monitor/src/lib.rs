@@ -1,6 +1,7 @@
 //! nodewatch: node traffic and SSH access monitor. See ARCHITECTURE.md.
 
 pub mod api;
+pub mod azure;
 pub mod cli;
 pub mod config;
 pub mod host;

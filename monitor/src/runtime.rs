@@ -13,9 +13,12 @@ mod engine;
 mod handle;
 mod lock;
 mod manifests;
+mod nsg;
 
 use std::{
-    io, thread,
+    io,
+    sync::Arc,
+    thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -33,6 +36,7 @@ use tokio::{
 
 use crate::{
     api,
+    azure::{SourceError, Watch},
     config::{Attach, Config},
     host,
     kube::manifests::{ManifestError, Manifests},
@@ -69,6 +73,9 @@ pub enum RuntimeError {
     /// The manifests cannot be read.
     #[error("--manifests: {0}")]
     Manifests(#[from] ManifestError),
+    /// Network security groups cannot be used.
+    #[error(transparent)]
+    Nsg(#[from] SourceError),
     /// The kernel program cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -101,6 +108,7 @@ impl RuntimeError {
             Self::Pattern(_)
             | Self::Ranges(_)
             | Self::Manifests(_)
+            | Self::Nsg(_)
             | Self::Live(LiveError::UnknownUplink(_)) => 2,
             _ => 3,
         }
@@ -109,6 +117,9 @@ impl RuntimeError {
 
 /// Runs the daemon until SIGTERM or SIGINT.
 pub fn run(config: &Config) -> Result<(), RuntimeError> {
+    // What is given is checked before the system is asked. From here on changes are noticed.
+    let watch = Watch::new(&config.nsg);
+    let chain = config.nsg.watched()?;
     host::check_kernel()?;
     host::check_capabilities()?;
     let _lock = lock::take()?;
@@ -130,6 +141,9 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
         policy_options: config.policy_options,
         ..EngineConfig::default()
     })?;
+    if let Some(chain) = chain {
+        engine.step(Input::Nsg(Some(Arc::new(chain))), now());
+    }
     let runtime = Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -139,7 +153,7 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
         engine.propose(proposed);
     }
     engine.declare(declared.cluster.clone(), declared.policies.clone());
-    runtime.block_on(serve(config, selection, engine, declared))
+    runtime.block_on(serve(config, selection, engine, declared, watch))
 }
 
 async fn serve(
@@ -147,6 +161,7 @@ async fn serve(
     selection: Selection,
     engine: Engine,
     declared: Manifests,
+    watch: Watch,
 ) -> Result<(), RuntimeError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RuntimeError::System)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RuntimeError::System)?;
@@ -183,6 +198,10 @@ async fn serve(
     if !config.manifests.is_empty() {
         let inputs = ends.inputs.downgrade();
         tokio::spawn(manifests::watch(config.manifests.clone(), declared, inputs));
+    }
+    if !config.nsg.is_empty() {
+        let (sources, inputs) = (config.nsg.clone(), ends.inputs.clone());
+        tokio::spawn(nsg::reload(sources, watch, inputs, stop_told(&stopped)));
     }
     let (started, has_started) = oneshot::channel();
     let mut source = start_source(

@@ -4,6 +4,7 @@
 //! replay and tests differ only in who calls it.
 
 mod books;
+mod nsg;
 mod policy;
 mod query;
 mod record;
@@ -12,6 +13,7 @@ mod ssh;
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -28,9 +30,11 @@ use crate::{
     judge::{Expectations, Thresholds},
     metric::Store,
     netpol::{self, PolicyChange},
+    nsg::Chain,
     time::{ClockMap, Timestamp},
 };
 
+pub use nsg::{NsgRuleStatus, NsgStatus};
 pub use snapshot::{FamilyStatus, Snapshot, Status};
 
 use books::Books;
@@ -117,6 +121,15 @@ pub enum Input {
         stage: LossStage,
         /// How many so far.
         total: u64,
+    },
+    /// These network security groups are declared from now on; connections that are open keep
+    /// those under which they opened.
+    Nsg(Option<Arc<Chain>>),
+    /// Documents with network security groups changed and cannot be used: what was declared before
+    /// stays in force.
+    NsgRefused {
+        /// Why.
+        error: String,
     },
     /// Time passes; about once a second.
     Tick,
@@ -246,6 +259,7 @@ impl Engine {
                     config.is_all_local,
                 ),
                 policy: policy::Judge::new(config.policy_options, config.policy_everywhere),
+                nsg: nsg::Declared::new(config.is_all_local),
                 store: Store::new(config.max_series),
                 ledger: Ledger::default(),
                 recent: VecDeque::new(),
@@ -316,6 +330,8 @@ impl Engine {
                 self.connections_merged = self.connections_merged.max(lost.merged_connections);
             }
             Input::EventsLost { stage, total } => self.raise_lost(stage, total),
+            Input::Nsg(chain) => books.nsg.set(chain, now),
+            Input::NsgRefused { error } => books.nsg.refuse(error),
             Input::Tick => {
                 books.ssh_tick(clock);
                 let untracked = books.ssh.untracked();

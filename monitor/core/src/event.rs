@@ -17,7 +17,11 @@ pub use ssh::{FindingKind, FindingRecord, ProcessRecord, Severity, SshRecord, Ta
 pub use tcp::TcpFlags;
 pub use vocabulary::{EntityKind, Initiator, LocalEnd, Outcome, Point, State, UnknownName};
 
-use crate::{netpol::Verdict, time::Timestamp};
+use crate::{
+    netpol::Verdict,
+    nsg::{Access, Direction},
+    time::Timestamp,
+};
 
 /// Version of the record schema.
 pub const VERSION: u32 = 1;
@@ -93,6 +97,9 @@ pub struct FlowRecord {
     /// What the policies would say with those that are proposed; absent where that is the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proposed: Option<Arc<Verdict>>,
+    /// What network security groups say about it; at the uplink, where groups are declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nsg: Option<NsgRecord>,
     /// Where traffic and declaration disagree; absent when as declared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finding: Option<Cow<'static, str>>,
@@ -168,6 +175,24 @@ pub struct Retransmits {
     pub forward: u32,
     /// Sent by the destination.
     pub reverse: u32,
+}
+
+/// What network security groups say about a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NsgRecord {
+    /// Whether it may pass.
+    pub access: Access,
+    /// Which way it goes, seen from the network card.
+    pub direction: Direction,
+    /// The rule that decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<Arc<str>>,
+    /// Name of its group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nsg: Option<Arc<str>>,
+    /// Why nobody knows, or why no rule decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// The end of a replay, or of a daemon: totals of all that was seen.

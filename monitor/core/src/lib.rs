@@ -9,6 +9,7 @@
 //! - [`metric`]: names and labels of every metric, capped series, rows for a scrape.
 //! - [`event`]: the public record schema.
 //! - [`filter`]: which flows a user asks for.
+//! - [`nsg`]: what the rules of network security groups say about a flow.
 //! - [`ssh`]: SSH on the wire: who talks, and whether a login succeeded.
 //! - [`time`]: wall-clock times and the kernel clocks they come from.
 //!
@@ -27,6 +28,7 @@ pub mod flow;
 pub mod judge;
 pub mod metric;
 pub mod netpol;
+pub mod nsg;
 pub mod ssh;
 pub mod time;
 

@@ -25,6 +25,12 @@ pub enum Metric {
     FlowPackets,
     /// `nodewatch_connections_total`.
     Connections,
+    /// `nodewatch_nsg_connections_total`.
+    NsgConnections,
+    /// `nodewatch_nsg_rule_last_match_timestamp_seconds`.
+    NsgRuleLastMatch,
+    /// `nodewatch_nsg_loads_total`.
+    NsgLoads,
     /// `nodewatch_ssh_connections_total`.
     SshConnections,
     /// `nodewatch_ssh_sessions_active`.
@@ -165,6 +171,24 @@ pub const ALL: &[MetricDef] = &[
             "outcome",
         ],
         "Connections by outcome when it was decided, each counted once per point",
+    ),
+    counter(
+        Metric::NsgConnections,
+        "nodewatch_nsg_connections_total",
+        &["nsg", "rule", "access", "direction", "outcome"],
+        "Connections at the uplink by the network security group rule that should decide them",
+    ),
+    gauge(
+        Metric::NsgRuleLastMatch,
+        "nodewatch_nsg_rule_last_match_timestamp_seconds",
+        &["nsg", "rule"],
+        "Start of the last connection that a network security group rule should decide",
+    ),
+    counter(
+        Metric::NsgLoads,
+        "nodewatch_nsg_loads_total",
+        &["result"],
+        "Network security group documents that came into force, or were refused",
     ),
     counter(
         Metric::SshConnections,

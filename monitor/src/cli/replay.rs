@@ -5,16 +5,18 @@ use std::{
     io::{self, IsTerminal as _, Read},
     path::PathBuf,
     process::ExitCode,
+    sync::Arc,
     time::Instant,
 };
 
 use anyhow::{Context as _, bail};
 use ipnet::IpNet;
 use monitor_core::{
-    engine::{Capacity, Config, Engine},
+    engine::{Capacity, Config, Engine, Input},
     entity::NamedRange,
     event::{Record, State},
     judge::Expectations,
+    time::Timestamp,
 };
 
 use super::{
@@ -24,6 +26,7 @@ use super::{
     table::{Cell, Columns, table},
 };
 use crate::{
+    azure::Sources,
     kube::manifests::Manifests,
     source::replay::{ReplayOptions, replay},
 };
@@ -60,6 +63,8 @@ pub(super) struct Args {
     /// Whether an ipBlock matches addresses of pods: not so with Cilium, for one
     #[arg(long, value_name = "true|false", default_value_t = true, action = clap::ArgAction::Set)]
     ip_block_matches_pods: bool,
+    #[command(flatten)]
+    rules: Sources,
     /// Print flows and SSH connections also when they open, not only when they close
     #[arg(long)]
     open: bool,
@@ -100,6 +105,10 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut manifests = Manifests::read(&args.manifests)?;
     policy::report(&manifests);
     let proposed = policy::proposed(&args.proposed, &mut manifests)?;
+    // Rules that cannot be used are refused before anything is printed.
+    let rules = (!args.rules.is_empty())
+        .then(|| args.rules.chain())
+        .transpose()?;
     let start = Instant::now();
     let mut engine = Engine::new(Config {
         max_series: args.max_series,
@@ -123,6 +132,10 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         engine.propose(proposed);
     }
     engine.declare(manifests.cluster, manifests.policies);
+    if let Some(chain) = rules {
+        let input = Input::Nsg(Some(Arc::new(chain)));
+        engine.step(input, Timestamp::UNIX_EPOCH);
+    }
     let options = ReplayOptions {
         local: args.local,
         max_flows: args.max_flows,

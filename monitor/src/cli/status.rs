@@ -88,7 +88,14 @@ fn text(status: &StatusAnswer, color: bool) -> String {
     } else {
         losses.join(", ")
     };
-    let _ = writeln!(text, "lost: {losses}\n");
+    let _ = writeln!(text, "lost: {losses}");
+    if let Some(nsg) = &engine.nsg {
+        let _ = writeln!(text, "nsg: {} rules since {}", nsg.rules.len(), nsg.since);
+        if let Some(error) = &nsg.error {
+            let _ = writeln!(text, "nsg: a change is refused: {}", escape(error));
+        }
+    }
+    text.push('\n');
 
     let titles = [
         "INTERFACE",

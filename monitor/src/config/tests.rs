@@ -97,7 +97,9 @@ fn errors_name_file_line_and_key() {
         "# fine\nuplnk = \"eth0\"\n",
         ":2: unknown key `uplnk`, expected one of `uplink`, `workload`, `listen`, `socket`, \
          `max_series`, `max_flows4`, `max_flows6`, `recent`, `poll_interval`, `attach`, \
-         `kernel_log`, `range`, `expect_ssh`, `expect_ssh_pod`, `manifests`, `proposed`, `ip_block_matches_pods`, `log_format`, `timeouts`, `ssh`",
+         `kernel_log`, `range`, `expect_ssh`, `expect_ssh_pod`, `manifests`, `proposed`, \
+         `ip_block_matches_pods`, `nsg`, `effective`, `service_tags`, `tag`, `asg`, \
+         `virtual_network`, `admin_rules`, `log_format`, `timeouts`, `ssh`",
     );
     check_file(
         "listen = 7\n",
@@ -195,4 +197,35 @@ fn durations_are_read() {
     ] {
         assert!(parse_duration(text).is_err(), "{text}");
     }
+}
+
+#[test]
+fn network_security_groups_may_come_from_the_file_or_from_flags() {
+    let file = Settings::parse(
+        r#"
+        nsg = ["subnet=/etc/a.json", "nic=/etc/b.json#name"]
+        service_tags = ["/etc/tags.json"]
+        virtual_network = ["10.224.0.0/12"]
+        "#,
+    );
+    let file = file.expect("a valid file");
+    let given = flags(&["--nsg", "subnet=/x.json", "--asg", "web=10.224.0.7"]);
+    let sources = Config::new(given, Some(file)).expect("valid").nsg;
+    assert_eq!(sources.nsg, ["subnet=/x.json"]);
+    assert_eq!(sources.service_tags, ["/etc/tags.json"]);
+    assert_eq!(sources.asg, ["web=10.224.0.7"]);
+    assert_eq!(
+        sources.virtual_network,
+        ["10.224.0.0/12".parse().expect("a range")]
+    );
+    assert!(
+        Config::new(Settings::default(), None)
+            .expect("valid")
+            .nsg
+            .is_empty()
+    );
+    check_file(
+        "virtual_network = [\"10.0.0.0/40\"]",
+        ":1: virtual_network: invalid IP address syntax",
+    );
 }

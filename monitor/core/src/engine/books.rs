@@ -20,6 +20,7 @@ pub(super) struct Books {
     pub(super) names: Names,
     pub(super) ssh: super::ssh::Connections,
     pub(super) policy: super::policy::Judge,
+    pub(super) nsg: super::nsg::Declared,
     pub(super) store: Store,
     pub(super) ledger: Ledger,
     /// Closed connections, the latest last.
@@ -104,6 +105,7 @@ impl Books {
     fn count(&mut self, key: &FlowKey, flow: &Tracked, outcome: Outcome) {
         let is_inbound = !flow.orientation(key).source_is_local;
         self.store.add_connection(flow.series, is_inbound, outcome);
+        self.nsg_counted(key, flow, outcome);
     }
 
     fn push_record(&mut self, key: &FlowKey, flow: &Tracked, state: State) {
@@ -113,7 +115,9 @@ impl Books {
         let Some(interface) = self.ledger.interface(key.interface_id()) else {
             return;
         };
-        records.push(record::of(&self.names, key, flow, interface, state, self.now).into());
+        let names = &self.names;
+        let record = record::of(names, &self.nsg, key, flow, interface, state, self.now);
+        records.push(record.into());
     }
 }
 
@@ -133,6 +137,7 @@ impl Effects for Books {
         flow.set(Mark::Gone, is_gone);
         flow.set(Mark::Multicast, is_multicast);
         flow.series = self.series(key, flow, &interface);
+        self.nsg_opened(flow);
     }
 
     fn advanced(&mut self, key: &FlowKey, flow: &mut Tracked, delta: &Delta, is_final: bool) {
@@ -155,6 +160,10 @@ impl Effects for Books {
                 self.push_record(key, flow, State::Open);
             }
         }
+        // Before there is an outcome, too: an inbound packet that is denied has passed already.
+        if !is_final && self.judge_nsg(key, flow, State::Open) {
+            flow.set(Mark::NsgTold, true);
+        }
     }
 
     fn closed(&mut self, key: &FlowKey, flow: &Tracked) {
@@ -166,6 +175,7 @@ impl Effects for Books {
         self.push_record(key, flow, State::Closed);
         self.ssh_closed(key, flow);
         self.judge_blocked(key, flow);
+        self.judge_nsg(key, flow, State::Closed);
         if self.recent_max > 0
             && let Some(interface) = self.ledger.interface(key.interface_id())
         {

@@ -338,7 +338,15 @@ impl Books {
         let Some(interface) = self.ledger.interface(key.interface_id()) else {
             return;
         };
-        let record = record::of(&self.names, key, flow, interface, State::Closed, self.now);
+        let record = record::of(
+            &self.names,
+            &self.nsg,
+            key,
+            flow,
+            interface,
+            State::Closed,
+            self.now,
+        );
         let name = |end: &Endpoint| match (&end.namespace, &end.pod) {
             (Some(namespace), Some(pod)) => format!("{namespace}/{pod}"),
             _ => end.ip.to_string(),

@@ -154,7 +154,15 @@ impl Engine {
             interface,
             state,
         } = *candidate;
-        record::of(&self.books.names, key, flow, interface, state, end)
+        record::of(
+            &self.books.names,
+            &self.books.nsg,
+            key,
+            flow,
+            interface,
+            state,
+            end,
+        )
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use monitor_common::abi::flag;
 
-use super::policy;
+use super::{nsg::Declared, policy};
 use crate::{
     account::Interface,
     entity::{Names, Sight},
@@ -13,6 +13,7 @@ use crate::{
         TcpRecord, Traffic, VERSION,
     },
     flow::{FlowKey, Tracked},
+    judge::nsg_finding,
     time::Timestamp,
 };
 
@@ -22,6 +23,7 @@ const MICROSECOND: u32 = 1_000;
 /// The record of a connection, made at `time`.
 pub(super) fn of(
     names: &Names,
+    nsg: &Declared,
     key: &FlowKey,
     flow: &Tracked,
     interface: &Interface,
@@ -52,7 +54,15 @@ pub(super) fn of(
     };
     let is_tcp = protocol == Protocol::TCP;
     let outcome = flow.outcome(key);
+    let is_final = state == State::Closed;
     let judged = flow.policy.as_deref();
+    let expected = nsg.expect(key, flow, interface);
+    // Policies are judged at workloads and groups at uplinks. Where one interface has both, a
+    // replay, the policy is nearer to the pods.
+    let finding = policy::finding(flow, outcome, is_final).or_else(|| {
+        let expected = expected.as_ref()?;
+        nsg_finding(expected.access, expected.direction, outcome, is_final)
+    });
     FlowRecord {
         version: VERSION,
         time,
@@ -88,8 +98,8 @@ pub(super) fn of(
         cgroup_id: (flow.cgroup_id != 0).then_some(flow.cgroup_id),
         policy: judged.map(|judged| Arc::clone(&judged.verdict)),
         proposed: judged.and_then(|judged| judged.proposed.clone()),
-        finding: policy::finding(flow, outcome, state == State::Closed)
-            .map(|finding| finding.name().into()),
+        nsg: expected,
+        finding: finding.map(|finding| finding.name().into()),
     }
 }
 

@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Engine, LossStage};
+use super::{Engine, LossStage, NsgStatus};
 use crate::{
     account::InterfaceStatus,
     flow::{Anomaly, Family},
@@ -34,6 +34,9 @@ pub struct Status {
     pub connections: u64,
     /// Present interfaces, uplinks first.
     pub interfaces: Vec<InterfaceStatus>,
+    /// Network security groups that are declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nsg: Option<NsgStatus>,
     /// Events lost so far, by stage.
     pub events_lost: BTreeMap<LossStage, u64>,
     /// Connections counted within an earlier one of the same ports.
@@ -77,6 +80,7 @@ impl Engine {
             recent: self.books.recent.len() as u64,
             connections: self.books.connections,
             interfaces: self.books.ledger.status(),
+            nsg: self.books.nsg.status(),
             events_lost: self.events_lost.clone(),
             connections_merged: self.connections_merged,
             anomalies: self.anomalies().filter(|(_, count)| *count > 0).collect(),
@@ -101,6 +105,7 @@ impl Engine {
         self.books.ledger.samples(&mut fixed);
         self.books.ssh.samples(&mut fixed);
         self.books.policy.samples(&mut fixed);
+        self.books.nsg.samples(&mut fixed);
         let mut push = |metric: Metric, label: &'static str, value: Value| {
             let labels = vec![Text::Static(label)];
             fixed.push(Fixed {

@@ -181,6 +181,8 @@ pub enum FindingKind {
     PolicyWouldAllow,
     /// Proposed policies would deny a connection that the policies in force do not.
     PolicyWouldDeny,
+    /// Network security groups allow it, and it is not answered.
+    NsgOverBlocked,
     /// SSH to another port than 22.
     SshNonstandardPort,
     /// SSH from a range that is expected was refused or unanswered.
@@ -189,6 +191,8 @@ pub enum FindingKind {
     PolicyOverBlocked,
     /// A source that looks at many SSH servers without logging in.
     SshScan,
+    /// Network security groups deny it, and it gets through.
+    NsgDrift,
     /// A pod reaches a node's SSH server.
     SshFromPod,
     /// A connection that the network policies deny was established.
@@ -207,10 +211,12 @@ words!(
     FindingKind,
     PolicyWouldAllow = "policy-would-allow",
     PolicyWouldDeny = "policy-would-deny",
+    NsgOverBlocked = "nsg-over-blocked",
     SshNonstandardPort = "ssh-nonstandard-port",
     SshExpectedBlocked = "ssh-expected-blocked",
     PolicyOverBlocked = "policy-over-blocked",
     SshScan = "ssh-scan",
+    NsgDrift = "nsg-drift",
     SshFromPod = "ssh-from-pod",
     PolicyViolation = "policy-violation",
     SshUnexpected = "ssh-unexpected",

@@ -62,6 +62,7 @@ fn flow() -> FlowRecord {
         cgroup_id: Some(4_711),
         policy: None,
         proposed: None,
+        nsg: None,
         finding: None,
     }
 }

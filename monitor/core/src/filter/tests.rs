@@ -40,6 +40,7 @@ fn record() -> FlowRecord {
         cgroup_id: None,
         policy: None,
         proposed: None,
+        nsg: None,
         finding: Some("nsg-drift".into()),
     }
 }

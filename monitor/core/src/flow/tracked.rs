@@ -50,6 +50,8 @@ pub(crate) struct Tracked {
     pub(crate) app: u8,
     /// [`Mark`]s.
     marks: u8,
+    /// Under which network security groups it opened; 0 for none.
+    pub(crate) nsg_epoch: u16,
 }
 
 /// What the network policies say of a connection.
@@ -83,6 +85,8 @@ pub(crate) enum Mark {
     Multicast = 32,
     /// What it was judged by changed shortly before it began.
     Fresh = 64,
+    /// That it is not as network security groups declare was told.
+    NsgTold = 128,
 }
 
 /// What a reading added, by direction.
@@ -113,6 +117,7 @@ impl Tracked {
             asked_s: 0,
             app: 0,
             marks: 0,
+            nsg_epoch: 0,
         }
     }
 

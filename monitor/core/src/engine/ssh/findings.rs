@@ -28,6 +28,8 @@ const fn technique(finding: FindingKind) -> Option<&'static str> {
         FindingKind::SshScan => Some("T1046"),
         FindingKind::SshNonstandardPort => Some("T1571"),
         FindingKind::SshExpectedBlocked
+        | FindingKind::NsgDrift
+        | FindingKind::NsgOverBlocked
         | FindingKind::PolicyOverBlocked
         | FindingKind::PolicyViolation
         | FindingKind::PolicyWouldAllow
@@ -41,12 +43,13 @@ pub(in super::super) const fn severity(finding: FindingKind) -> Severity {
         FindingKind::SshUnexpected
         | FindingKind::SshBruteForce
         | FindingKind::SshSpray
+        | FindingKind::NsgDrift
         | FindingKind::PolicyViolation => Severity::High,
         FindingKind::SshFromPod
         | FindingKind::SshScan
         | FindingKind::SshExpectedBlocked
         | FindingKind::PolicyOverBlocked => Severity::Medium,
-        FindingKind::SshNonstandardPort => Severity::Low,
+        FindingKind::SshNonstandardPort | FindingKind::NsgOverBlocked => Severity::Low,
         FindingKind::PolicyWouldAllow | FindingKind::PolicyWouldDeny => Severity::Info,
     }
 }
@@ -182,7 +185,15 @@ impl Books {
             self.ssh.blocked.clear();
         }
         self.ssh.blocked.insert((source, destination), at_ns);
-        let record = record::of(&self.names, key, flow, interface, State::Closed, self.now);
+        let record = record::of(
+            &self.names,
+            &self.nsg,
+            key,
+            flow,
+            interface,
+            State::Closed,
+            self.now,
+        );
         let finding = FindingKind::SshExpectedBlocked;
         self.push_finding(FindingRecord {
             version: VERSION,

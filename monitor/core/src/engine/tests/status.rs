@@ -149,7 +149,7 @@ fn status_and_summary_tell_the_totals() {
 
 #[test]
 fn every_metric_has_a_sample() {
-    let mut engine = engine();
+    let mut engine = nsg::engine_under("");
     step(
         &mut engine,
         Input::Flows(vec![(tcp(443), reading(50, [3, 4], [A, B]))]),

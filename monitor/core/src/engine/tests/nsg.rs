@@ -1,0 +1,282 @@
+//! Connections held against network security groups.
+
+use super::*;
+use crate::{
+    event::{FindingKind, FlowRecord},
+    nsg::{Access, Chain, Direction, LevelKind, Levels, Names, read},
+};
+
+/// A group on the subnet with these rules in JSON.
+fn chain(rules: &str) -> Arc<Chain> {
+    let text = format!("{{\"name\":\"g\",\"securityRules\":[{rules}]}}");
+    let document = read::read("g.json", &text).unwrap();
+    let levels = Levels {
+        subnet: Some(document.choose(None, LevelKind::Subnet).unwrap()),
+        ..Levels::default()
+    };
+    let mut names = Names::default();
+    names.add_network(["10.224.0.0/12".parse().unwrap()]);
+    Arc::new(Chain::new(levels, &names))
+}
+
+fn rule(name: &str, direction: &str, access: &str, port: u16) -> String {
+    format!(
+        "{{\"name\":\"{name}\",\"priority\":100,\"direction\":\"{direction}\",\
+         \"access\":\"{access}\",\"protocol\":\"Tcp\",\"sourceAddressPrefix\":\"*\",\
+         \"destinationAddressPrefix\":\"*\",\"destinationPortRange\":\"{port}\"}}"
+    )
+}
+
+/// An engine with a group on the subnet with these rules.
+pub(super) fn engine_under(rules: &str) -> Engine {
+    let mut engine = engine();
+    step(&mut engine, Input::Nsg(Some(chain(rules))));
+    engine
+}
+
+/// A connection from this node, or to it.
+fn flow(is_inbound: bool, port: u16) -> FlowKey {
+    if is_inbound {
+        key4(1, Protocol::TCP, port, 40_000)
+    } else {
+        key4(1, Protocol::TCP, 40_000, port)
+    }
+}
+
+/// What the opener and the other end sent, by the hook's direction.
+fn sent(is_inbound: bool, other: u16) -> FlowValue {
+    let opener = if other == B { A } else { SYN_ONLY };
+    let (flags, packets) = if is_inbound {
+        ([other, opener], [u64::from(other != 0), 1])
+    } else {
+        ([opener, other], [1, u64::from(other != 0)])
+    };
+    reading(50, packets, flags)
+}
+
+const SYN_ONLY: u16 = OPENS | FIRST | SYN;
+
+/// Opens a connection and closes it; its last record, and findings with their reasons.
+fn run(
+    engine: &mut Engine,
+    key: FlowKey,
+    value: FlowValue,
+) -> (FlowRecord, Vec<(FindingKind, String)>) {
+    let mut records = step(engine, Input::Flows(vec![(key, value)])).records;
+    records.extend(step(engine, Input::Removed(vec![(key, value)])).records);
+    let (mut last, mut findings) = (None, Vec::new());
+    for record in records {
+        match record {
+            Record::Flow(record) => last = Some(*record),
+            Record::Finding(record) => {
+                let flow = record.flow.as_ref().unwrap();
+                assert_eq!(flow.finding.as_deref(), Some(record.finding.name()));
+                findings.push((record.finding, record.reason));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    (last.unwrap(), findings)
+}
+
+#[test]
+fn an_inbound_packet_that_is_denied_is_drift_whatever_becomes_of_it() {
+    for other in [0, B, RST | ACK] {
+        let mut engine = engine_under(&rule("DenySsh", "Inbound", "Deny", 22));
+        let (record, findings) = run(&mut engine, flow(true, 22), sent(true, other));
+        let expected = record.nsg.as_ref().unwrap();
+        assert_eq!(
+            (
+                expected.access,
+                expected.direction,
+                expected.rule.as_deref(),
+                expected.nsg.as_deref()
+            ),
+            (Access::Deny, Direction::Inbound, Some("DenySsh"), Some("g"))
+        );
+        assert_eq!(record.finding.as_deref(), Some("nsg-drift"));
+        assert_eq!(
+            findings,
+            [(
+                FindingKind::NsgDrift,
+                "rule DenySsh denies TCP from 203.0.113.9 to 10.244.1.7 port 22, and its packets \
+                 arrive"
+                    .to_owned()
+            )]
+        );
+    }
+}
+
+#[test]
+fn drift_is_told_with_the_first_packet() {
+    let mut engine = engine_under(&rule("DenySsh", "Inbound", "Deny", 22));
+    let value = sent(true, 0);
+    let outputs = step(&mut engine, Input::Flows(vec![(flow(true, 22), value)]));
+    let [Record::Finding(finding)] = &outputs.records[..] else {
+        panic!("{outputs:?}")
+    };
+    assert_eq!(
+        finding.declared_by,
+        "network security group g, rule DenySsh"
+    );
+}
+
+#[test]
+fn outbound_the_answer_decides() {
+    let rules = rule("DenyWeb", "Outbound", "Deny", 443);
+    for (other, expected) in [(B, Some("nsg-drift")), (0, None), (RST | ACK, None)] {
+        let mut engine = engine_under(&rules);
+        let value = sent(false, other);
+        let (record, findings) = run(&mut engine, flow(false, 443), value);
+        assert_eq!(record.finding.as_deref(), expected, "{:?}", record.outcome);
+        assert_eq!(findings.len(), usize::from(expected.is_some()));
+    }
+}
+
+#[test]
+fn what_is_allowed_and_not_answered_may_be_over_blocked() {
+    let mut engine = engine_under(&rule("AllowWeb", "Outbound", "Allow", 443));
+    let (record, findings) = run(&mut engine, flow(false, 443), sent(false, 0));
+    assert_eq!(record.finding.as_deref(), Some("nsg-over-blocked"));
+    assert_eq!(findings[0].0, FindingKind::NsgOverBlocked);
+    let (record, findings) = run(&mut engine, flow(false, 443), sent(false, B));
+    assert_eq!((record.finding, findings), (None, Vec::new()));
+}
+
+#[test]
+fn the_rules_that_stood_when_it_opened_judge_a_connection() {
+    let mut engine = engine_under(&rule("AllowSsh", "Inbound", "Allow", 22));
+    let (key, value) = (flow(true, 22), sent(true, B));
+    step(&mut engine, Input::Flows(vec![(key, value)]));
+    let deny = chain(&rule("DenySsh", "Inbound", "Deny", 22));
+    step(&mut engine, Input::Nsg(Some(deny)));
+    let outputs = step(&mut engine, Input::Removed(vec![(key, value)]));
+    let [Record::Flow(record)] = &outputs.records[..] else {
+        panic!("{outputs:?}")
+    };
+    assert_eq!(
+        record.nsg.as_ref().unwrap().rule.as_deref(),
+        Some("AllowSsh")
+    );
+    let later = reading(60, [1, 1], [B, A]);
+    let (record, findings) = run(&mut engine, key, later);
+    assert_eq!(record.nsg.unwrap().rule.as_deref(), Some("DenySsh"));
+    assert_eq!(findings.len(), 1);
+}
+
+#[test]
+fn the_same_ends_are_told_of_once_but_every_record_says_it() {
+    let mut engine = engine_under(&rule("DenySsh", "Inbound", "Deny", 22));
+    let mut told = 0;
+    for first_seen in 50..55 {
+        let value = reading(first_seen, [0, 1], [0, SYN_ONLY]);
+        let (record, findings) = run(&mut engine, flow(true, 22), value);
+        assert_eq!(record.finding.as_deref(), Some("nsg-drift"));
+        told += findings.len();
+    }
+    assert_eq!(told, 1);
+}
+
+#[test]
+fn only_the_uplink_is_judged_and_never_a_guessed_direction() {
+    let mut engine = engine_under(&rule("DenySsh", "Inbound", "Deny", 22));
+    let workload = key4(2, Protocol::TCP, 22, 40_000);
+    let (record, findings) = run(&mut engine, workload, sent(true, B));
+    assert_eq!(
+        (record.nsg, record.finding, findings),
+        (None, None, Vec::new())
+    );
+    let midstream = reading(50, [1, 1], [ACK | PSH | DATA, ACK | PSH | DATA]);
+    let (record, findings) = run(&mut engine, flow(true, 22), midstream);
+    assert_eq!(
+        (record.nsg, record.finding, findings),
+        (None, None, Vec::new())
+    );
+}
+
+#[test]
+fn without_groups_nothing_is_said() {
+    let mut engine = engine();
+    let (record, findings) = run(&mut engine, flow(true, 22), sent(true, B));
+    assert_eq!(
+        (record.nsg, record.finding, findings),
+        (None, None, Vec::new())
+    );
+    let mut engine = engine_under(&rule("DenySsh", "Inbound", "Deny", 22));
+    step(&mut engine, Input::Nsg(None));
+    let (record, _) = run(&mut engine, flow(true, 22), sent(true, B));
+    assert_eq!(record.nsg, None);
+}
+
+#[test]
+fn connections_are_counted_by_rule() {
+    let mut engine = engine_under(&rule("DenySsh", "Inbound", "Deny", 22));
+    run(&mut engine, flow(true, 22), sent(true, B));
+    run(&mut engine, flow(false, 443), sent(false, B));
+    let samples = |metric| {
+        let mut lines = Vec::new();
+        let rows = engine.snapshot().rows;
+        rows.samples(metric, |labels, value| {
+            let labels: Vec<_> = labels.iter().map(|(_, value)| *value).collect();
+            lines.push(format!("{} {value:?}", labels.join(",")));
+            Ok::<_, ()>(())
+        })
+        .unwrap();
+        lines
+    };
+    assert_eq!(
+        samples(Metric::NsgConnections),
+        [
+            "g,AllowInternetOutBound,Allow,outbound,established Counter(1)",
+            "g,DenySsh,Deny,inbound,established Counter(1)",
+        ]
+    );
+    assert_eq!(
+        samples(Metric::NsgRuleLastMatch),
+        ["g,AllowInternetOutBound Gauge(50)", "g,DenySsh Gauge(50)"]
+    );
+}
+
+#[test]
+fn refused_documents_leave_the_rules_in_force_and_status_says_so() {
+    let mut engine = engine();
+    let refused = || Input::NsgRefused {
+        error: "g.json:3: no".to_owned(),
+    };
+    step(&mut engine, refused());
+    assert_eq!(engine.status().nsg, None, "nothing is declared");
+    step(
+        &mut engine,
+        Input::Nsg(Some(chain(&rule("DenySsh", "Inbound", "Deny", 22)))),
+    );
+    run(&mut engine, flow(true, 22), sent(true, B));
+    step(&mut engine, refused());
+    let status = engine.status().nsg.unwrap();
+    assert_eq!(
+        (status.refused, status.error.as_deref()),
+        (2, Some("g.json:3: no"))
+    );
+    assert_eq!(status.since, Timestamp::from_seconds(100));
+    assert_eq!(status.rules.len(), 7);
+    let first = &status.rules[0];
+    assert_eq!(
+        (&*first.place, &*first.rule, first.priority),
+        ("subnet", "DenySsh", 100)
+    );
+    assert_eq!(
+        (first.connections, first.last),
+        (1, Some(Timestamp::from_seconds(50)))
+    );
+    assert_eq!(
+        (status.rules[1].connections, status.rules[1].last),
+        (0, None)
+    );
+    let (record, _) = run(&mut engine, flow(true, 22), reading(60, [1, 1], [B, A]));
+    assert_eq!(
+        record.nsg.unwrap().rule.as_deref(),
+        Some("DenySsh"),
+        "still in force"
+    );
+    step(&mut engine, Input::Nsg(Some(chain(""))));
+    assert_eq!(engine.status().nsg.unwrap().error, None);
+}

@@ -1,0 +1,142 @@
+//! Rules that do nothing, or more than they should.
+//!
+//! A rule is a box: sets of protocols, addresses and ports. What rules before it take is cut off;
+//! what is left is what the rule is really asked about. Tags and groups that nobody has defined
+//! are sets of their own, equal to themselves and held by `*` only.
+
+mod aks;
+mod exposed;
+mod idle;
+mod observed;
+mod region;
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use super::{chain::Chain, level::Level, model::Direction};
+use crate::words;
+
+use region::Regions;
+
+pub use observed::Observed;
+
+/// What is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Check {
+    /// Rules before it take everything that it would match.
+    Shadowed,
+    /// Nothing can match it.
+    NeverMatches,
+    /// Two rules allow the same.
+    OverlappingAllows,
+    /// SSH from the Internet.
+    OpenSsh,
+    /// RDP from the Internet.
+    OpenRdp,
+    /// No flow that was observed is decided by it.
+    Unused,
+    /// It allows much that was not observed.
+    WiderThanObserved,
+    /// Load balancer probes do not reach nodes.
+    ProbesBlocked,
+    /// Nodes and pods do not reach each other.
+    NodesBlocked,
+}
+
+/// Something to change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Issue {
+    /// What was looked for.
+    pub check: Check,
+    /// Where the rule is: `admin`, `subnet` or `nic`.
+    pub nsg: &'static str,
+    /// The group's name.
+    pub name: String,
+    /// The rule.
+    pub rule: String,
+    /// Its priority.
+    pub priority: u16,
+    /// Its direction.
+    pub direction: Direction,
+    /// What is wrong.
+    pub why: String,
+    /// What to do.
+    pub suggestion: String,
+}
+
+/// What to look at besides the rules.
+#[derive(Debug, Default)]
+pub struct Options<'a> {
+    /// Flows that were observed.
+    pub observed: Option<&'a Observed>,
+    /// Addresses of pods, where they are not of the virtual network.
+    pub pods: Vec<IpNet>,
+}
+
+// === impl Check ===
+
+words::words!(
+    Check,
+    Shadowed = "shadowed",
+    NeverMatches = "never-matches",
+    OverlappingAllows = "overlapping-allows",
+    OpenSsh = "open-ssh",
+    OpenRdp = "open-rdp",
+    Unused = "unused",
+    WiderThanObserved = "wider-than-observed",
+    ProbesBlocked = "probes-blocked",
+    NodesBlocked = "nodes-blocked"
+);
+
+/// Looks at every group of a chain.
+pub fn lint(chain: &Chain, options: &Options<'_>) -> Vec<Issue> {
+    let mut issues = Vec::new();
+    for direction in Direction::ALL {
+        for level in chain.levels(*direction) {
+            let regions = Regions::new(level, *direction);
+            idle::shadowed(&regions, &mut issues);
+            idle::never_matching(&regions, chain.network(), &mut issues);
+            idle::overlapping(&regions, &mut issues);
+            exposed::open(&regions, &mut issues);
+            aks::blocked(&regions, chain.network(), &options.pods, &mut issues);
+            if let Some(observed) = options.observed {
+                observed.report(level, *direction, &mut issues);
+            }
+        }
+    }
+    issues
+}
+
+// === impl Issue ===
+
+impl Issue {
+    fn new(
+        check: Check,
+        level: &Level,
+        rule: &super::Rule,
+        why: String,
+        suggestion: String,
+    ) -> Self {
+        Self {
+            check,
+            nsg: level.kind.name(),
+            name: level.nsg.name.to_string(),
+            rule: rule.name.to_string(),
+            priority: rule.priority,
+            direction: rule.direction,
+            why,
+            suggestion,
+        }
+    }
+}
+
+/// Some names in words: `a`, `a and b`, `a, b and 3 more`.
+fn list<T: std::fmt::Display>(names: &[T]) -> String {
+    match names {
+        [] => "nothing".to_owned(),
+        [one] => one.to_string(),
+        [one, other] => format!("{one} and {other}"),
+        [one, other, rest @ ..] => format!("{one}, {other} and {} more", rest.len()),
+    }
+}

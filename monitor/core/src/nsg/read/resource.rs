@@ -1,0 +1,73 @@
+//! A group as a resource: REST nests everything below `properties`, the CLI and PowerShell do not.
+
+use super::{
+    error::Problem,
+    node::{Fault, Node},
+    rule::{self, Kind},
+    validate,
+};
+use crate::nsg::{
+    address::quotable,
+    model::{Nsg, Rule},
+};
+
+/// The type of the resource.
+pub(super) const TYPE: &str = "Microsoft.Network/networkSecurityGroups";
+
+/// Reads a group.
+pub(super) fn nsg(node: &Node<'_>) -> Result<Nsg, Fault> {
+    if !node.value.is_object() {
+        return Err(node.fault(Problem::NoGroup));
+    }
+    let is_typed = match node.filled("type")? {
+        Some(found) => {
+            let text = found.text()?;
+            if !text.eq_ignore_ascii_case(TYPE) {
+                return Err(found.fault(Problem::OtherType(quotable(text))));
+            }
+            true
+        }
+        None => false,
+    };
+    let properties = node.filled("properties")?;
+    let body = properties.as_ref().unwrap_or(node);
+    let has_rules =
+        body.get("securityRules")?.is_some() || body.get("defaultSecurityRules")?.is_some();
+    if !is_typed && !has_rules {
+        return Err(node.fault(Problem::NoGroup));
+    }
+    let mut rules = Vec::new();
+    add_rules(body, "securityRules", Kind::User, &mut rules)?;
+    add_rules(body, "defaultSecurityRules", Kind::Default, &mut rules)?;
+    Ok(Nsg::new(name(node)?, rules))
+}
+
+/// Reads the rules of a key.
+pub(super) fn add_rules(
+    body: &Node<'_>,
+    key: &str,
+    kind: Kind,
+    rules: &mut Vec<Rule>,
+) -> Result<(), Fault> {
+    let Some(list) = body.filled(key)? else {
+        return Ok(());
+    };
+    for node in list.items()? {
+        let rule = rule::read(&node, kind)?;
+        validate::add(rules, rule, &node)?;
+    }
+    Ok(())
+}
+
+/// The name of a resource, or the end of its id.
+pub(super) fn name(node: &Node<'_>) -> Result<String, Fault> {
+    if let Some(name) = node.filled("name")? {
+        return Ok(quotable(name.text()?));
+    }
+    let id = node.filled("id")?;
+    let Some(id) = id else {
+        return Ok("unnamed".to_owned());
+    };
+    let last = id.text()?.rsplit('/').next().unwrap_or_default();
+    Ok(quotable(last))
+}

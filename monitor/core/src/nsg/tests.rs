@@ -1,0 +1,11 @@
+//! What the documentation says, as tests; and that compiled rules judge like linear ones.
+//!
+//! `docs/nsg.md` lists the statements with their sources and these tests.
+
+mod fixture;
+mod hostile;
+mod lint;
+mod property;
+mod scale;
+mod shapes;
+mod statements;

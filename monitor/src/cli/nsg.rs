@@ -1,0 +1,37 @@
+//! `nodewatch nsg`: what network security groups say about flows.
+
+mod eval;
+mod explain;
+mod flows;
+mod lint;
+mod rules;
+
+use std::process::ExitCode;
+
+pub(super) use explain::NsgExplanation;
+
+/// Flags of `nsg`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Judge flows from a file: which rule decides each, and what it says
+    Eval(Box<eval::Args>),
+    /// The daemon's rules, how often each matched and when
+    Rules(rules::Args),
+    /// Rules that do nothing, or more than they should
+    Lint(Box<lint::Args>),
+}
+
+/// Runs the command that the arguments ask for.
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::Eval(args) => eval::run(&args),
+        Command::Rules(args) => rules::run(&args),
+        Command::Lint(args) => lint::run(&args),
+    }
+}

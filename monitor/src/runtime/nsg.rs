@@ -1,0 +1,52 @@
+//! Documents with network security groups that change while the daemon runs.
+
+use std::{sync::Arc, time::Duration};
+
+use monitor_core::engine::Input;
+use tokio::sync::mpsc;
+
+use crate::azure::{Sources, Watch};
+
+/// How often the files are looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Brings changed documents into force until the daemon stops. Documents that cannot be used are
+/// refused, and what stood before stays in force.
+pub(super) async fn reload(
+    sources: Sources,
+    mut watch: Watch,
+    inputs: mpsc::Sender<Input>,
+    stop: impl Future<Output = ()>,
+) {
+    let mut stop = std::pin::pin!(stop);
+    let mut interval = tokio::time::interval(INTERVAL);
+    loop {
+        tokio::select! {
+            _ = interval.tick() => {}
+            () = &mut stop => return,
+        }
+        if !watch.is_changed() {
+            continue;
+        }
+        let sources = sources.clone();
+        // Files may be large, and file systems slow.
+        let loaded = tokio::task::spawn_blocking(move || sources.chain()).await;
+        let input = match loaded {
+            Ok(Ok(chain)) => {
+                tracing::info!("network security groups changed and are in force");
+                Input::Nsg(Some(Arc::new(chain)))
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "network security groups changed and are refused, the old ones stay in force");
+                Input::NsgRefused {
+                    error: error.to_string(),
+                }
+            }
+            // A panic aborts; what is left is that the runtime stops.
+            Err(_) => return,
+        };
+        if inputs.send(input).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! `nodewatch nsg lint`.
+
+use std::fs;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{SSH, eval, lines, run, sample};
+
+/// Runs `nsg lint` and tells check and rule of each issue.
+fn lint(arguments: &[&str], input: &str) -> Vec<String> {
+    let all = [
+        &[
+            "nsg",
+            "lint",
+            "-o",
+            "jsonl",
+            "--virtual-network",
+            "10.224.0.0/12",
+        ],
+        arguments,
+    ]
+    .concat();
+    let output = run(&all, input);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let issues = lines(&output);
+    for issue in &issues {
+        for key in ["why", "suggestion", "nsg", "name", "rule", "direction"] {
+            assert!(
+                issue[key].as_str().is_some_and(|text| !text.is_empty()),
+                "{key}: {issue}"
+            );
+        }
+    }
+    let text = |issue: &Value, key: &str| issue[key].as_str().unwrap_or_default().to_owned();
+    issues
+        .iter()
+        .map(|issue| format!("{} {}", text(issue, "check"), text(issue, "rule")))
+        .collect()
+}
+
+#[test]
+fn lint_finds_what_is_idle_open_or_missing() {
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("nsg.json");
+    let rule =
+        |name: &str, priority: u16, access: &str, protocol: &str, source: &str, port: &str| {
+            json!({"name": name, "priority": priority, "direction": "Inbound", "access": access,
+            "protocol": protocol, "sourceAddressPrefix": source, "destinationAddressPrefix": "*",
+            "destinationPortRange": port})
+        };
+    let document = json!({"name": "g", "securityRules": [
+        rule("SshOpen", 100, "Allow", "Tcp", "*", "22"),
+        rule("SshAdmin", 110, "Deny", "Tcp", "203.0.113.0/24", "22"),
+        rule("Ping", 120, "Allow", "Icmp", "*", "8"),
+        rule("Web", 130, "Allow", "Tcp", "Internet", "443"),
+        rule("Door", 140, "Allow", "Tcp", "203.0.113.0/24", "80-443"),
+        rule("NoBalancer", 4096, "Deny", "*", "*", "*"),
+    ], "defaultSecurityRules": []});
+    fs::write(&path, document.to_string()).expect("written");
+    let file = format!("subnet={}", path.display());
+    assert_eq!(
+        lint(&["--nsg", &file], ""),
+        [
+            "shadowed SshAdmin",
+            "never-matches Ping",
+            "overlapping-allows Door",
+            "open-ssh SshOpen",
+            "nodes-blocked NoBalancer",
+            "probes-blocked NoBalancer",
+        ]
+    );
+    let flows = [SSH, &SSH.replace(":22}", ":443}")].join("\n");
+    let observed = lint(&["--nsg", &file, "--flows", "-"], &flows);
+    for expected in [
+        "wider-than-observed SshOpen",
+        "wider-than-observed Web",
+        "unused Door",
+    ] {
+        assert!(
+            observed.iter().any(|issue| issue == expected),
+            "{expected}: {observed:?}"
+        );
+    }
+    let status = |arguments: &[&str]| {
+        run(&[&["nsg", "lint"], arguments].concat(), "")
+            .status
+            .code()
+    };
+    assert_eq!(status(&["--nsg", &file]), Some(0));
+    assert_eq!(status(&["--nsg", &file, "--exit-code"]), Some(1));
+    let good = format!("subnet={}", sample("snet-nodes-nsg.rest.json"));
+    assert_eq!(
+        status(&[
+            "--nsg",
+            &good,
+            "--virtual-network",
+            "10.224.0.0/12",
+            "--exit-code"
+        ]),
+        Some(0)
+    );
+    let table = run(&["nsg", "lint", "--nsg", &file], "");
+    let table = String::from_utf8_lossy(&table.stdout);
+    assert!(table.starts_with("CHECK"), "{table}");
+    assert!(table.contains("SshOpen (Inbound 100)"), "{table}");
+    let json = run(&["nsg", "lint", "--nsg", &file, "-o", "json"], "");
+    let json: Value = serde_json::from_slice(&json.stdout).expect("JSON");
+    assert!(
+        json.as_array().is_some_and(|issues| issues.len() > 2),
+        "{json}"
+    );
+}
+
+#[test]
+fn flow_records_of_nodewatch_are_observed_flows() {
+    let file = format!("subnet={}", sample("snet-nodes-nsg.rest.json"));
+    let record = json!({"type": "flow", "version": 1, "protocol": "TCP", "local": "destination",
+        "source": {"ip": "203.0.113.9", "port": 50123}, "destination": {"ip": "10.224.0.5", "port": 22}});
+    assert_eq!(
+        eval(&["--nsg", &file], &[&record.to_string()])[0]["rule"],
+        "DenySsh"
+    );
+}

@@ -1,0 +1,255 @@
+//! The daemon with declared network security groups, and a packet filter in the fabric that
+//! stands in for what Azure enforces.
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tests::daemon::Daemon;
+use tests::lab::{self, Lab, NODE, Namespace, process, wait};
+
+/// How soon drift has to be told of.
+const SOON: Duration = Duration::from_secs(2);
+/// How long anything else may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn rule(name: &str, priority: u16, direction: &str, access: &str, port: u16) -> Value {
+    json!({"name": name, "priority": priority, "direction": direction, "access": access,
+        "protocol": "Tcp", "sourceAddressPrefix": "*", "destinationAddressPrefix": "*",
+        "destinationPortRange": port.to_string()})
+}
+
+fn write(path: &Path, rules: &[Value]) {
+    let document = json!({"name": "subnet-nsg", "securityRules": rules});
+    // As a ConfigMap does: another file takes the place.
+    let new = path.with_extension("new");
+    fs::write(&new, document.to_string()).expect("written");
+    fs::rename(&new, path).expect("renamed");
+}
+
+/// Settings for quick timeouts.
+fn settings(lab: &Lab) -> PathBuf {
+    let path = lab.directory().join("nodewatch.toml");
+    let document = lab.directory().join("nsg.json");
+    let text = format!(
+        "nsg = [\"subnet={}\"]\nvirtual_network = [\"10.224.0.0/16\"]\n[timeouts]\ntcp_unanswered = \"1s\"\n",
+        document.display()
+    );
+    fs::write(&path, text).expect("written");
+    path
+}
+
+/// A listener in a namespace; the kernel completes handshakes for it.
+fn listen(namespace: &Namespace, port: u16) -> TcpListener {
+    let address = SocketAddr::from(([0, 0, 0, 0], port));
+    namespace
+        .run(|| TcpListener::bind(address).expect("a listener"))
+        .expect("a namespace")
+}
+
+/// Whether a connection is accepted.
+fn connect(from: &Namespace, to: IpAddr, port: u16) -> bool {
+    let address = SocketAddr::new(to, port);
+    from.run(|| TcpStream::connect_timeout(&address, Duration::from_millis(300)).is_ok())
+        .expect("a namespace")
+}
+
+/// The first finding of a kind.
+fn finding(daemon: &Daemon<'_>, kind: &str, within: Duration) -> Value {
+    let found = wait::until(kind, within, || {
+        let records = daemon.records(&["findings", "--all"]).expect("records");
+        records.into_iter().find(|record| record["finding"] == kind)
+    });
+    found.unwrap_or_else(|error| panic!("{error:#}\n{}", daemon.log()))
+}
+
+/// The flow to a port, once it is known.
+fn flow(daemon: &Daemon<'_>, port: u16) -> Value {
+    let port = port.to_string();
+    let found = wait::until("the flow", PATIENCE, || {
+        let mut records = daemon
+            .records(&["flows", "--all", "--port", &port])
+            .expect("records");
+        records.pop()
+    });
+    found.expect("a flow")
+}
+
+fn status(daemon: &Daemon<'_>) -> Value {
+    let text = daemon.tell(&["status", "-o", "json"]).expect("status");
+    let status: Value = serde_json::from_str(&text).expect("JSON");
+    status["nsg"].clone()
+}
+
+#[test]
+fn declared_and_enforced_are_held_against_each_other() {
+    let Some(_permit) = lab::require_with(&["nft"]) else {
+        return;
+    };
+    let lab = Lab::new("nsg").expect("a lab");
+    let outside = lab.add_outside().expect("a peer");
+    let enforced = "add table inet nsg; \
+                    add chain inet nsg forward { type filter hook forward priority 0; }; \
+                    add rule inet nsg forward tcp dport { 8443, 8025 } drop";
+    process::checked(lab.fabric().command("nft").arg(enforced)).expect("a filter");
+    write(
+        &lab.directory().join("nsg.json"),
+        &[
+            rule("DenyAdmin", 100, "Inbound", "Deny", 8022),
+            rule("AllowApp", 110, "Inbound", "Allow", 8080),
+            rule("AllowWeb", 100, "Outbound", "Allow", 8443),
+            rule("DenyMail", 110, "Outbound", "Deny", 8025),
+        ],
+    );
+    let config = settings(&lab);
+    let config = config.to_str().expect("UTF-8");
+    let daemon = Daemon::start(lab.node(), &["--config", config]).expect("the daemon");
+    // What came before the hooks settled has no known opener.
+    std::thread::sleep(Duration::from_millis(1_500));
+    let _listeners = [8022, 8080].map(|port| listen(lab.node(), port));
+    let (node, peer) = (IpAddr::from(NODE.v4), IpAddr::from(outside.addresses.v4));
+
+    // As declared.
+    assert!(connect(&outside, node, 8080));
+    let app = flow(&daemon, 8080);
+    assert_eq!(
+        app["nsg"],
+        json!({"access": "Allow", "direction": "Inbound", "rule": "AllowApp", "nsg": "subnet-nsg"})
+    );
+    assert!(app.get("finding").is_none(), "{app}");
+    // Declared and enforced: nothing to tell.
+    assert!(!connect(lab.node(), peer, 8025));
+    // Declared to be denied, but it arrives.
+    let start = Instant::now();
+    assert!(connect(&outside, node, 8022));
+    let drift = finding(&daemon, "nsg-drift", SOON);
+    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+    assert_eq!(
+        drift["declared_by"],
+        "network security group subnet-nsg, rule DenyAdmin"
+    );
+    assert_eq!(drift["flow"]["nsg"]["access"], "Deny");
+    // Declared to be allowed, but something drops it.
+    assert!(!connect(lab.node(), peer, 8443));
+    let blocked = finding(&daemon, "nsg-over-blocked", PATIENCE);
+    assert_eq!(
+        blocked["declared_by"],
+        "network security group subnet-nsg, rule AllowWeb"
+    );
+    let mail = flow(&daemon, 8025);
+    assert_eq!(mail["nsg"]["rule"], "DenyMail");
+    let all = daemon.records(&["findings", "--all"]).expect("records");
+    assert_eq!(all.len(), 2, "{all:#?}");
+
+    // What is told of rules is a second old at most.
+    let counted = wait::until("the counts", PATIENCE, || {
+        let rules = daemon.records(&["nsg", "rules"]).expect("rules");
+        let is_counted = |name: &str| {
+            let mut rules = rules.iter();
+            rules.any(|rule| rule["rule"] == name && rule["connections"] == 1)
+        };
+        let names = ["DenyAdmin", "AllowApp", "AllowWeb", "DenyMail"];
+        names.into_iter().all(is_counted).then_some(())
+    });
+    assert!(
+        counted.is_ok(),
+        "{}",
+        daemon.tell(&["nsg", "rules"]).expect("rules")
+    );
+    let never = daemon
+        .tell(&["nsg", "rules", "--never-matched"])
+        .expect("rules");
+    assert!(never.contains("AllowAzureLoadBalancerInBound"), "{never}");
+    assert!(!never.contains("DenyAdmin"), "{never}");
+}
+
+#[test]
+fn changed_documents_come_into_force_and_invalid_ones_are_refused() {
+    let Some(_permit) = lab::require() else {
+        return;
+    };
+    let lab = Lab::new("nsg-load").expect("a lab");
+    let outside = lab.add_outside().expect("a peer");
+    let document = lab.directory().join("nsg.json");
+    write(&document, &[rule("First", 100, "Inbound", "Allow", 8080)]);
+    let config = settings(&lab);
+    let config = config.to_str().expect("UTF-8");
+    let daemon = Daemon::start(lab.node(), &["--config", config]).expect("the daemon");
+    std::thread::sleep(Duration::from_millis(1_500));
+    let _listeners = [8080, 8081].map(|port| listen(lab.node(), port));
+    let node = IpAddr::from(NODE.v4);
+
+    fs::write(&document, "{\"securityRules\": [{\"name\": \"R\"}]}").expect("written");
+    let refused = wait::until("the refusal", PATIENCE, || {
+        let status = status(&daemon);
+        status["error"].is_string().then_some(status)
+    });
+    let refused = refused.expect("a refusal");
+    let error = refused["error"].as_str().expect("a text");
+    assert!(
+        error.contains("nsg.json:1: rule `R`: field `direction`: is missing"),
+        "{error}"
+    );
+    assert_eq!(refused["refused"], 1);
+    assert!(
+        daemon
+            .log()
+            .contains("are refused, the old ones stay in force"),
+        "{}",
+        daemon.log()
+    );
+    let metrics = daemon.http("/metrics").expect("metrics").body;
+    assert!(
+        metrics.contains("nodewatch_nsg_loads_total{result=\"refused\"} 1"),
+        "{metrics}"
+    );
+    assert!(connect(&outside, node, 8080));
+    assert_eq!(
+        flow(&daemon, 8080)["nsg"]["rule"],
+        "First",
+        "still in force"
+    );
+
+    write(&document, &[rule("Second", 100, "Inbound", "Allow", 8081)]);
+    wait::until("the new rules", PATIENCE, || {
+        let status = status(&daemon);
+        (status["rules"][0]["rule"] == "Second").then_some(())
+    })
+    .expect("new rules");
+    assert!(status(&daemon).get("error").is_none());
+    assert!(connect(&outside, node, 8081));
+    assert_eq!(flow(&daemon, 8081)["nsg"]["rule"], "Second");
+    assert_eq!(
+        flow(&daemon, 8080)["nsg"]["rule"],
+        "First",
+        "it opened under the old ones"
+    );
+}
+
+#[test]
+fn rules_that_cannot_be_used_are_refused_at_the_start() {
+    let Some(_permit) = lab::require() else {
+        return;
+    };
+    let lab = Lab::new("nsg-bad").expect("a lab");
+    let document = lab.directory().join("nsg.json");
+    let twice = [
+        rule("A", 100, "Inbound", "Allow", 1),
+        rule("B", 100, "Inbound", "Allow", 2),
+    ];
+    write(&document, &twice);
+    let flag = format!("subnet={}", document.display());
+    let mut command =
+        tests::daemon::command(lab.node(), &["run", "--nsg", &flag]).expect("a command");
+    let output = process::output(&mut command, PATIENCE).expect("it ends");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(
+        error.contains("rule `B`: field `priority`: 100 is also the priority of rule `A`"),
+        "{error}"
+    );
+}
