@@ -5,7 +5,7 @@ use super::{
     direction::Direction,
     fingerprint,
     kexinit::agree,
-    sizes::{self, Model, Records},
+    sizes::{self, Judgement, Model, Records},
     vocabulary::Hints,
 };
 
@@ -107,10 +107,19 @@ impl Session {
 
     /// Whether someone logged in, from the sizes of the server's packets; `ended`: nothing follows.
     pub fn authentication(&self, ended: bool) -> Authentication {
+        self.look(ended).authentication
+    }
+
+    /// Whether the server sent what looks like a login, certain or not.
+    pub fn may_be_in(&self) -> bool {
+        self.look(false).may_be_in
+    }
+
+    fn look(&self, ended: bool) -> Judgement {
         let [client, server] = &self.directions;
-        match (&self.records, &self.model) {
+        let authentication = match (&self.records, &self.model) {
             (Some(records), Some(Some(model))) => {
-                sizes::judge(model, records, &client.stream, &server.stream, ended)
+                return sizes::judge(model, records, &client.stream, &server.stream, ended);
             }
             (None, _) if ended && self.is_without_attempt() => Authentication {
                 outcome: AuthOutcome::None,
@@ -118,6 +127,10 @@ impl Session {
                 basis: Basis::None,
             },
             _ => Authentication::UNKNOWN,
+        };
+        Judgement {
+            authentication,
+            may_be_in: false,
         }
     }
 
@@ -193,6 +206,7 @@ impl Session {
                 mac,
                 compression,
                 self.banner(Side::Server).unwrap_or_default(),
+                server.kexinit_length(),
             )
         });
         self.model = Some(model);
