@@ -2,8 +2,8 @@
 //!
 //! sock_diag tells the socket of a connection, `/proc` the processes that hold the socket, and
 //! [the rules](super::login) which of them counts. Everything is synchronous and bounded: a call
-//! takes some milliseconds where all processes have to be looked at, and ends after about a tenth
-//! of a second whatever the host is like. A thread of its own should make the calls.
+//! takes some milliseconds where all processes have to be looked at, and ends after some 40
+//! whatever the host is like; what there was no time for is looked at the next time. A thread of its own should make the calls.
 
 use std::io;
 use std::net::SocketAddr;
@@ -87,13 +87,19 @@ pub struct User {
 #[derive(Debug, thiserror::Error)]
 pub enum Missing {
     /// Privileges are missing.
-    #[error("cannot tell whose connections are: missing {}", .0.join(", "))]
+    #[error(
+        "processes and users of SSH connections are not told: run as root, or grant {}",
+        .0.join(" and ")
+    )]
     Capabilities(Vec<&'static str>),
     /// No `/proc`.
-    #[error("cannot open /proc: {0}")]
+    #[error("processes and users of SSH connections are not told: cannot open /proc: {0}")]
     Proc(#[source] io::Error),
     /// The kernel does not answer.
-    #[error("{0}; is the kernel's module tcp_diag there?")]
+    #[error(
+        "processes and users of SSH connections are not told: {0}; is the kernel's module tcp_diag \
+         there?"
+    )]
     SockDiag(#[source] QueryError),
 }
 
@@ -129,6 +135,15 @@ pub fn sees_all_processes() -> bool {
     std::fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link == *FIRST_PID_NAMESPACE)
 }
 
+/// What is told of processes and users of SSH connections, for people.
+pub fn words(missing: Option<&Missing>) -> String {
+    match missing {
+        Some(missing) => missing.to_string(),
+        None if sees_all_processes() => "told for SSH connections of this node".to_owned(),
+        None => "told where this container sees them: a pod needs hostPID: true".to_owned(),
+    }
+}
+
 // === impl Finder ===
 
 impl Finder {
@@ -151,6 +166,16 @@ impl Finder {
     pub fn find(&mut self, tuple: &Tuple) -> Result<Option<Owner>, FindError> {
         let found = self.asker.ask(tuple.local, tuple.remote)?;
         Ok(found.map(|found| self.owner(found)))
+    }
+
+    /// The owners of connections, at the price of one look at all processes.
+    pub fn find_all(&mut self, tuples: &[Tuple]) -> Vec<Result<Option<Owner>, FindError>> {
+        let ask = |tuple: &Tuple| self.asker.ask(tuple.local, tuple.remote);
+        let answers: Vec<_> = tuples.iter().map(ask).collect();
+        let inodes = answers.iter().flatten().flatten().map(|found| found.inode);
+        self.scanner.prepare(inodes.filter(|inode| *inode != 0));
+        let owner = |answer: Result<Option<Found>, _>| Ok(answer?.map(|found| self.owner(found)));
+        answers.into_iter().map(owner).collect()
     }
 
     /// The owner of a connection in another network namespace. The calling thread stays where it
@@ -416,9 +441,8 @@ mod tests {
                 }
                 finder.scanner.counters = Counters::default();
                 let (start, before) = (Instant::now(), time_on_processor());
-                let holders = finder
-                    .scanner
-                    .scan(inode.unwrap_or(u32::MAX - round), start + BUDGET);
+                let wanted = [inode.unwrap_or(u32::MAX - round)].into();
+                let holders = finder.scanner.scan(&wanted, start + BUDGET);
                 let on_processor = time_on_processor().saturating_sub(before);
                 took.push((on_processor, start.elapsed()));
                 let gave_up = finder.scanner.counters.scans_given_up > 0;
