@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! source thread (kernel maps, links) -> inputs -> engine task -> records, snapshot
-//!        ^---------- commands (expire) --------------'              |
+//!        ^---------- commands (expire) -----------'  ^   |          |
+//! owner thread (sockets, processes) -> answers ------'   |          |
+//!        ^---------- questions --------------------------'          |
 //!                         API socket, HTTP server <- EngineHandle --'
 //! ```
 //!
@@ -12,6 +14,7 @@
 mod engine;
 mod handle;
 mod lock;
+mod owner;
 
 use std::{
     io, thread,
@@ -33,7 +36,10 @@ use tokio::{
 use crate::{
     api,
     config::{Attach, Config},
-    host,
+    host::{
+        self,
+        owner::{Finder, Missing},
+    },
     sink::http,
     source::{
         ebpf::{AttachMode, Command, Kernel, Live, LiveError, LiveOptions, LoadError, LoadOptions},
@@ -105,7 +111,12 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
     host::check_capabilities()?;
     let _lock = lock::take()?;
     let selection = Selection::new(&config.uplink, &config.workload)?;
+    let finder = Finder::new();
+    if let Err(error) = &finder {
+        tracing::warn!("{error}");
+    }
     let engine = Engine::new(EngineConfig {
+        owners: finder.is_ok(),
         timeouts: config.timeouts,
         max_series: config.max_series,
         capacity: Capacity {
@@ -123,10 +134,15 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
         .enable_all()
         .build()
         .map_err(RuntimeError::System)?;
-    runtime.block_on(serve(config, selection, engine))
+    runtime.block_on(serve(config, selection, engine, finder))
 }
 
-async fn serve(config: &Config, selection: Selection, engine: Engine) -> Result<(), RuntimeError> {
+async fn serve(
+    config: &Config,
+    selection: Selection,
+    engine: Engine,
+    finder: Result<Finder, Missing>,
+) -> Result<(), RuntimeError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RuntimeError::System)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RuntimeError::System)?;
     // A terminal that closes, and Ctrl-\: without a handler nothing would be detached.
@@ -144,12 +160,16 @@ async fn serve(config: &Config, selection: Selection, engine: Engine) -> Result<
         event_ring_bytes: EVENT_RING_BYTES,
         log_level: config.kernel_log.level(),
     })?;
-    let info = info(config, &kernel);
+    let info = info(config, &kernel, finder.as_ref().err());
 
     let ends = engine::task(engine);
     let (stop, stopped) = watch::channel(false);
     let (ready, is_ready) = watch::channel(false);
     let engine = tokio::spawn(ends.task.run());
+    if let Ok(finder) = finder {
+        owner::start(finder, ends.questions, ends.answers, ends.given)
+            .map_err(RuntimeError::System)?;
+    }
     let options = LiveOptions {
         selection,
         attach: match config.attach {
@@ -261,7 +281,7 @@ fn stop_told(stop: &watch::Receiver<bool>) -> impl Future<Output = ()> + Send + 
 }
 
 /// What `status` tells about the daemon itself.
-fn info(config: &Config, kernel: &Kernel) -> api::DaemonInfo {
+fn info(config: &Config, kernel: &Kernel, missing: Option<&Missing>) -> api::DaemonInfo {
     let mut info = api::DaemonInfo::new(now());
     let details = [
         ("attach", json!(config.attach.name())),
@@ -274,6 +294,7 @@ fn info(config: &Config, kernel: &Kernel) -> api::DaemonInfo {
             "listen",
             json!(config.listen.map(|address| address.to_string())),
         ),
+        ("processes", json!(host::owner::words(missing))),
         ("ns_per_tick", json!(kernel.ns_per_tick())),
         (
             "verified_instructions",

@@ -29,6 +29,7 @@ use crate::{
 };
 
 pub use snapshot::{FamilyStatus, Snapshot, Status};
+pub use ssh::{Owner, OwnerAnswer, OwnerQuestion};
 
 use books::Books;
 
@@ -56,6 +57,8 @@ pub struct Config {
     pub expectations: Expectations,
     /// When attempts to log in are reported as brute force and the like.
     pub thresholds: Thresholds,
+    /// Whether someone answers [`Outputs::owners`].
+    pub owners: bool,
     /// Nothing tells which addresses are local: both ends are judged where declarations name them.
     pub is_all_local: bool,
 }
@@ -80,6 +83,8 @@ pub enum Input {
     },
     /// The addresses of the node's own interfaces, with their prefix lengths; all of them.
     Addresses(Vec<IpNet>),
+    /// Who holds an SSH connection on this node. Answers [`Outputs::owners`].
+    Owner(OwnerAnswer),
     /// Entries of the kernel's maps: keys with cumulative values. May be any part of a map.
     Flows(Vec<(FlowKey, FlowValue)>),
     /// An event of the kernel: a new connection takes over the entry; the value is the old one's.
@@ -120,6 +125,10 @@ pub enum LossStage {
     Channel,
     /// There was no room for another SSH connection: counted, but not identified.
     SshConnections,
+    /// Too many questions at a time about who holds an SSH connection.
+    Owner,
+    /// Looks at all processes, for who holds SSH connections, that there was no time to finish.
+    ProcessScan,
     /// A client that follows did not keep up.
     Follower,
     /// The event log could not be written.
@@ -144,6 +153,9 @@ pub struct Outputs {
     /// Entries that the source should delete. It answers each with [`Input::Removed`] or
     /// [`Input::Missing`]; one that it could not delete it is asked for again.
     pub expire: Vec<FlowKey>,
+    /// Whose connections to find out, on this node. Each is answered with [`Input::Owner`], or
+    /// not at all.
+    pub owners: Vec<OwnerQuestion>,
 }
 
 /// The engine.
@@ -173,6 +185,7 @@ impl Default for Config {
             ranges: Vec::new(),
             expectations: Expectations::default(),
             thresholds: Thresholds::default(),
+            owners: false,
             is_all_local: false,
         }
     }
@@ -182,10 +195,12 @@ impl Default for Config {
 
 impl LossStage {
     /// Every stage, from the kernel outwards.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::KernelRing,
         Self::Channel,
         Self::SshConnections,
+        Self::Owner,
+        Self::ProcessScan,
         Self::Follower,
         Self::EventLog,
     ];
@@ -196,6 +211,8 @@ impl LossStage {
             Self::KernelRing => "kernel_ring",
             Self::Channel => "channel",
             Self::SshConnections => "ssh_connections",
+            Self::Owner => "owner",
+            Self::ProcessScan => "process_scan",
             Self::Follower => "follower",
             Self::EventLog => "event_log",
         }
@@ -230,6 +247,7 @@ impl Engine {
                     config.expectations.clone(),
                     config.thresholds,
                     config.is_all_local,
+                    config.owners,
                 ),
                 store: Store::new(config.max_series),
                 ledger: Ledger::default(),
@@ -276,6 +294,7 @@ impl Engine {
                 }
             }
             Input::FlowEnded { key, value } => table.ended(&key, &value, clock, books),
+            Input::Owner(answer) => books.owner_found(answer, table),
             Input::Segment(segment) => {
                 let tracked = table.get(&segment.key, segment.generation);
                 books.ssh_segment(&segment, clock, tracked);
@@ -300,7 +319,7 @@ impl Engine {
             }
             Input::EventsLost { stage, total } => self.raise_lost(stage, total),
             Input::Tick => {
-                books.ssh_tick(clock);
+                books.ssh_tick(clock, table);
                 let untracked = books.ssh.untracked();
                 self.raise_lost(LossStage::SshConnections, untracked);
                 expire = self.tick();
@@ -309,6 +328,7 @@ impl Engine {
         Outputs {
             records: self.books.take_records(),
             expire,
+            owners: self.books.ssh.take_questions(),
         }
     }
 
@@ -320,6 +340,7 @@ impl Engine {
         Outputs {
             records: self.books.take_records(),
             expire: Vec::new(),
+            owners: Vec::new(),
         }
     }
 

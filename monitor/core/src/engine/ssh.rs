@@ -2,9 +2,11 @@
 
 mod connections;
 mod findings;
+mod owner;
 mod report;
 
 pub(super) use connections::{Connections, Id};
+pub use owner::{Owner, OwnerAnswer, OwnerQuestion};
 
 use std::sync::Arc;
 
@@ -91,6 +93,10 @@ impl Books {
         connection.is_marked |= is_marked;
         if is_new {
             self.ssh.marked(id);
+            self.owner_marked(id, event.time_ns);
+        }
+        if side == Side::Server && is_marked {
+            self.owner_suspected(id, event.time_ns);
         }
         self.ssh_progress(id, tracked);
     }
@@ -158,7 +164,8 @@ impl Books {
     }
 
     /// Time passes: what waits for too long is told of.
-    pub(super) fn ssh_tick(&mut self, clock: &ClockMap) {
+    pub(super) fn ssh_tick(&mut self, clock: &ClockMap, table: &Table) {
+        self.owner_tick(clock, table);
         for id in self.ssh.take_waiting(clock.monotonic_now_ns, PATIENCE_NS) {
             self.ssh_tell(id, None);
             self.ssh_progress(id, None);

@@ -6,13 +6,15 @@ use std::{
 };
 
 use crate::{
-    event::{FindingKind, FindingRecord, ProcessRecord, Severity, SshRecord, Target},
+    event::{FindingKind, FindingRecord, Severity, SshRecord, Target},
     flow::FlowKey,
     judge::{Expectations, Thresholds, Watch},
     metric::{Fixed, Metric, Text, Value},
     ssh::{AuthOutcome, Authentication, Basis, Class, Session},
     time::Timestamp,
 };
+
+use super::owner::{Attribution, OwnerQuestion};
 
 /// Connections at a time. One of them holds up to about 20 KiB until both ends are identified, then
 /// one or two; more are counted when they close, but not identified.
@@ -30,14 +32,6 @@ const SAME_START_NS: u64 = 1_000_000_000;
 pub(crate) struct Id {
     pub(super) key: FlowKey,
     pub(super) generation: u32,
-}
-
-/// What this node knows of who holds a connection.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Owner {
-    pub(super) user: Option<String>,
-    pub(super) process: Option<ProcessRecord>,
-    pub(super) is_authenticated: bool,
 }
 
 /// A connection of which a segment was seen.
@@ -61,7 +55,7 @@ pub(super) struct Connection {
     /// The client is logged in, and that was told.
     pub(super) is_in: bool,
     pub(super) finding: Option<FindingKind>,
-    pub(super) owner: Owner,
+    pub(super) owner: Attribution,
     /// Labels of the gauge of active sessions.
     active: Option<(Target, Option<bool>)>,
 }
@@ -102,6 +96,10 @@ pub(crate) struct Connections {
     pub(super) closed: u64,
     /// Connections for which there was no room.
     pub(super) untracked: u64,
+    /// Whether someone answers questions about who holds a connection.
+    pub(super) asks_owners: bool,
+    /// Such questions, since they were last taken.
+    pub(super) questions: Vec<OwnerQuestion>,
 }
 
 // === impl Connection ===
@@ -119,7 +117,7 @@ impl Connection {
             is_shadow: false,
             is_in: false,
             finding: None,
-            owner: Owner::default(),
+            owner: Attribution::default(),
             active: None,
         }
     }
@@ -140,6 +138,9 @@ impl Connection {
                 ..sizes
             };
         }
+        if self.owner.is_refuted && sizes.outcome == AuthOutcome::Success {
+            return Authentication::UNKNOWN;
+        }
         // Who does not speak SSH makes no attempt.
         if ended && self.session.class() == Some(Class::ServerOnly) {
             return Authentication {
@@ -159,6 +160,7 @@ impl Connections {
         expectations: Expectations,
         thresholds: Thresholds,
         is_all_local: bool,
+        asks_owners: bool,
     ) -> Self {
         Self {
             live: HashMap::new(),
@@ -175,6 +177,8 @@ impl Connections {
             blocked: HashMap::new(),
             closed: 0,
             untracked: 0,
+            asks_owners,
+            questions: Vec::new(),
         }
     }
 
@@ -312,6 +316,11 @@ impl Connections {
     pub(crate) fn connections(&self) -> u64 {
         let open = self.live.values().filter(|live| live.is_shown());
         self.closed + open.count() as u64
+    }
+
+    /// Questions about who holds a connection, since the last call.
+    pub(crate) fn take_questions(&mut self) -> Vec<OwnerQuestion> {
+        std::mem::take(&mut self.questions)
     }
 
     /// Connections for which there was no room.

@@ -9,15 +9,15 @@ use crate::{
     ssh::{AuthOutcome, Class},
 };
 
-const CLIENT: &[u8] = b"SSH-2.0-client_1.0\r\n";
-const SERVER: &[u8] = b"SSH-2.0-server_1.0\r\n";
+pub(super) const CLIENT: &[u8] = b"SSH-2.0-client_1.0\r\n";
+pub(super) const SERVER: &[u8] = b"SSH-2.0-server_1.0\r\n";
 
 /// The local end, port 22, is the server.
-fn key(client_port: u16) -> FlowKey {
+pub(super) fn key(client_port: u16) -> FlowKey {
     key4(1, Protocol::TCP, 22, client_port)
 }
 
-fn segment(key: FlowKey, sent: bool, bytes: &[u8], app: App) -> Input {
+pub(super) fn segment(key: FlowKey, sent: bool, bytes: &[u8], app: App) -> Input {
     segment_at(99 * SECOND, key, sent, bytes, app)
 }
 
@@ -41,7 +41,7 @@ fn segment_at(time_ns: u64, key: FlowKey, sent: bool, bytes: &[u8], app: App) ->
 }
 
 /// What the kernel counted of such a connection, which is over.
-fn counted(app: App) -> FlowValue {
+pub(super) fn counted(app: App) -> FlowValue {
     let mut flags = [FIN | ACK | SYN | DATA; 2];
     flags[RX] |= OPENS | FIRST;
     flags[TX] |= ACCEPTS;
@@ -51,7 +51,7 @@ fn counted(app: App) -> FlowValue {
     }
 }
 
-fn ssh_of(outputs: &[Outputs]) -> Vec<SshRecord> {
+pub(super) fn ssh_of(outputs: &[Outputs]) -> Vec<SshRecord> {
     outputs
         .iter()
         .flat_map(|outputs| &outputs.records)
