@@ -29,7 +29,7 @@ use crate::{
 };
 
 pub use snapshot::{FamilyStatus, Snapshot, Status};
-pub use ssh::{Owner, OwnerAnswer, OwnerQuestion};
+pub use ssh::{Owner, OwnerAnswer, OwnerQuestion, Wanted};
 
 use books::Books;
 

@@ -315,17 +315,23 @@ impl Finder {
         self.names.read(directory.root()?)
     }
 
-    /// Connections of a listener are looked for among its children from now on.
+    /// Connections of a listener are looked for among its children from now on, those of another
+    /// program at itself.
     fn learn(&mut self, holders: &[Facts], relatives: &[Facts]) {
+        let identity = |facts: &Facts| Identity {
+            pid: facts.pid,
+            start_time_ticks: facts.start_time_ticks,
+        };
+        let mut others = holders.iter();
+        if let Some(other) = others.find(|holder| !holder.program.is_server()) {
+            self.scanner.add_other(identity(other));
+        }
         for parent in relatives {
             let has_child = holders
                 .iter()
                 .any(|holder| holder.parent == parent.pid && holder.program.is_server());
             if has_child && parent.program.is_server() {
-                self.scanner.add_listener(Identity {
-                    pid: parent.pid,
-                    start_time_ticks: parent.start_time_ticks,
-                });
+                self.scanner.add_listener(identity(parent));
             }
         }
     }

@@ -31,12 +31,14 @@ pub(super) const BUDGET: Duration = Duration::from_millis(40);
 /// Sockets that are remembered.
 const MOST_SOCKETS: usize = 4096;
 /// How long it is remembered that nobody holds a socket.
-const NOBODY_FOR: Duration = Duration::from_secs(1);
+const NOBODY_FOR: Duration = Duration::from_millis(300);
 /// Processes that are remembered per socket.
 const MOST_HOLDERS: usize = 64;
 /// Children that are looked at.
 const MOST_CHILDREN: usize = 1024;
-/// Listeners whose children are looked at first.
+/// Other processes that are looked at first.
+const MOST_REGULARS: usize = 8;
+/// Listeners that are looked at first, with their children.
 const MOST_LISTENERS: usize = 32;
 
 /// How often what was done.
@@ -72,6 +74,7 @@ pub(super) struct Scanner {
     /// Sockets in the order in which they were first asked for.
     order: VecDeque<u32>,
     listeners: VecDeque<Identity>,
+    regulars: VecDeque<Identity>,
     /// Where the last look at all processes ended for lack of time.
     left: Option<Left>,
     /// Processes named otherwise when they were last looked at. Only the order depends on it.
@@ -101,9 +104,9 @@ struct Known {
 // === impl Known ===
 
 impl Known {
-    /// Whether it need not be looked for again if nobody held it.
-    fn is_fresh(&self) -> bool {
-        Instant::now() < self.at + NOBODY_FOR
+    /// Whether nobody held it a short time ago.
+    fn is_nobodys(&self) -> bool {
+        self.holders.is_empty() && Instant::now() < self.at + NOBODY_FOR
     }
 }
 
@@ -118,6 +121,7 @@ impl Scanner {
             sockets: HashMap::new(),
             order: VecDeque::new(),
             listeners: VecDeque::new(),
+            regulars: VecDeque::new(),
             left: None,
             others: HashSet::new(),
         })
@@ -131,13 +135,21 @@ impl Scanner {
         }
         let wanted = [inode].into();
         let mut found = self.below_listeners(&wanted, deadline);
-        if found.is_empty() {
-            found = self.scan(&wanted, deadline);
-        } else {
+        // A server may have accepted the connection since nobody held it.
+        let is_nobodys = self.sockets.get(&inode).is_some_and(Known::is_nobodys);
+        if found.is_empty() && is_nobodys {
+            let (named, _) = self.processes(Some(deadline));
+            self.look(&named, &wanted, deadline, &mut found);
+        }
+        if !found.is_empty() || is_nobodys {
             self.counters.scans_avoided += 1;
+        } else {
+            found = self.scan(&wanted, deadline);
         }
         let holders = found.remove(&inode).unwrap_or_default();
-        self.remember(inode, holders.clone());
+        if !holders.is_empty() || !is_nobodys {
+            self.remember(inode, holders.clone());
+        }
         holders
     }
 
@@ -147,7 +159,7 @@ impl Scanner {
         let mut wanted: Wanted = inodes.into_iter().take(MOST_SOCKETS / 2).collect();
         wanted.retain(|inode| {
             let known = self.sockets.get(inode);
-            known.is_none_or(|known| known.holders.is_empty() && !known.is_fresh())
+            known.is_none_or(|known| known.holders.is_empty() && !known.is_nobodys())
         });
         // One alone is looked for when it is asked for.
         if wanted.len() < 2 {
@@ -171,11 +183,6 @@ impl Scanner {
     /// What is known of a socket, if that is enough.
     fn known(&mut self, inode: u32, deadline: Instant) -> Option<Vec<Holder>> {
         let known = self.sockets.get(&inode)?;
-        if known.holders.is_empty() {
-            let is_fresh = known.is_fresh();
-            self.counters.scans_avoided += u64::from(is_fresh);
-            return is_fresh.then(Vec::new);
-        }
         let holders = self.follow(&known.holders, inode, deadline)?;
         if holders.is_empty() {
             return None;
@@ -205,13 +212,12 @@ impl Scanner {
 
     /// Remembers a process whose children hold connections.
     pub(super) fn add_listener(&mut self, listener: Identity) {
-        if self.listeners.contains(&listener) {
-            return;
-        }
-        if self.listeners.len() >= MOST_LISTENERS {
-            self.listeners.pop_front();
-        }
-        self.listeners.push_back(listener);
+        push(&mut self.listeners, listener, MOST_LISTENERS);
+    }
+
+    /// Remembers a process that holds connections itself.
+    pub(super) fn add_other(&mut self, other: Identity) {
+        push(&mut self.regulars, other, MOST_REGULARS);
     }
 
     /// Opens a process, if it is still the same.
@@ -279,18 +285,19 @@ impl Scanner {
         }
     }
 
-    /// Holders among the children of known listeners, the latest first.
+    /// Holders among known listeners and their children, the latest first.
     fn below_listeners(&mut self, wanted: &Wanted, deadline: Instant) -> Found {
         let mut listeners = std::mem::take(&mut self.listeners);
         listeners.retain(|listener| self.open(*listener).is_some());
         self.listeners = listeners;
         let mut found = Found::new();
         let mut seen = HashSet::new();
-        for listener in &self.listeners {
+        for listener in self.listeners.iter().chain(&self.regulars) {
             let children = self
                 .open(*listener)
                 .and_then(|listener| listener.children());
-            for child in children.unwrap_or_default().into_iter().rev() {
+            let children = children.unwrap_or_default().into_iter().rev();
+            for child in children.chain([listener.pid]) {
                 self.descend(vec![child], &mut seen, wanted, deadline, &mut found);
                 if found.len() == wanted.len() || Instant::now() >= deadline {
                     return found;
@@ -307,32 +314,12 @@ impl Scanner {
         let newest = rest.first().copied();
         self.resume(&mut rest);
         let mut found = Found::new();
-        let mut sockets = Vec::new();
         for (pids, are_all) in [(first, false), (rest, true)] {
-            for pid in pids {
-                // The directory of a process is not opened for each: one call less.
-                let is_in_time = Instant::now() < deadline
-                    && search(
-                        &self.proc,
-                        &format!("{pid}/fd"),
-                        wanted,
-                        deadline,
-                        &mut sockets,
-                    );
-                if !is_in_time {
-                    self.counters.scans_given_up += 1;
-                    let newest = newest.unwrap_or(pid);
-                    self.left = Some(Left { pid, newest });
-                    return found;
-                }
-                if !sockets.is_empty() {
-                    if let Ok(directory) = ProcessDir::open(&self.proc, pid) {
-                        // Once more: the number may have been given to another process.
-                        directory.sockets(wanted, deadline, &mut sockets);
-                        add(&directory, &sockets, &mut found);
-                    }
-                    sockets.clear();
-                }
+            if let Some(pid) = self.look(&pids, wanted, deadline, &mut found) {
+                self.counters.scans_given_up += 1;
+                let newest = newest.unwrap_or(pid);
+                self.left = Some(Left { pid, newest });
+                break;
             }
             if are_all {
                 self.left = None;
@@ -341,6 +328,34 @@ impl Scanner {
             }
         }
         found
+    }
+
+    /// Looks at these processes; the first that there was no time for.
+    fn look(
+        &self,
+        pids: &[u32],
+        wanted: &Wanted,
+        deadline: Instant,
+        found: &mut Found,
+    ) -> Option<u32> {
+        let mut sockets = Vec::new();
+        for pid in pids {
+            // The directory of a process is not opened for each: one call less.
+            let path = format!("{pid}/fd");
+            let is_in_time = Instant::now() < deadline
+                && search(&self.proc, &path, wanted, deadline, &mut sockets);
+            if !is_in_time {
+                return Some(*pid);
+            }
+            if !sockets.is_empty()
+                && let Ok(directory) = ProcessDir::open(&self.proc, *pid)
+            {
+                // Once more: the number may have been given to another process.
+                directory.sockets(wanted, deadline, &mut sockets);
+                add(&directory, &sockets, found);
+            }
+        }
+        None
     }
 
     /// Puts new processes first, then those that there was no time for the last time.
@@ -413,6 +428,17 @@ impl Scanner {
         self.sockets.remove(&inode);
         self.order.retain(|known| *known != inode);
     }
+}
+
+/// Remembers a process, the latest last, and forgets the first where there are too many.
+fn push(processes: &mut VecDeque<Identity>, process: Identity, most: usize) {
+    if processes.contains(&process) {
+        return;
+    }
+    if processes.len() >= most {
+        processes.pop_front();
+    }
+    processes.push_back(process);
 }
 
 /// Notes a process as holder of sockets; false if it is gone, or holds none.

@@ -1,6 +1,9 @@
 //! The engine task: sole owner of the engine, no locks.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    mpsc::{Receiver, SyncSender, sync_channel},
+};
 
 use monitor_core::engine::{
     Engine, Input, LossStage, Outputs, OwnerAnswer, OwnerQuestion, Snapshot,
@@ -27,7 +30,7 @@ pub(super) struct EngineTask {
     inputs: mpsc::Receiver<Input>,
     queries: mpsc::Receiver<Query>,
     commands: mpsc::Sender<Command>,
-    questions: mpsc::Sender<OwnerQuestion>,
+    questions: SyncSender<OwnerQuestion>,
     answers: mpsc::Receiver<OwnerAnswer>,
     given: Given,
     /// Questions that the owner thread had no room for.
@@ -42,7 +45,7 @@ pub(super) struct Ends {
     pub(super) handle: EngineHandle,
     pub(super) inputs: mpsc::Sender<Input>,
     pub(super) commands: mpsc::Receiver<Command>,
-    pub(super) questions: mpsc::Receiver<OwnerQuestion>,
+    pub(super) questions: Receiver<OwnerQuestion>,
     pub(super) answers: mpsc::Sender<OwnerAnswer>,
     pub(super) given: Given,
 }
@@ -52,7 +55,7 @@ pub(super) fn task(engine: Engine) -> Ends {
     let (input_sender, inputs) = mpsc::channel(INPUTS);
     let (query_sender, queries) = mpsc::channel(QUERIES);
     let (commands, command_receiver) = mpsc::channel(INPUTS);
-    let (questions, question_receiver) = mpsc::channel(QUESTIONS);
+    let (questions, question_receiver) = sync_channel(QUESTIONS);
     let (answer_sender, answers) = mpsc::channel(INPUTS);
     let given = Given::default();
     let (records, _) = broadcast::channel(FOLLOWED);

@@ -6,7 +6,7 @@ mod owner;
 mod report;
 
 pub(super) use connections::{Connections, Id};
-pub use owner::{Owner, OwnerAnswer, OwnerQuestion};
+pub use owner::{Owner, OwnerAnswer, OwnerQuestion, Wanted};
 
 use std::sync::Arc;
 

@@ -209,7 +209,8 @@ impl Session {
                 server.kexinit_length(),
             )
         });
-        self.model = Some(model);
+        let client = self.banner(Side::Client).unwrap_or_default();
+        self.model = Some(model.map(|model: Model| model.with_client(client)));
     }
 
     /// Once both NEWKEYS have passed: drops the bytes but those that show boundaries.

@@ -67,6 +67,20 @@ fn programs_that_speak_ssh_come_first() {
 }
 
 #[test]
+fn a_server_may_accept_what_nobody_held() {
+    let fake = Fake::new();
+    fake.add(10, "sshd", "", &[]);
+    fake.add(11, "x", "", &[]);
+    let mut scanner = fake.scanner();
+    assert_eq!(pids(&scanner.holders(7)), [0; 0]);
+    fake.add(12, "x", "", &["socket:[7]"]);
+    assert_eq!(pids(&scanner.holders(7)), [0; 0], "not all are looked at");
+    fake.add(13, "sshd-session", "", &["socket:[7]"]);
+    assert_eq!(pids(&scanner.holders(7)), [13]);
+    assert_eq!(scanner.counters.scans, 1);
+}
+
+#[test]
 fn children_take_over() {
     let fake = Fake::new();
     fake.add(10, "sshd", "11 ", &["socket:[7]"]);

@@ -37,8 +37,21 @@ pub struct OwnerQuestion {
     pub local: SocketAddr,
     /// The other end.
     pub remote: SocketAddr,
+    /// What may be there only in a moment, so that it is worth to look again.
+    pub wanted: Wanted,
     /// Whoever has not logged in by then did not when it looked so.
     is_decisive: bool,
+}
+
+/// What an [`OwnerQuestion`] is after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Wanted {
+    /// What there is now.
+    Present,
+    /// A process: a server that has not accepted the connection yet has none.
+    Process,
+    /// A login: the process of the user is started a moment after the server has said yes.
+    Login,
 }
 
 /// What this node knows of who holds a connection.
@@ -103,8 +116,11 @@ impl Attribution {
 
     /// Takes over what was found; true if the user was not known before.
     fn learn(&mut self, found: Owner, is_decisive: bool) -> bool {
-        let is_news = found.user.is_some() && self.user.is_none();
-        self.user = found.user.or(self.user.take());
+        // Who runs a server is not who logged in there.
+        let is_user = !self.is_of_server() || found.authenticated == Some(true);
+        let user = found.user.filter(|_| is_user);
+        let is_news = user.is_some() && self.user.is_none();
+        self.user = user.or(self.user.take());
         self.process = found.process.or(self.process.take());
         // What a server's process connects to itself, as for a forwarded port, is no login there.
         if self.is_of_server() {
@@ -138,19 +154,25 @@ impl Connection {
         if now_ns < due_ns {
             return None;
         }
+        let wanted = match (self.owner.looks, self.owner.suspected_ns) {
+            (0, None) => Wanted::Process,
+            (0, Some(_)) => Wanted::Login,
+            _ => Wanted::Present,
+        };
         while self.owner.due_ns().is_some_and(|due_ns| due_ns <= now_ns) {
             self.owner.looks += 1;
         }
-        self.ask(id, now_ns)
+        self.ask(id, now_ns, wanted)
     }
 
-    fn ask(&self, id: Id, now_ns: u64) -> Option<OwnerQuestion> {
+    fn ask(&self, id: Id, now_ns: u64, wanted: Wanted) -> Option<OwnerQuestion> {
         let (local, remote) = self.tuple(id)?;
         let since = self.owner.suspected_ns.map(|at| now_ns.saturating_sub(at));
         Some(OwnerQuestion {
             id,
             local,
             remote,
+            wanted,
             is_decisive: since.is_some_and(|since| since >= SETTLED_NS),
         })
     }
@@ -209,8 +231,11 @@ impl Books {
                 && flow.is_some_and(|flow| (flow.flags[TX] | flow.flags[RX]) & ENDS != 0);
             connection.owner.is_ending |= is_ending;
             let question = connection.question(*id, now_ns);
-            let last = || is_ending.then(|| connection.ask(*id, now_ns)).flatten();
-            self.ssh.questions.extend(question.or_else(last));
+            let last = question.or_else(|| {
+                let last = is_ending.then_some(Wanted::Present)?;
+                connection.ask(*id, now_ns, last)
+            });
+            self.ssh.questions.extend(last);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{ssh::*, *};
 use crate::{
-    engine::{Owner, OwnerAnswer, OwnerQuestion},
+    engine::{Owner, OwnerAnswer, OwnerQuestion, Wanted},
     event::{ProcessRecord, SshRecord},
     ssh::{AuthOutcome, Basis},
 };
@@ -65,6 +65,7 @@ fn it_is_asked_when_ssh_is_seen_and_some_times_later() {
     assert_eq!(questions.len(), 1);
     assert_eq!(questions[0].local, (key.local(), 22).into());
     assert_eq!(questions[0].remote, (key.remote(), 50_000).into());
+    assert_eq!(questions[0].wanted, Wanted::Process);
     // Seen at second 99: after one, five, thirty and a hundred and twenty seconds.
     let mut asked = Vec::new();
     for second in 99..240 {
@@ -77,7 +78,9 @@ fn it_is_asked_when_ssh_is_seen_and_some_times_later() {
     assert_eq!(asked, [1, 5, 30, 120]);
     // Once more when it ends.
     step(&mut engine, Input::Flows(vec![(key, counted(App::Ssh))]));
-    assert_eq!(at(&mut engine, 241).owners, questions);
+    let last = at(&mut engine, 241).owners;
+    assert_eq!(last.len(), 1);
+    assert_eq!(last[0].wanted, Wanted::Present);
     assert_eq!(at(&mut engine, 242).owners, []);
 }
 

@@ -96,7 +96,8 @@ fn outcome(
         if !reader.is_certain(&answers, before) {
             return Authentication::UNKNOWN;
         }
-        return by_sizes(AuthOutcome::Success, before.max(1));
+        let first = usize::from(model.is_first_real);
+        return by_sizes(AuthOutcome::Success, (before + first).max(1));
     }
     let count = answers.len();
     let is_plausible = count <= MAX_ANSWERS
@@ -111,6 +112,7 @@ fn outcome(
             ..Authentication::UNKNOWN
         },
         (true, true, 0) => by_sizes(AuthOutcome::None, 0),
+        (true, true, _) if model.is_first_real => by_sizes(AuthOutcome::Failure, count),
         (true, true, 1) if answers.iter().all(|answer| answer.delay_ns < SLOW_NS) => {
             by_sizes(AuthOutcome::None, 0)
         }

@@ -18,6 +18,10 @@ const DROPBEAR_MIN: u32 = 16;
 
 /// How the server's packets are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is independent of the others"
+)]
 pub(in crate::ssh) struct Model {
     /// Multiple to which packets are padded, bytes.
     block: u32,
@@ -34,6 +38,9 @@ pub(in crate::ssh) struct Model {
     pub(super) is_pinged: bool,
     /// Bytes of the payload of the server's KEXINIT.
     kexinit: u32,
+    /// The client's first attempt is a real one, as Paramiko's: others ask with `none` first which
+    /// methods there are (RFC 4252 section 5.2).
+    pub(super) is_first_real: bool,
 }
 
 /// A server that does it its own way.
@@ -95,6 +102,7 @@ impl Model {
             quirk,
             is_pinged,
             kexinit,
+            is_first_real: false,
         };
         let block = match cipher {
             b"chacha20-poly1305@openssh.com" | b"chacha20-poly1305" => return Some(aead(8, false)),
@@ -136,7 +144,16 @@ impl Model {
             quirk,
             is_pinged,
             kexinit,
+            is_first_real: false,
         })
+    }
+
+    /// The same for a client with this banner.
+    pub(in crate::ssh) fn with_client(self, banner: &str) -> Self {
+        Self {
+            is_first_real: banner.to_ascii_lowercase().contains("paramiko"),
+            ..self
+        }
     }
 
     /// Whether packet_length can be read.

@@ -113,6 +113,17 @@ fn a_single_answer() {
 }
 
 #[test]
+fn a_client_that_does_not_probe() {
+    let mut talk = accepted().answers(&[76]);
+    let banner = b"SSH-2.0-paramiko_2.2.0 client\r\n";
+    assert_eq!(talk.segments[0].bytes.len(), banner.len());
+    talk.segments[0].bytes = banner.to_vec();
+    assert_eq!(outcome(&talk), failure(1));
+    assert_eq!(outcome(&talk.clone().answers(&[76])), failure(2));
+    assert_eq!(outcome(&talk.answers(&[28])), success(2));
+}
+
+#[test]
 fn dropbear_pads_to_16_bytes() {
     let talk = Talk::handshake(DROPBEAR, CHACHA, "m")
         .answers(&[44])
