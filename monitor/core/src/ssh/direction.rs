@@ -92,7 +92,7 @@ impl Direction {
         }
     }
 
-    #[cfg(test)]
+    /// Bytes on the heap.
     pub(super) fn bytes_held(&self) -> usize {
         let texts = [&self.parsed.hassh, &self.parsed.scan.banner];
         let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());

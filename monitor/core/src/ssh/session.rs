@@ -21,6 +21,8 @@ pub struct Session {
     model: Option<Option<Model>>,
     /// Boundaries of the server's encrypted packets, from both NEWKEYS on.
     records: Option<Records>,
+    /// What was known of authentication when everything else was dropped.
+    settled: Option<Judgement>,
 }
 
 // === impl Session ===
@@ -31,6 +33,7 @@ impl Default for Session {
             directions: [Direction::new(Side::Client), Direction::new(Side::Server)],
             model: None,
             records: None,
+            settled: None,
         }
     }
 }
@@ -38,6 +41,9 @@ impl Default for Session {
 impl Session {
     /// Takes in a segment: in any order, as often as it is sent; sequence numbers wrap.
     pub fn segment(&mut self, segment: &Segment<'_>) {
+        if self.settled.is_some() {
+            return;
+        }
         let [client, server] = &mut self.directions;
         let direction = match segment.side {
             Side::Client => client,
@@ -60,6 +66,28 @@ impl Session {
         }
     }
 
+    /// Drops everything but what is known now, and takes in nothing more: what was no success by
+    /// then stays unknown.
+    pub fn settle(&mut self) {
+        let Judgement {
+            authentication,
+            may_be_in,
+        } = self.look(false);
+        let is_success = authentication.outcome == AuthOutcome::Success;
+        self.settled = Some(Judgement {
+            authentication: if is_success {
+                authentication
+            } else {
+                Authentication::UNKNOWN
+            },
+            may_be_in,
+        });
+        for direction in &mut self.directions {
+            direction.stream.clear();
+        }
+        self.records = None;
+    }
+
     /// Which ends speak SSH; None as long as neither does.
     pub fn class(&self) -> Option<Class> {
         let [client, server] = self.parsed(|direction| direction.parsed.is_ssh());
@@ -75,7 +103,8 @@ impl Session {
     pub fn is_identified(&self) -> bool {
         let [client, server] = &self.directions;
         let has_version_1 = |direction: &Direction| direction.parsed.scan.hints.has(Hint::Version1);
-        (client.parsed.is_over() && server.parsed.is_over())
+        self.settled.is_some()
+            || (client.parsed.is_over() && server.parsed.is_over())
             || has_version_1(client)
             || has_version_1(server)
             || server.parsed.scan.hints.has(Hint::Refused)
@@ -116,6 +145,9 @@ impl Session {
     }
 
     fn look(&self, ended: bool) -> Judgement {
+        if let Some(settled) = self.settled {
+            return settled;
+        }
         let [client, server] = &self.directions;
         let authentication = match (&self.records, &self.model) {
             (Some(records), Some(Some(model))) => {
@@ -157,8 +189,7 @@ impl Session {
     }
 
     /// Bytes on the heap and of itself.
-    #[cfg(test)]
-    pub(super) fn bytes_held(&self) -> usize {
+    pub fn bytes_held(&self) -> usize {
         let held = |direction: &Direction| direction.bytes_held();
         let records = self.records.as_ref().map_or(0, Records::bytes_held);
         size_of::<Self>() + self.directions.iter().map(held).sum::<usize>() + records

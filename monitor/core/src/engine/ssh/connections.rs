@@ -16,9 +16,13 @@ use crate::{
 
 use super::owner::{Attribution, OwnerQuestion};
 
-/// Connections at a time. One of them holds up to about 20 KiB until both ends are identified, then
-/// one or two; more are counted when they close, but not identified.
-const CONNECTIONS: usize = 8_192;
+/// Connections at a time; more are counted when they close, but not identified.
+pub(in crate::engine) const CONNECTIONS: usize = 8_192;
+/// Bytes that all sessions may hold: one holds up to 24 KiB while its ends exchange keys and log in.
+/// Beyond, the oldest ones keep only what is known of them.
+pub(in crate::engine) const BYTES: usize = 32 << 20;
+/// How long the packets of a session that is logged in are kept: some may still be on their way.
+const KEPT_NS: u64 = 10_000_000_000;
 /// Connections among them that began with text and may become SSH.
 const PENDING: usize = 1_024;
 /// Closed connections, and findings, that are remembered.
@@ -40,8 +44,8 @@ pub(crate) struct Id {
     clippy::struct_excessive_bools,
     reason = "each is independent of the others"
 )]
-pub(super) struct Connection {
-    pub(super) session: Session,
+pub(in crate::engine) struct Connection {
+    pub(in crate::engine) session: Session,
     pub(super) local_is_client: bool,
     pub(super) first_ns: u64,
     pub(super) first: Timestamp,
@@ -56,6 +60,9 @@ pub(super) struct Connection {
     pub(super) is_in: bool,
     pub(super) finding: Option<FindingKind>,
     pub(super) owner: Attribution,
+    /// Bytes that its session holds.
+    held: usize,
+    pub(in crate::engine) is_settled: bool,
     /// Labels of the gauge of active sessions.
     active: Option<(Target, Option<bool>)>,
 }
@@ -76,7 +83,7 @@ type Cookies = ([u8; 16], [u8; 16]);
 /// All of it.
 #[derive(Debug)]
 pub(crate) struct Connections {
-    pub(super) live: HashMap<Id, Connection>,
+    pub(in crate::engine) live: HashMap<Id, Connection>,
     /// Not marked yet, the oldest first; may name some that are no longer there.
     pending: VecDeque<Id>,
     /// Marked, not told yet.
@@ -94,8 +101,12 @@ pub(crate) struct Connections {
     pub(super) blocked: HashMap<(std::net::IpAddr, std::net::IpAddr), u64>,
     /// Connections that closed.
     pub(super) closed: u64,
-    /// Connections for which there was no room.
+    /// Connections for which there was no room, or too little.
     pub(super) untracked: u64,
+    /// Bytes that all sessions hold.
+    pub(in crate::engine) held: usize,
+    /// Connections in the order in which they came; may name some that are no longer there.
+    order: VecDeque<Id>,
     /// Whether someone answers questions about who holds a connection.
     pub(super) asks_owners: bool,
     /// Such questions, since they were last taken.
@@ -118,6 +129,8 @@ impl Connection {
             is_in: false,
             finding: None,
             owner: Attribution::default(),
+            held: 0,
+            is_settled: false,
             active: None,
         }
     }
@@ -177,6 +190,8 @@ impl Connections {
             blocked: HashMap::new(),
             closed: 0,
             untracked: 0,
+            held: 0,
+            order: VecDeque::new(),
             asks_owners,
             questions: Vec::new(),
         }
@@ -198,12 +213,64 @@ impl Connections {
                 if let Some(oldest) = self.pending.pop_front()
                     && self.live.get(&oldest).is_some_and(|live| !live.is_marked)
                 {
-                    self.live.remove(&oldest);
+                    self.remove(oldest);
                 }
             }
+            if self.order.len() > 2 * CONNECTIONS {
+                let live = &self.live;
+                self.order.retain(|id| live.contains_key(id));
+            }
+            self.order.push_back(id);
             self.live.insert(id, new());
         }
         self.live.get_mut(&id)
+    }
+
+    /// Counts the bytes of a session that took in something, and makes the oldest ones small where
+    /// there are too many.
+    pub(super) fn weigh(&mut self, id: Id) {
+        self.reweigh(id);
+        while self.held > BYTES
+            && let Some(oldest) = self.order.pop_front()
+        {
+            // What is not in yet cannot be told any more.
+            if self.settle(oldest) && self.live.get(&oldest).is_some_and(|live| !live.is_in) {
+                self.untracked += 1;
+            }
+        }
+    }
+
+    /// Drops the packets of sessions that have been logged in for a while.
+    pub(super) fn settle_old(&mut self, now_ns: u64) {
+        let is_old = |live: &Connection| {
+            live.is_in && !live.is_settled && now_ns.saturating_sub(live.first_ns) > KEPT_NS
+        };
+        let live = self.live.iter();
+        let old: Vec<Id> = live
+            .filter(|(_, live)| is_old(live))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in old {
+            self.settle(id);
+        }
+    }
+
+    /// True if there was something to drop.
+    fn settle(&mut self, id: Id) -> bool {
+        let Some(connection) = self.live.get_mut(&id).filter(|live| !live.is_settled) else {
+            return false;
+        };
+        connection.session.settle();
+        connection.is_settled = true;
+        self.reweigh(id);
+        true
+    }
+
+    fn reweigh(&mut self, id: Id) {
+        if let Some(connection) = self.live.get_mut(&id) {
+            let held = connection.session.bytes_held();
+            self.held = self.held + held - std::mem::replace(&mut connection.held, held);
+        }
     }
 
     /// An end said that it speaks SSH.
@@ -256,8 +323,11 @@ impl Connections {
     }
 
     pub(super) fn remove(&mut self, id: Id) {
-        if let Some(connection) = self.live.remove(&id)
-            && let Some(cookies) = connection.session.cookies()
+        let Some(connection) = self.live.remove(&id) else {
+            return;
+        };
+        self.held -= connection.held;
+        if let Some(cookies) = connection.session.cookies()
             && self.cookies.get(&cookies) == Some(&id)
         {
             self.cookies.remove(&cookies);

@@ -3,7 +3,7 @@
 use super::{ssh::*, *};
 use crate::{
     engine::{Owner, OwnerAnswer, OwnerQuestion, Wanted},
-    event::{ProcessRecord, SshRecord},
+    event::ProcessRecord,
     ssh::{AuthOutcome, Basis},
 };
 
@@ -46,15 +46,6 @@ fn sshd(authenticated: Option<bool>, user: Option<&str>) -> Owner {
 fn answer(engine: &mut Engine, question: OwnerQuestion, owner: Owner) -> Outputs {
     let owner = Some(owner);
     step(engine, Input::Owner(OwnerAnswer { question, owner }))
-}
-
-fn close(engine: &mut Engine, key: FlowKey) -> SshRecord {
-    let outputs = [
-        Input::Flows(vec![(key, counted(App::Ssh))]),
-        Input::Removed(vec![(key, counted(App::Ssh))]),
-    ]
-    .map(|input| step(engine, input));
-    ssh_of(&outputs).pop().expect("a record")
 }
 
 #[test]
@@ -128,7 +119,7 @@ fn a_login_by_the_servers_process() {
         owner: None,
     };
     step(&mut engine, Input::Owner(gone));
-    let record = close(&mut engine, key);
+    let record = close_of(&mut engine, key);
     assert_eq!(record.authentication, AuthOutcome::Success);
     assert_eq!(record.user.as_deref(), Some("alice"));
     // One that closed meanwhile.
@@ -144,7 +135,7 @@ fn what_a_server_connects_to_is_no_login_there() {
     step(&mut engine, Input::Addresses(vec![key.remote().into()]));
     let question = begin(&mut engine, key)[0];
     answer(&mut engine, question, sshd(Some(true), Some("alice")));
-    let record = close(&mut engine, key);
+    let record = close_of(&mut engine, key);
     assert_eq!(record.authentication, AuthOutcome::None);
     assert_eq!(record.user.as_deref(), Some("alice"));
     let process = record.source.process.map(|process| process.pid);

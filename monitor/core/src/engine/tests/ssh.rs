@@ -4,6 +4,7 @@ use monitor_common::abi::{RX, TX};
 
 use super::*;
 use crate::{
+    engine::ssh::connections,
     event::{FindingKind, SshRecord, Target},
     flow::SegmentEvent,
     ssh::{AuthOutcome, Class},
@@ -200,4 +201,78 @@ fn a_connection_whose_segments_were_lost_is_counted() {
         Some(State::Closed)
     );
     assert_eq!(engine.summary().ssh_connections, 1);
+}
+
+/// As much as one end may send without getting anywhere: a KEXINIT that does not end.
+fn endless(line: &[u8]) -> Vec<u8> {
+    let mut bytes = [line, &35_000_u32.to_be_bytes(), &[5, 20]].concat();
+    bytes.resize(8_000, b'x');
+    bytes
+}
+
+#[test]
+fn memory_is_bounded_whoever_opens_connections() {
+    let mut engine = engine();
+    for port in 10_000..22_000 {
+        for (sent, line) in [(true, SERVER), (false, CLIENT)] {
+            let attack = segment(key(port), sent, &endless(line), App::Ssh);
+            step(&mut engine, attack);
+            assert!(engine.books.ssh.held <= connections::BYTES);
+        }
+    }
+    let ssh = &engine.books.ssh;
+    assert_eq!(ssh.live.len(), connections::CONNECTIONS);
+    let held: usize = ssh
+        .live
+        .values()
+        .map(|live| live.session.bytes_held())
+        .sum();
+    assert_eq!(held, ssh.held);
+    // Those without room, and those that had to become small.
+    let small = ssh.live.values().filter(|live| live.is_settled).count();
+    assert!(small > connections::CONNECTIONS / 2, "{small}");
+    let refused = 12_000 - connections::CONNECTIONS;
+    let lost = usize::try_from(ssh.untracked()).unwrap();
+    assert_eq!(lost, small + 2 * refused);
+    // What is held beside that: a connection itself, its banners, its owner.
+    assert!(size_of::<connections::Connection>() < 2_048);
+    // What is known of them is told, and each is counted when it closes.
+    let first = close_of(&mut engine, key(10_000));
+    assert_eq!(first.client_banner.as_deref(), Some("SSH-2.0-client_1.0"));
+    assert_eq!(first.authentication, AuthOutcome::Unknown);
+    // Connections of which there is nothing left hold nothing.
+    for port in 10_001..22_000 {
+        close_of(&mut engine, key(port));
+    }
+    assert_eq!((engine.books.ssh.held, engine.books.ssh.live.len()), (0, 0));
+    assert_eq!(engine.summary().ssh_connections, 12_000);
+}
+
+pub(super) fn close_of(engine: &mut Engine, key: FlowKey) -> SshRecord {
+    let outputs = [
+        Input::Flows(vec![(key, counted(App::Ssh))]),
+        Input::Removed(vec![(key, counted(App::Ssh))]),
+    ]
+    .map(|input| step(engine, input));
+    ssh_of(&outputs).pop().expect("a record")
+}
+
+#[test]
+fn a_new_connection_is_identified_under_attack() {
+    let mut engine = engine();
+    for port in 10_000..18_000 {
+        for (sent, line) in [(true, SERVER), (false, CLIENT)] {
+            step(
+                &mut engine,
+                segment(key(port), sent, &endless(line), App::Ssh),
+            );
+        }
+    }
+    let outputs = [
+        segment(key(50_000), true, &offer(SERVER, 1), App::Ssh),
+        segment(key(50_000), false, &offer(CLIENT, 2), App::Ssh),
+    ]
+    .map(|input| step(&mut engine, input));
+    let records = ssh_of(&outputs);
+    assert!(records[0].hassh.is_some() && records[0].hassh_server.is_some());
 }

@@ -230,7 +230,7 @@ impl Records {
         false
     }
 
-    #[cfg(test)]
+    /// Bytes on the heap.
     pub(in crate::ssh) fn bytes_held(&self) -> usize {
         self.known.capacity() * size_of::<Record>()
     }
