@@ -52,6 +52,10 @@ fn every_software_and_situation() {
             include_str!("../src/lab/client/paramiko_client.py"),
         ),
         (
+            "hostile_client.py",
+            include_str!("../src/lab/client/hostile_client.py"),
+        ),
+        (
             "asyncssh_client.py",
             include_str!("../src/lab/client/asyncssh_client.py"),
         ),
@@ -63,6 +67,7 @@ fn every_software_and_situation() {
     scene.others();
     scene.outwards();
     scene.strangers();
+    scene.hostile();
 
     let expected = scene
         .cases
@@ -90,7 +95,11 @@ fn every_software_and_situation() {
                 && start <= until.as_str()
         });
         let Some(at) = at else {
-            missed.push(case.name);
+            if case.class.is_some() {
+                missed.push(case.name);
+            } else {
+                println!("{:38} -", case.name);
+            }
             continue;
         };
         let record = records.remove(at);
@@ -118,6 +127,8 @@ fn every_software_and_situation() {
         );
         match told {
             _ if told == truth => right += 1,
+            // Not to be deceived is enough.
+            "unknown" if case.name.starts_with("hostile") => {}
             "unknown" => unknown += 1,
             _ => wrong.push((case.name, truth, told.to_owned())),
         }

@@ -402,6 +402,23 @@ impl<'lab> Scene<'lab> {
         drop(guard);
     }
 
+    /// Clients that call for answers of the size of a success.
+    pub(super) fn hostile(&mut self) {
+        let (ctr, etm) = ("hmac-sha2-256", "hmac-sha2-256-etm@openssh.com");
+        for (name, port, mac, process) in [
+            ("hostile to openssh, aes128-ctr", 2022, ctr, "sshd"),
+            ("hostile to openssh, aes128-ctr, etm", 2022, etm, "sshd"),
+            ("hostile to dropbear, aes128-ctr", 2222, ctr, "dropbear"),
+        ] {
+            self.case(name, port, (Some("ssh"), Some(process)), |scene| {
+                let path = scene.lab.directory().join("hostile_client.py");
+                let mut python = scene.out.command(PYTHON);
+                python.arg(path).arg(NODE.v4.to_string());
+                run(python.args([&port.to_string(), "aes128-ctr", mac]));
+            });
+        }
+    }
+
     pub(super) fn strangers(&mut self) {
         let sshd = SocketAddr::new(NODE.v4.into(), 22);
         let probe = (Some("server_only"), None);
@@ -409,6 +426,7 @@ impl<'lab> Scene<'lab> {
         self.case("HTTP to sshd", 22, probe, |scene| {
             talk(scene.out, sshd, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
         });
+        self.case("TLS on port 22", 22, (None, None), Self::talk_tls);
         self.case("TLS to sshd", 22, probe, |scene| {
             talk(scene.out, sshd, &client_hello());
         });
@@ -420,6 +438,37 @@ impl<'lab> Scene<'lab> {
                 talk(scene.out, sshd, b"SSH-2.0-scanner_1\r\n");
             },
         );
+    }
+
+    /// A TLS server on port 22 of another host, and a client on the node.
+    fn talk_tls(&self) {
+        let directory = self.lab.directory();
+        let path = |name: &str| directory.join(name).display().to_string();
+        let (key, certificate) = (path("tls.key"), path("tls.crt"));
+        let mut make = Command::new("openssl");
+        make.args([
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=lab",
+        ]);
+        process::checked(make.args(["-keyout", &key, "-out", &certificate])).expect("a key");
+        let mut server = self.out.command("openssl");
+        server.args([
+            "s_server",
+            "-accept",
+            "22",
+            "-key",
+            &key,
+            "-cert",
+            &certificate,
+        ]);
+        let server = self.out.spawn("tls", server.arg("-www")).expect("a server");
+        let listening = self.out.wait_listening(Transport::Tcp, 22, PATIENCE);
+        listening.unwrap_or_else(|error| panic!("{error}: {}", server.log()));
+        let mut client = self.lab.node().command("openssl");
+        let to = format!("{}:22", self.out.addresses.v4);
+        let output = process::output(client.args(["s_client", "-connect", &to]), PATIENCE);
+        let output = output.expect("a client");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("BEGIN CERTIFICATE"), "{text}");
     }
 
     pub(super) fn server(&self, port: u16) -> Option<&Account> {
