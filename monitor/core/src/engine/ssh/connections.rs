@@ -1,7 +1,7 @@
 //! The SSH connections that are open, and what is remembered of the others.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -17,7 +17,7 @@ use crate::{
 use super::owner::{Attribution, OwnerQuestion};
 
 /// Connections at a time; more are counted when they close, but not identified.
-pub(in crate::engine) const CONNECTIONS: usize = 8_192;
+pub(in crate::engine) const CONNECTIONS: usize = 16_384;
 /// Bytes that all sessions may hold: one holds up to 24 KiB while its ends exchange keys and log in.
 /// Beyond, the oldest ones keep only what is known of them.
 pub(in crate::engine) const BYTES: usize = 32 << 20;
@@ -103,6 +103,8 @@ pub(crate) struct Connections {
     pub(super) closed: u64,
     /// Connections for which there was no room, or too little.
     pub(super) untracked: u64,
+    /// Those for which there was no room at all, so that each counts once.
+    refused: HashSet<Id>,
     /// Bytes that all sessions hold.
     pub(in crate::engine) held: usize,
     /// Connections in the order in which they came; may name some that are no longer there.
@@ -190,6 +192,7 @@ impl Connections {
             blocked: HashMap::new(),
             closed: 0,
             untracked: 0,
+            refused: HashSet::new(),
             held: 0,
             order: VecDeque::new(),
             asks_owners,
@@ -205,7 +208,10 @@ impl Connections {
     ) -> Option<&mut Connection> {
         if !self.live.contains_key(&id) {
             if self.live.len() >= CONNECTIONS {
-                self.untracked += 1;
+                if self.refused.len() >= CONNECTIONS {
+                    self.refused.clear();
+                }
+                self.untracked += u64::from(self.refused.insert(id));
                 return None;
             }
             self.pending.push_back(id);
@@ -323,6 +329,7 @@ impl Connections {
     }
 
     pub(super) fn remove(&mut self, id: Id) {
+        self.refused.remove(&id);
         let Some(connection) = self.live.remove(&id) else {
             return;
         };

@@ -100,7 +100,7 @@ pub(super) struct Attribution {
 impl Attribution {
     /// When to look next.
     fn due_ns(&self) -> Option<u64> {
-        let wait = LOOKS_NS.get(self.looks)?;
+        let wait = LOOKS_NS.get(self.looks).filter(|_| !self.is_ending)?;
         self.end.map(|_| self.since_ns.saturating_add(*wait))
     }
 
@@ -230,12 +230,12 @@ impl Books {
             let is_ending = !connection.owner.is_ending
                 && flow.is_some_and(|flow| (flow.flags[TX] | flow.flags[RX]) & ENDS != 0);
             connection.owner.is_ending |= is_ending;
-            let question = connection.question(*id, now_ns);
-            let last = question.or_else(|| {
-                let last = is_ending.then_some(Wanted::Present)?;
-                connection.ask(*id, now_ns, last)
-            });
-            self.ssh.questions.extend(last);
+            let question = if is_ending {
+                connection.ask(*id, now_ns, Wanted::Present)
+            } else {
+                connection.question(*id, now_ns)
+            };
+            self.ssh.questions.extend(question);
         }
     }
 

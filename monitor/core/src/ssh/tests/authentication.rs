@@ -2,7 +2,6 @@
 
 use super::*;
 
-const DROPBEAR: &str = "SSH-2.0-dropbear_2022.83";
 const ASYNCSSH: &str = "SSH-2.0-AsyncSSH_2.21.0";
 
 fn outcome(talk: &Talk) -> (AuthOutcome, Option<u32>) {

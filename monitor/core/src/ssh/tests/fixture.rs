@@ -4,6 +4,7 @@ use crate::ssh::{Segment, Session, Side};
 
 pub(in crate::ssh) const CHACHA: &str = "chacha20-poly1305@openssh.com";
 pub(in crate::ssh) const GCM: &str = "aes128-gcm@openssh.com";
+pub(in crate::ssh) const DROPBEAR: &str = "SSH-2.0-dropbear_2022.83";
 pub(in crate::ssh) const OPENSSH: &str = "SSH-2.0-OpenSSH_10.0p2";
 
 /// A segment that owns its bytes.
