@@ -3,6 +3,8 @@
 //! The servers' own logs are the truth. `cargo test -p tests --test ssh_matrix -- --nocapture` shows
 //! the table.
 
+#[path = "ssh_matrix/paths.rs"]
+mod paths;
 #[path = "ssh_matrix/scene.rs"]
 mod scene;
 
@@ -66,6 +68,7 @@ fn every_software_and_situation() {
     scene.openssh();
     scene.others();
     scene.outwards();
+    scene.pods();
     scene.strangers();
     scene.hostile();
 
@@ -85,7 +88,7 @@ fn every_software_and_situation() {
         "CASE", "CLASS", "TRUTH", "TOLD", "BASIS", "PROCESS", "USER"
     );
     let (mut missed, mut wrong, mut unknown, mut right) = (Vec::new(), Vec::new(), 0, 0);
-    let mut problems = Vec::new();
+    let (mut problems, mut unnamed) = (Vec::new(), Vec::new());
     for case in &scene.cases {
         let (from, until) = (case.from.to_string(), case.until.to_string());
         let at = records.iter().position(|record| {
@@ -135,18 +138,19 @@ fn every_software_and_situation() {
         if record["class"].as_str() != case.class {
             problems.push(format!("{}: class {}", case.name, record["class"]));
         }
-        // What was over in a moment may be gone before it was looked at.
-        let is_short = record["duration_ms"].as_u64() < Some(50);
         if let Some(expected) = case.process
             && !process.starts_with(expected)
-            && !(is_short && process == "-")
+            && process != "-"
         {
             problems.push(format!("{}: process {process}", case.name));
         }
+        // The end that is on this node; where a pod reaches the node, the node's.
         let end = text(&record, "local");
-        let of_end = text(&record[end]["process"], "name");
-        if of_end != process {
-            problems.push(format!("{}: {end}'s process {of_end}", case.name));
+        let is_told = ["source", "destination"]
+            .iter()
+            .any(|end| record[end]["process"] == record["process"]);
+        if !is_told {
+            problems.push(format!("{}: {end}'s process", case.name));
         }
         let user = match (text(&record, "basis"), end) {
             ("process", _) if case.name.ends_with("root") => "root",
@@ -155,16 +159,18 @@ fn every_software_and_situation() {
             (_, "source") => USER,
             _ => "-",
         };
-        if text(&record, "user") != user {
-            problems.push(format!(
-                "{}: user {}, not {user}",
-                case.name, record["user"]
-            ));
+        // What is over in a moment may be gone before it was looked at, on a busy machine.
+        let told = text(&record, "user");
+        if told != user && told != "-" {
+            problems.push(format!("{}: user {told}, not {user}", case.name));
         }
+        let is_named = told == user && (process != "-" || case.process.is_none());
+        unnamed.extend((!is_named).then_some(case.name));
     }
     let judged = right + unknown + wrong.len();
     println!(
-        "found {judged}, missed {}, false {}; outcomes right {right}, unknown {unknown}, wrong {}",
+        "found {judged}, missed {}, false {}; outcomes right {right}, unknown {unknown}, wrong {}; \
+         process or user not named {unnamed:?}",
         missed.len(),
         records.len(),
         wrong.len()
@@ -175,5 +181,6 @@ fn every_software_and_situation() {
     assert!(records.is_empty(), "false: {records:#?}");
     assert!(wrong.is_empty(), "{wrong:?}");
     assert!(problems.is_empty(), "{problems:#?}");
+    assert!(unnamed.len() * 10 <= judged, "{unnamed:?}");
     assert!(right * 100 >= judged * 95, "{right} of {judged}");
 }

@@ -198,6 +198,24 @@ impl ProcessDir {
     }
 }
 
+/// Calls for each process of a `/proc`, until told to end.
+pub(super) fn each_process(proc: &OwnedFd, mut each: impl FnMut(u32) -> bool) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(directory) = openat(proc, c".", flags, Mode::empty()) else {
+        return;
+    };
+    let mut buffer = vec![MaybeUninit::uninit(); 32 * 1024];
+    let mut entries = RawDir::new(&directory, &mut buffer);
+    while let Some(Ok(entry)) = entries.next() {
+        let name = entry.file_name().to_str();
+        if let Some(pid) = name.ok().and_then(|name| name.parse().ok())
+            && !each(pid)
+        {
+            return;
+        }
+    }
+}
+
 /// Looks through a directory of descriptors for sockets, by inode; `found` gets inode and
 /// descriptor of each, once. False if there was not enough time.
 pub(super) fn search(

@@ -6,15 +6,14 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags, RawDir, openat};
+use rustix::fs::{Mode, OFlags, openat};
 
 use super::names::place;
-use super::process::{ProcessDir, search};
+use super::process::{ProcessDir, each_process, search};
 
 /// Names of programs that are looked at first.
 const FIRST: [&[u8]; 7] = [
@@ -372,29 +371,20 @@ impl Scanner {
     /// All processes: those named as if they spoke SSH, and the others; the latest first. Names are
     /// read until some time, what is left counts as others.
     fn processes(&mut self, until: Option<Instant>) -> (Vec<u32>, Vec<u32>) {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let (mut first, mut rest, mut others) = (Vec::new(), Vec::new(), HashSet::new());
-        let Ok(directory) = openat(&self.proc, c".", flags, Mode::empty()) else {
-            return (first, rest);
-        };
-        let mut buffer = vec![MaybeUninit::uninit(); 32 * 1024];
-        let mut entries = RawDir::new(&directory, &mut buffer);
-        while let Some(Ok(entry)) = entries.next() {
-            let name = entry.file_name().to_str();
-            let Some(pid) = name.ok().and_then(|name| name.parse().ok()) else {
-                continue;
-            };
+        each_process(&self.proc, |pid| {
             let is_late = until.is_some_and(|until| Instant::now() >= until);
             let is_other = self.others.contains(&pid);
             if !is_other && !is_late && FIRST.contains(&self.name(pid, &mut [0; 32])) {
                 first.push(pid);
-                continue;
+                return true;
             }
             rest.push(pid);
             if is_other || !is_late {
                 others.insert(pid);
             }
-        }
+            true
+        });
         first.sort_unstable_by_key(|pid| std::cmp::Reverse(*pid));
         rest.sort_unstable_by_key(|pid| std::cmp::Reverse(*pid));
         self.others = others;

@@ -38,6 +38,8 @@ const AGAIN: [Duration; 5] = [
 ];
 /// Such connections at a time.
 const MOST_AGAIN: usize = 256;
+/// How long one batch may look for connections of pods.
+const PODS: Duration = Duration::from_millis(120);
 /// The longest rest.
 const REST: Duration = Duration::from_millis(100);
 
@@ -68,6 +70,7 @@ pub(super) fn start(
         answers,
         given,
         again: Vec::new(),
+        skipped: 0,
         has_failed: false,
     };
     thread::Builder::new()
@@ -89,6 +92,8 @@ struct Task {
     answers: mpsc::Sender<OwnerAnswer>,
     given: Given,
     again: Vec<Again>,
+    /// Looks at connections of pods that there was no time for.
+    skipped: u64,
     has_failed: bool,
 }
 
@@ -133,7 +138,7 @@ impl Task {
             {
                 return;
             }
-            let given_up = self.finder.counters().scans_given_up;
+            let given_up = self.finder.counters().scans_given_up + self.skipped;
             self.given.up.store(given_up, Ordering::Relaxed);
             // A thread of its own, none of the runtime's: it may rest. Nobody wakes it.
             thread::park_timeout(start.elapsed().min(REST));
@@ -145,10 +150,20 @@ impl Task {
             local: question.local,
             remote: question.remote,
         };
-        let tuples: Vec<Tuple> = questions.iter().map(tuple).collect();
-        let found = self.finder.find_all(&tuples);
-        let mut owners = Vec::with_capacity(found.len());
-        for found in found {
+        let own = questions.iter().filter(|question| !question.is_pod);
+        let tuples: Vec<Tuple> = own.map(tuple).collect();
+        let mut own = self.finder.find_all(&tuples).into_iter();
+        let start = Instant::now();
+        let mut owners = Vec::with_capacity(questions.len());
+        for question in questions {
+            let found = if question.is_pod && start.elapsed() > PODS {
+                self.skipped += 1;
+                Ok(None)
+            } else if question.is_pod {
+                self.finder.find_in_pods(&tuple(question))
+            } else {
+                own.next().unwrap_or(Ok(None))
+            };
             let owner = found.unwrap_or_else(|error: FindError| {
                 if !std::mem::replace(&mut self.has_failed, true) {
                     tracing::warn!(%error, "cannot tell whose an SSH connection is");

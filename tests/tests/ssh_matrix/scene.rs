@@ -11,7 +11,7 @@ use std::{
 
 use monitor_core::time::Timestamp;
 use tests::lab::server::account::{Account, PASSWORD, PYTHON, USER, sessions_work};
-use tests::lab::{self, Lab, NODE, Namespace, Peer, Transport, process};
+use tests::lab::{self, Lab, NODE, Namespace, Peer, Pod, Transport, process};
 
 /// How long a client may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,17 +30,19 @@ pub(super) struct Case {
 
 /// Everything that takes part.
 pub(super) struct Scene<'lab> {
-    lab: &'lab Lab,
+    pub(super) lab: &'lab Lab,
     /// A client.
-    out: &'lab Peer,
+    pub(super) out: &'lab Peer,
     /// A client whose segments, and those to it, carry 76 bytes.
     tiny: &'lab Peer,
-    pam: Account,
+    pub(super) pam: Account,
     plain: Account,
     dropbear: Account,
     asyncssh: Account,
+    pub(super) pod: Pod,
+    pub(super) in_pod: Account,
     /// Not on the node.
-    away: Account,
+    pub(super) away: Account,
     pub(super) cases: Vec<Case>,
 }
 
@@ -116,7 +118,10 @@ impl<'lab> Scene<'lab> {
         };
         route(tiny, NODE.v4.into(), "203.0.113.1");
         route(node, tiny.addresses.v4.into(), "10.224.0.1");
+        let pod = lab.add_pod().expect("a pod");
         let scene = Self {
+            in_pod: Account::sshd(&pod, 2400, false).expect("sshd"),
+            pod,
             lab,
             out,
             tiny,
@@ -132,7 +137,7 @@ impl<'lab> Scene<'lab> {
     }
 
     /// Runs one case after the other, so that their times tell them apart.
-    fn case(
+    pub(super) fn case(
         &mut self,
         name: &'static str,
         port: u16,
@@ -363,45 +368,6 @@ impl<'lab> Scene<'lab> {
         );
     }
 
-    /// From the node, by its own client and by a port that its server forwards.
-    pub(super) fn outwards(&mut self) {
-        let away = IpAddr::from(self.out.addresses.v4);
-        self.case(
-            "from the node, key",
-            2300,
-            (Some("ssh"), Some("ssh")),
-            |scene| {
-                let mut ssh = scene.away.ssh(scene.lab.node(), away, USER, "client_key");
-                run(ssh.arg("sleep 0.3"));
-            },
-        );
-        let mut forward = self.pam.ssh(self.out, NODE.v4.into(), USER, "client_key");
-        forward.args(["-N", "-L", &format!("127.0.0.1:9000:{away}:2300")]);
-        let mut guard = None;
-        self.case(
-            "openssh, a forwarded port",
-            22,
-            (Some("ssh"), Some("sshd")),
-            |scene| {
-                let started = scene.out.spawn("ssh", &mut forward).expect("ssh");
-                let listening = scene.out.wait_listening(Transport::Tcp, 9000, PATIENCE);
-                listening.unwrap_or_else(|error| panic!("{error}: {}", started.log()));
-                guard = Some(started);
-            },
-        );
-        self.case(
-            "what it forwards, wrong key",
-            2300,
-            (Some("ssh"), Some("sshd")),
-            |scene| {
-                let to = SocketAddr::new("127.0.0.1".parse().expect("an address"), 9000);
-                let mut ssh = scene.away.ssh_at(scene.out, to, USER, "wrong_key");
-                run(ssh.arg("-oBatchMode=yes"));
-            },
-        );
-        drop(guard);
-    }
-
     /// Clients that call for answers of the size of a success.
     pub(super) fn hostile(&mut self) {
         let (ctr, etm) = ("hmac-sha2-256", "hmac-sha2-256-etm@openssh.com");
@@ -478,12 +444,13 @@ impl<'lab> Scene<'lab> {
             &self.dropbear,
             &self.asyncssh,
             &self.away,
+            &self.in_pod,
         ];
         all.into_iter().find(|server| server.port == port)
     }
 }
 
 /// Runs a client, whatever its exit status.
-fn run(command: &mut Command) {
+pub(super) fn run(command: &mut Command) {
     process::output(command, PATIENCE).expect("a client");
 }

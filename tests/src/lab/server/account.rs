@@ -71,7 +71,7 @@ impl Account {
         let directory = prepare(namespace, port)?;
         let shown = directory.display();
         let mut keys = String::new();
-        for (kind, bits) in [("ed25519", "256"), ("ecdsa", "256"), ("rsa", "3072")] {
+        for (kind, bits) in [("ed25519", "256"), ("ecdsa", "256"), ("rsa", "2048")] {
             let name = format!("host_key_{kind}");
             keygen(&directory.join(&name), &["-t", kind, "-b", bits])?;
             writeln!(keys, "HostKey {shown}/{name}")?;

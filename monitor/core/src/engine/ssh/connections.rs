@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    net::SocketAddr,
     sync::Arc,
 };
 
@@ -79,6 +80,18 @@ struct Labels {
 }
 
 type Cookies = ([u8; 16], [u8; 16]);
+/// Both ends, the lower one first.
+type Ends = [SocketAddr; 2];
+
+// === impl Id ===
+
+impl Id {
+    fn ends(&self) -> Ends {
+        let local = SocketAddr::new(self.key.local(), self.key.local_port());
+        let remote = SocketAddr::new(self.key.remote(), self.key.remote_port());
+        [local.min(remote), local.max(remote)]
+    }
+}
 
 /// All of it.
 #[derive(Debug)]
@@ -90,6 +103,8 @@ pub(crate) struct Connections {
     waiting: Vec<Id>,
     /// Whose cookies these are.
     cookies: HashMap<Cookies, Id>,
+    /// Whose ends these are.
+    ends: HashMap<Ends, Id>,
     pub(in super::super) expectations: Expectations,
     pub(super) is_all_local: bool,
     pub(super) watch: Watch,
@@ -182,6 +197,7 @@ impl Connections {
             pending: VecDeque::new(),
             waiting: Vec::new(),
             cookies: HashMap::new(),
+            ends: HashMap::new(),
             expectations,
             is_all_local,
             watch: Watch::new(thresholds),
@@ -302,22 +318,27 @@ impl Connections {
     }
 
     /// Whether the connection is one that another interface shows: the cookies of both ends are
-    /// the same, whatever addresses were translated. Ends that conspire can repeat cookies, so
-    /// both must have begun at about the same time.
+    /// the same, whatever addresses were translated, or both ends where there are no cookies yet.
+    /// Ends that conspire can repeat cookies, so both must have begun at about the same time.
     pub(super) fn is_shadow(&mut self, id: Id) -> bool {
         let Some(connection) = self.live.get(&id) else {
             return false;
         };
-        let Some(cookies) = connection.session.cookies() else {
-            return false;
-        };
-        let first = *self.cookies.entry(cookies).or_insert(id);
         let began = connection.first_ns;
-        first.key.interface_id() != id.key.interface_id()
-            && self
-                .live
-                .get(&first)
-                .is_some_and(|first| first.first_ns.abs_diff(began) < SAME_START_NS)
+        let by_cookies = connection.session.cookies();
+        let by_cookies = by_cookies.map(|cookies| *self.cookies.entry(cookies).or_insert(id));
+        let began_so = |first: &Id| {
+            let first = self.live.get(first);
+            first.is_some_and(|first| first.first_ns.abs_diff(began) < SAME_START_NS)
+        };
+        let by_ends = self.ends.get(&id.ends()).copied().filter(began_so);
+        let is_other = |first: &Id| first.key.interface_id() != id.key.interface_id();
+        let mut firsts = by_cookies.filter(began_so).into_iter().chain(by_ends);
+        let is_shadow = firsts.any(|first| is_other(&first));
+        if by_ends.is_none() {
+            self.ends.insert(id.ends(), id);
+        }
+        is_shadow
     }
 
     pub(super) fn opened(&mut self, id: Id, record: &SshRecord) {
@@ -334,6 +355,9 @@ impl Connections {
             return;
         };
         self.held -= connection.held;
+        if self.ends.get(&id.ends()) == Some(&id) {
+            self.ends.remove(&id.ends());
+        }
         if let Some(cookies) = connection.session.cookies()
             && self.cookies.get(&cookies) == Some(&id)
         {

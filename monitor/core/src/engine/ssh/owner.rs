@@ -37,6 +37,8 @@ pub struct OwnerQuestion {
     pub local: SocketAddr,
     /// The other end.
     pub remote: SocketAddr,
+    /// The end is not the node's own, but that of one of its pods, if of anyone here.
+    pub is_pod: bool,
     /// What may be there only in a moment, so that it is worth to look again.
     pub wanted: Wanted,
     /// Whoever has not logged in by then did not when it looked so.
@@ -76,6 +78,10 @@ pub struct OwnerAnswer {
 
 /// What is known of a connection's owner so far, and when to look next.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is independent of the others"
+)]
 pub(super) struct Attribution {
     pub(super) user: Option<String>,
     pub(super) process: Option<ProcessRecord>,
@@ -85,6 +91,8 @@ pub(super) struct Attribution {
     pub(super) is_refuted: bool,
     /// Which end is on this node.
     pub(super) end: Option<LocalEnd>,
+    /// That end is not the node's own.
+    is_pod: bool,
     /// Since when the looks are counted.
     since_ns: u64,
     /// Looks so far since then.
@@ -172,6 +180,7 @@ impl Connection {
             id,
             local,
             remote,
+            is_pod: self.owner.is_pod,
             wanted,
             is_decisive: since.is_some_and(|since| since >= SETTLED_NS),
         })
@@ -179,22 +188,22 @@ impl Connection {
 }
 
 impl Books {
-    /// A connection said that it is SSH: asks who holds it, if this node has one of its ends.
+    /// A connection said that it is SSH: asks who on this node holds it.
     pub(super) fn owner_marked(&mut self, id: Id, now_ns: u64) {
-        if !self.ssh.asks_owners {
+        if !self.ssh.asks_owners || !self.names.knows_node() {
             return;
         }
         let is_here = |ip: IpAddr| self.names.is_node(ip);
-        let is_local = is_here(id.key.local());
-        if !is_local && !is_here(id.key.remote()) {
-            return;
-        }
+        let is_pod = !is_here(id.key.local()) && !is_here(id.key.remote());
+        // The local end of a pod's interface is the pod's, of an uplink one of the node's.
+        let is_local = is_pod || is_here(id.key.local());
         if let Some(connection) = self.ssh.live.get_mut(&id) {
             connection.owner.end = Some(if is_local == connection.local_is_client {
                 LocalEnd::Source
             } else {
                 LocalEnd::Destination
             });
+            connection.owner.is_pod = is_pod;
             connection.owner.restart(now_ns);
             self.ssh.questions.extend(connection.question(id, now_ns));
         }

@@ -78,7 +78,7 @@ fn it_is_asked_when_ssh_is_seen_and_some_times_later() {
 #[test]
 fn only_ends_on_this_node_are_asked_about() {
     let mut engine = asking();
-    // Another node's, seen on its way.
+    // What the node's own addresses are is not known.
     step(&mut engine, Input::Addresses(Vec::new()));
     assert_eq!(begin(&mut engine, key(50_000)), []);
     // The remote end of a pod's interface may be the node.
@@ -86,6 +86,13 @@ fn only_ends_on_this_node_are_asked_about() {
     step(&mut engine, Input::Addresses(vec![node.into()]));
     let questions = begin(&mut engine, key(50_001));
     assert_eq!(questions[0].local, (node, 50_001).into());
+    assert!(!questions[0].is_pod);
+    // Neither is the node's: the local one may be a pod's.
+    let other = "192.0.2.77/32".parse().unwrap();
+    step(&mut engine, Input::Addresses(vec![other]));
+    let questions = begin(&mut engine, key(50_002));
+    assert_eq!(questions[0].local, (key(1).local(), 22).into());
+    assert!(questions[0].is_pod);
     // Where nobody answers, nothing is asked.
     let mut engine = engine_with(Config::default());
     let local = key(1).local();

@@ -1,6 +1,6 @@
 //! SSH connections through the engine.
 
-use monitor_common::abi::{RX, TX};
+use monitor_common::abi::{FlowKey4, RX, TX};
 
 use super::*;
 use crate::{
@@ -182,6 +182,41 @@ fn a_connection_that_two_interfaces_show_is_told_once() {
         let told = if is_same { 1 } else { 2 };
         assert_eq!(ssh_of(&outputs).len(), told, "{interface} {start}");
         assert_eq!(engine.query_ssh(&FlowFilter::default(), None).len(), told);
+    }
+}
+
+/// The same ends from the other one's view.
+fn turned(key: FlowKey, is_turned: bool) -> FlowKey {
+    match key {
+        FlowKey::V4(key) if is_turned => FlowKey::V4(FlowKey4 {
+            local: key.remote,
+            remote: key.local,
+            local_port: key.remote_port,
+            remote_port: key.local_port,
+            ..key
+        }),
+        key => key,
+    }
+}
+
+#[test]
+fn what_two_interfaces_show_slowly_is_told_once() {
+    // Interface of the second, and whether it is seen from its other end.
+    for (interface, is_turned, told) in [(2, false, 1), (2, true, 1), (1, true, 2)] {
+        let mut engine = engine();
+        let keys = [
+            key4(1, Protocol::TCP, 22, 50_000),
+            turned(key4(interface, Protocol::TCP, 22, 50_000), is_turned),
+        ];
+        // Banners, and a second without a KEXINIT.
+        for key in keys {
+            let is_server = key.local_port() == 22;
+            step(&mut engine, segment(key, is_server, SERVER, App::Ssh));
+            step(&mut engine, segment(key, !is_server, CLIENT, App::Ssh));
+        }
+        step(&mut engine, Input::Clock(clock(101)));
+        let outputs = step(&mut engine, Input::Tick);
+        assert_eq!(ssh_of(&[outputs]).len(), told, "{interface} {is_turned}");
     }
 }
 
