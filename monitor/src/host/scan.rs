@@ -146,7 +146,9 @@ impl Scanner {
             found = self.scan(&wanted, deadline);
         }
         let holders = found.remove(&inode).unwrap_or_default();
-        if !holders.is_empty() || !is_nobodys {
+        // Where there was not enough time, nobody is not yet the answer.
+        let is_known = !holders.is_empty() || !is_nobodys && self.left.is_none();
+        if is_known {
             self.remember(inode, holders.clone());
         }
         holders
@@ -171,6 +173,7 @@ impl Scanner {
         } else {
             found.extend(self.scan(&wanted, deadline));
         }
+        // Also where there was not enough time: not each by itself at once.
         for inode in wanted {
             found.entry(inode).or_default();
         }

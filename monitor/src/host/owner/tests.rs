@@ -127,7 +127,16 @@ fn two_thousand_processes_take_little_time() {
     measure("held by one named sshd, first scan", inode, true);
     measure("held by one named sshd, later scan", inode, false);
     let (_listener, _client, tuple) = connection();
-    let owner = finder.find(&tuple).expect("an answer").expect("an owner");
+    // On a busy machine one look is not enough for all processes; the next one goes on.
+    let mut looks = 0;
+    let owner = loop {
+        let owner = finder.find(&tuple).expect("an answer").expect("an owner");
+        looks += 1;
+        if owner.process.is_some() || looks > 50 {
+            break owner;
+        }
+    };
+    println!("found at look {looks}");
     let start = Instant::now();
     let again = finder.refresh(&owner);
     println!("again, with 2,000 children: {:?}", start.elapsed());
