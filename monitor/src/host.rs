@@ -3,6 +3,7 @@
 mod cgroup;
 mod login;
 mod names;
+mod namespaces;
 pub mod owner;
 mod process;
 mod scan;

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! source thread (kernel maps, links) -> inputs -> engine task -> records, snapshot
-//!        ^---------- commands (expire) --------------'              |
+//!        ^---------- commands (expire) -----------'  ^   |          |
+//! owner thread (sockets, processes) -> answers ------'   |          |
+//!        ^---------- questions --------------------------'          |
 //!                         API socket, HTTP server <- EngineHandle --'
 //! ```
 //!
@@ -14,6 +16,7 @@ mod handle;
 mod lock;
 mod manifests;
 mod nsg;
+mod owner;
 
 use std::{
     io,
@@ -38,7 +41,10 @@ use crate::{
     api,
     azure::{SourceError, Watch},
     config::{Attach, Config},
-    host,
+    host::{
+        self,
+        owner::{Finder, Missing},
+    },
     kube::manifests::{ManifestError, Manifests},
     sink::http,
     source::{
@@ -127,7 +133,12 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
     let mut declared = Manifests::read(&config.manifests)?;
     manifests::log(&declared);
     let proposed = manifests::proposed(&config.proposed, &mut declared)?;
+    let finder = Finder::new();
+    if let Err(error) = &finder {
+        tracing::warn!("{error}");
+    }
     let mut engine = Engine::new(EngineConfig {
+        owners: finder.is_ok(),
         timeouts: config.timeouts,
         max_series: config.max_series,
         capacity: Capacity {
@@ -153,7 +164,7 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
         engine.propose(proposed);
     }
     engine.declare(declared.cluster.clone(), declared.policies.clone());
-    runtime.block_on(serve(config, selection, engine, declared, watch))
+    runtime.block_on(serve(config, selection, engine, declared, watch, finder))
 }
 
 async fn serve(
@@ -162,6 +173,7 @@ async fn serve(
     engine: Engine,
     declared: Manifests,
     watch: Watch,
+    finder: Result<Finder, Missing>,
 ) -> Result<(), RuntimeError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RuntimeError::System)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RuntimeError::System)?;
@@ -180,12 +192,16 @@ async fn serve(
         event_ring_bytes: EVENT_RING_BYTES,
         log_level: config.kernel_log.level(),
     })?;
-    let info = info(config, &kernel);
+    let info = info(config, &kernel, finder.as_ref().err());
 
     let ends = engine::task(engine);
     let (stop, stopped) = watch::channel(false);
     let (ready, is_ready) = watch::channel(false);
     let engine = tokio::spawn(ends.task.run());
+    if let Ok(finder) = finder {
+        owner::start(finder, ends.questions, ends.answers, ends.given)
+            .map_err(RuntimeError::System)?;
+    }
     let options = LiveOptions {
         selection,
         attach: match config.attach {
@@ -305,7 +321,7 @@ fn stop_told(stop: &watch::Receiver<bool>) -> impl Future<Output = ()> + Send + 
 }
 
 /// What `status` tells about the daemon itself.
-fn info(config: &Config, kernel: &Kernel) -> api::DaemonInfo {
+fn info(config: &Config, kernel: &Kernel, missing: Option<&Missing>) -> api::DaemonInfo {
     let mut info = api::DaemonInfo::new(now());
     let details = [
         ("attach", json!(config.attach.name())),
@@ -318,6 +334,7 @@ fn info(config: &Config, kernel: &Kernel) -> api::DaemonInfo {
             "listen",
             json!(config.listen.map(|address| address.to_string())),
         ),
+        ("processes", json!(host::owner::words(missing))),
         ("ns_per_tick", json!(kernel.ns_per_tick())),
         (
             "verified_instructions",

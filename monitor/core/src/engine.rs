@@ -36,6 +36,7 @@ use crate::{
 
 pub use nsg::{NsgRuleStatus, NsgStatus};
 pub use snapshot::{FamilyStatus, Snapshot, Status};
+pub use ssh::{Owner, OwnerAnswer, OwnerQuestion, Wanted};
 
 use books::Books;
 
@@ -63,6 +64,8 @@ pub struct Config {
     pub expectations: Expectations,
     /// When attempts to log in are reported as brute force and the like.
     pub thresholds: Thresholds,
+    /// Whether someone answers [`Outputs::owners`].
+    pub owners: bool,
     /// Nothing tells which addresses are local: both ends are judged where declarations name them.
     pub is_all_local: bool,
     /// What networks differ in about network policies.
@@ -96,6 +99,8 @@ pub enum Input {
     Cluster(Vec<Change>),
     /// Network policies changed.
     Policies(Vec<PolicyChange>),
+    /// Who holds an SSH connection on this node. Answers [`Outputs::owners`].
+    Owner(OwnerAnswer),
     /// Entries of the kernel's maps: keys with cumulative values. May be any part of a map.
     Flows(Vec<(FlowKey, FlowValue)>),
     /// An event of the kernel: a new connection takes over the entry; the value is the old one's.
@@ -145,6 +150,10 @@ pub enum LossStage {
     Channel,
     /// There was no room for another SSH connection: counted, but not identified.
     SshConnections,
+    /// Too many questions at a time about who holds an SSH connection.
+    Owner,
+    /// Looks at all processes, for who holds SSH connections, that there was no time to finish.
+    ProcessScan,
     /// A client that follows did not keep up.
     Follower,
     /// The event log could not be written.
@@ -169,6 +178,9 @@ pub struct Outputs {
     /// Entries that the source should delete. It answers each with [`Input::Removed`] or
     /// [`Input::Missing`]; one that it could not delete it is asked for again.
     pub expire: Vec<FlowKey>,
+    /// Whose connections to find out, on this node. Each is answered with [`Input::Owner`], or
+    /// not at all.
+    pub owners: Vec<OwnerQuestion>,
 }
 
 /// The engine.
@@ -198,6 +210,7 @@ impl Default for Config {
             ranges: Vec::new(),
             expectations: Expectations::default(),
             thresholds: Thresholds::default(),
+            owners: false,
             is_all_local: false,
             policy_options: netpol::Options::default(),
             policy_everywhere: false,
@@ -209,10 +222,12 @@ impl Default for Config {
 
 impl LossStage {
     /// Every stage, from the kernel outwards.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::KernelRing,
         Self::Channel,
         Self::SshConnections,
+        Self::Owner,
+        Self::ProcessScan,
         Self::Follower,
         Self::EventLog,
     ];
@@ -223,6 +238,8 @@ impl LossStage {
             Self::KernelRing => "kernel_ring",
             Self::Channel => "channel",
             Self::SshConnections => "ssh_connections",
+            Self::Owner => "owner",
+            Self::ProcessScan => "process_scan",
             Self::Follower => "follower",
             Self::EventLog => "event_log",
         }
@@ -257,6 +274,7 @@ impl Engine {
                     config.expectations.clone(),
                     config.thresholds,
                     config.is_all_local,
+                    config.owners,
                 ),
                 policy: policy::Judge::new(config.policy_options, config.policy_everywhere),
                 nsg: nsg::Declared::new(config.is_all_local),
@@ -307,6 +325,7 @@ impl Engine {
                 }
             }
             Input::FlowEnded { key, value } => table.ended(&key, &value, clock, books),
+            Input::Owner(answer) => books.owner_found(answer, table),
             Input::Segment(segment) => {
                 let tracked = table.get(&segment.key, segment.generation);
                 books.ssh_segment(&segment, clock, tracked);
@@ -333,7 +352,7 @@ impl Engine {
             Input::Nsg(chain) => books.nsg.set(chain, now),
             Input::NsgRefused { error } => books.nsg.refuse(error),
             Input::Tick => {
-                books.ssh_tick(clock);
+                books.ssh_tick(clock, table);
                 let untracked = books.ssh.untracked();
                 self.raise_lost(LossStage::SshConnections, untracked);
                 expire = self.tick();
@@ -342,6 +361,7 @@ impl Engine {
         Outputs {
             records: self.books.take_records(),
             expire,
+            owners: self.books.ssh.take_questions(),
         }
     }
 
@@ -366,6 +386,7 @@ impl Engine {
         Outputs {
             records: self.books.take_records(),
             expire: Vec::new(),
+            owners: Vec::new(),
         }
     }
 

@@ -104,6 +104,7 @@ impl Entity {
             pod: self.pod,
             workload: self.workload,
             labels: self.labels,
+            process: None,
         }
     }
 }
@@ -164,6 +165,11 @@ impl Names {
     /// Whether the node's own addresses are known.
     pub(crate) fn knows_node(&self) -> bool {
         !self.node.is_empty()
+    }
+
+    /// Whether an address is the node's own.
+    pub(crate) fn is_node(&self, ip: IpAddr) -> bool {
+        self.node.contains(&normalise(ip))
     }
 
     /// What an address belonged to when it was seen.

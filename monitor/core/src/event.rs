@@ -130,6 +130,9 @@ pub struct Endpoint {
     /// Labels of the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<Labels>,
+    /// Process on this node that holds this end, where it was looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<Box<ProcessRecord>>,
 }
 
 /// Packets and layer-3 bytes of one direction.

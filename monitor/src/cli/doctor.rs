@@ -15,7 +15,10 @@ use super::{
 use crate::{
     api::client,
     config::Config,
-    host,
+    host::{
+        self,
+        owner::{self, Finder},
+    },
     source::{ebpf, links::Watcher, select::Selection},
 };
 
@@ -94,6 +97,7 @@ async fn checks(config: &Config) -> Vec<Check> {
     let mut checks = vec![
         kernel(),
         capabilities(),
+        processes(),
         program(config),
         memory(config),
         jit(),
@@ -155,6 +159,18 @@ fn capabilities() -> Check {
             "run as root, or grant them",
         ),
     }
+}
+
+/// Whether the daemon can tell processes and users; it does without.
+fn processes() -> Check {
+    let missing = Finder::new().err();
+    let found = owner::words(missing.as_ref());
+    let advice = match missing {
+        None if owner::sees_all_processes() => return ok("processes", found),
+        None => "run with hostPID: true",
+        Some(_) => "run as root, or grant CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
+    };
+    bad("processes", Verdict::Warn, found, advice)
 }
 
 /// Loads the program and throws it away: the only sure way to know.

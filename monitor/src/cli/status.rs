@@ -69,6 +69,13 @@ fn text(status: &StatusAnswer, color: bool) -> String {
         "connections: {}, series: {} of {}",
         engine.connections, engine.series, engine.max_series
     );
+    if let Some(processes) = daemon
+        .details
+        .get("processes")
+        .and_then(|told| told.as_str())
+    {
+        let _ = writeln!(text, "processes: {}", escape(processes));
+    }
     let mut losses: Vec<String> = Vec::new();
     for (stage, events) in &engine.events_lost {
         if *events > 0 {

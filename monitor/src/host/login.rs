@@ -9,12 +9,15 @@
 //!
 //! Two rules say that someone has logged in:
 //!
-//! 1. A holder's login session is another than its parent's: `pam_loginuid` has set it. The parent
-//!    is compared because a server that was started in a login session inherits that.
+//! 1. A holder's login session is another than that of its parent, which belongs to the server, too:
+//!    `pam_loginuid` has set it. The parent is compared because a server that was started in a login
+//!    session inherits that; where the listener is gone, or there is none as with inetd, the session
+//!    tells nothing.
 //! 2. A process of the server that root started has become another user, and neither is that the
 //!    server's own user nor is the process in the sandbox that comes before a login.
 //!
-//! A login as root without PAM fits none: its outcome stays unknown.
+//! A login as root without PAM fits none, nor does one as root without a listener: its outcome stays
+//! unknown.
 
 use super::process::{Facts, Program};
 
@@ -106,11 +109,12 @@ impl Evidence<'_> {
 
     /// The first rule.
     fn logged_in(&self, holder: &Facts) -> bool {
-        let inherited = self
-            .parent(holder)
-            .and_then(|parent| Some((parent.login?, parent.session)));
-        let own = holder.login.map(|login| (login, holder.session));
-        holder.program.is_server() && own.is_some() && own != inherited
+        let Some(parent) = self.parent(holder) else {
+            return false;
+        };
+        let of = |facts: &Facts| facts.login.map(|login| (login, facts.session));
+        let is_server = holder.program.is_server() && parent.program.is_server();
+        is_server && of(holder).is_some() && of(holder) != of(parent)
     }
 
     /// The second rule.
@@ -240,6 +244,23 @@ mod tests {
         // The same user logs in: a session of its own.
         let after = [in_session(sshd(2, 1, 0), ALICE, 6)];
         assert_eq!(judge(&after, &listener), (2, Some(true), Some(ALICE)));
+    }
+
+    #[test]
+    fn without_a_listener_a_session_is_no_login() {
+        // Someone started the server by hand, and its listener has ended since.
+        let init = [process(1, 0, Program::Other, 0)];
+        let started = in_session(sshd(2, 1, 0), 0, 5);
+        let before = in_session(sandboxed(sshd(3, 2, SSHD)), 0, 5);
+        assert_eq!(
+            judge(&[started.clone(), before], &init),
+            (2, Some(false), None)
+        );
+        assert_eq!(judge(std::slice::from_ref(&started), &init).1, None);
+        assert_eq!(judge(std::slice::from_ref(&started), &[]).1, None);
+        // The change of the user still tells.
+        let after = [started, in_session(sshd(4, 2, ALICE), 0, 5)];
+        assert_eq!(judge(&after, &init), (4, Some(true), Some(ALICE)));
     }
 
     #[test]

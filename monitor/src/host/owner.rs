@@ -2,21 +2,23 @@
 //!
 //! sock_diag tells the socket of a connection, `/proc` the processes that hold the socket, and
 //! [the rules](super::login) which of them counts. Everything is synchronous and bounded: a call
-//! takes some milliseconds where all processes have to be looked at, and ends after about a tenth
-//! of a second whatever the host is like. A thread of its own should make the calls.
+//! takes some milliseconds where all processes have to be looked at, and ends after some 40
+//! whatever the host is like; what there was no time for is looked at the next time. A thread of its own should make the calls.
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Instant;
 
 use rustix::fs::{Mode, OFlags, open};
 
 use super::login::{Evidence, SERVER_USER, Verdict};
 use super::missing_for_processes;
 use super::names::{self, Users};
+use super::namespaces::Namespaces;
 use super::process::{Facts, ProcessDir, Program};
-use super::scan::{Holder, Identity, Scanner};
+use super::scan::{BUDGET, Holder, Identity, Scanner};
 use super::sock_diag::{Asker, EnterError, Found};
 
 pub use super::scan::Counters;
@@ -87,13 +89,19 @@ pub struct User {
 #[derive(Debug, thiserror::Error)]
 pub enum Missing {
     /// Privileges are missing.
-    #[error("cannot tell whose connections are: missing {}", .0.join(", "))]
+    #[error(
+        "processes and users of SSH connections are not told: run as root, or grant {}",
+        .0.join(" and ")
+    )]
     Capabilities(Vec<&'static str>),
     /// No `/proc`.
-    #[error("cannot open /proc: {0}")]
+    #[error("processes and users of SSH connections are not told: cannot open /proc: {0}")]
     Proc(#[source] io::Error),
     /// The kernel does not answer.
-    #[error("{0}; is the kernel's module tcp_diag there?")]
+    #[error(
+        "processes and users of SSH connections are not told: {0}; is the kernel's module tcp_diag \
+         there?"
+    )]
     SockDiag(#[source] QueryError),
 }
 
@@ -116,6 +124,7 @@ pub struct Finder {
     asker: Asker,
     scanner: Scanner,
     names: names::Reader,
+    namespaces: Namespaces,
 }
 
 /// Opens a network namespace, such as `/proc/<pid>/ns/net` or `/run/netns/<name>`.
@@ -127,6 +136,27 @@ pub fn open_namespace(path: &Path) -> io::Result<OwnedFd> {
 /// Whether `/proc` shows all processes of the host, which in a pod takes `hostPID: true`.
 pub fn sees_all_processes() -> bool {
     std::fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link == *FIRST_PID_NAMESPACE)
+}
+
+/// What is told of processes and users of SSH connections, for people.
+pub fn words(missing: Option<&Missing>) -> String {
+    match missing {
+        Some(missing) => missing.to_string(),
+        None if sees_all_processes() => "told for SSH connections of this node".to_owned(),
+        None => "told where this container sees them: a pod needs hostPID: true".to_owned(),
+    }
+}
+
+// === impl FindError ===
+
+impl From<EnterError> for FindError {
+    fn from(error: EnterError) -> Self {
+        match error {
+            EnterError::Thread(source) => Self::Thread(source),
+            EnterError::Enter(source) => Self::Namespace(source),
+            EnterError::Query(error) => Self::Query(error),
+        }
+    }
 }
 
 // === impl Finder ===
@@ -144,6 +174,7 @@ impl Finder {
             asker,
             scanner: Scanner::new(Path::new("/proc")).map_err(Missing::Proc)?,
             names: names::Reader::default(),
+            namespaces: Namespaces::default(),
         })
     }
 
@@ -153,6 +184,16 @@ impl Finder {
         Ok(found.map(|found| self.owner(found)))
     }
 
+    /// The owners of connections, at the price of one look at all processes.
+    pub fn find_all(&mut self, tuples: &[Tuple]) -> Vec<Result<Option<Owner>, FindError>> {
+        let ask = |tuple: &Tuple| self.asker.ask(tuple.local, tuple.remote);
+        let answers: Vec<_> = tuples.iter().map(ask).collect();
+        let inodes = answers.iter().flatten().flatten().map(|found| found.inode);
+        self.scanner.prepare(inodes.filter(|inode| *inode != 0));
+        let owner = |answer: Result<Option<Found>, _>| Ok(answer?.map(|found| self.owner(found)));
+        answers.into_iter().map(owner).collect()
+    }
+
     /// The owner of a connection in another network namespace. The calling thread stays where it
     /// is, and nothing is left that would keep the namespace alive.
     pub fn find_in(
@@ -160,12 +201,18 @@ impl Finder {
         namespace: BorrowedFd<'_>,
         tuple: &Tuple,
     ) -> Result<Option<Owner>, FindError> {
-        let mut asker = Asker::in_namespace(namespace).map_err(|error| match error {
-            EnterError::Thread(source) => FindError::Thread(source),
-            EnterError::Enter(source) => FindError::Namespace(source),
-            EnterError::Query(error) => FindError::Query(error),
-        })?;
+        let mut asker = Asker::in_namespace(namespace)?;
         let found = asker.ask(tuple.local, tuple.remote)?;
+        Ok(found.map(|found| self.owner(found)))
+    }
+
+    /// The owner of a connection in whichever other network namespace: that of a pod.
+    pub fn find_in_pods(&mut self, tuple: &Tuple) -> Result<Option<Owner>, FindError> {
+        let deadline = Instant::now() + BUDGET;
+        let proc = &self.scanner.proc;
+        let found = self
+            .namespaces
+            .find(proc, tuple.local, tuple.remote, deadline)?;
         Ok(found.map(|found| self.owner(found)))
     }
 
@@ -290,17 +337,23 @@ impl Finder {
         self.names.read(directory.root()?)
     }
 
-    /// Connections of a listener are looked for among its children from now on.
+    /// Connections of a listener are looked for among its children from now on, those of another
+    /// program at itself.
     fn learn(&mut self, holders: &[Facts], relatives: &[Facts]) {
+        let identity = |facts: &Facts| Identity {
+            pid: facts.pid,
+            start_time_ticks: facts.start_time_ticks,
+        };
+        let mut others = holders.iter();
+        if let Some(other) = others.find(|holder| !holder.program.is_server()) {
+            self.scanner.add_other(identity(other));
+        }
         for parent in relatives {
             let has_child = holders
                 .iter()
                 .any(|holder| holder.parent == parent.pid && holder.program.is_server());
             if has_child && parent.program.is_server() {
-                self.scanner.add_listener(Identity {
-                    pid: parent.pid,
-                    start_time_ticks: parent.start_time_ticks,
-                });
+                self.scanner.add_listener(identity(parent));
             }
         }
     }
@@ -319,142 +372,4 @@ fn describe_process(directory: &ProcessDir, start_time_ticks: u64) -> Option<Pro
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::{TcpListener, TcpStream};
-    use std::process::{Child, Command, Stdio};
-    use std::time::{Duration, Instant};
-
-    use super::super::scan::BUDGET;
-    use super::*;
-
-    /// Ends its processes whatever happens.
-    struct Crowd(Vec<Child>);
-
-    impl Drop for Crowd {
-        fn drop(&mut self) {
-            for child in &mut self.0 {
-                let _ = child.kill();
-            }
-            for child in &mut self.0 {
-                let _ = child.wait();
-            }
-        }
-    }
-
-    fn finder() -> Option<Finder> {
-        match Finder::new() {
-            Ok(finder) => Some(finder),
-            Err(Missing::Capabilities(missing)) => {
-                assert!(missing_for_processes() == missing && !missing.is_empty());
-                None
-            }
-            Err(error) => panic!("{error}"),
-        }
-    }
-
-    fn connection() -> (TcpListener, TcpStream, Tuple) {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
-        let remote = listener.local_addr().expect("an address");
-        let client = TcpStream::connect(remote).expect("a connection");
-        let local = client.local_addr().expect("an address");
-        (listener, client, Tuple { local, remote })
-    }
-
-    #[test]
-    fn own_connections_are_found() {
-        let Some(mut finder) = finder() else {
-            return;
-        };
-        let (_listener, client, tuple) = connection();
-        let owner = finder.find(&tuple).expect("an answer").expect("an owner");
-        let process = owner.process.clone().expect("a process");
-        assert_eq!(process.pid, std::process::id());
-        assert_eq!((owner.authenticated, owner.listener), (None, false));
-        assert_eq!(owner.user.as_ref().map(|user| user.uid), Some(owner.uid));
-        assert_eq!(finder.refresh(&owner).as_ref(), Some(&owner));
-        assert_eq!(finder.counters().scans, 1);
-        // Nobody has accepted the other end.
-        let other = Tuple {
-            local: tuple.remote,
-            remote: tuple.local,
-        };
-        let waiting = finder.find(&other).expect("an answer").expect("an owner");
-        assert_eq!((waiting.inode, waiting.process), (0, None));
-        drop(client);
-        assert_eq!(finder.refresh(&owner), None);
-        let nobody = Tuple {
-            local: "192.0.2.1:1".parse().expect("an address"),
-            remote: "192.0.2.2:2".parse().expect("an address"),
-        };
-        assert_eq!(finder.find(&nobody).expect("an answer"), None);
-    }
-
-    fn time_on_processor() -> Duration {
-        let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("schedstat");
-        let time = text.split(' ').next().and_then(|time| time.parse().ok());
-        Duration::from_nanos(time.expect("a number"))
-    }
-
-    /// `cargo test -p monitor --release -- --ignored --nocapture two_thousand`
-    #[test]
-    #[ignore = "starts 2,000 processes"]
-    fn two_thousand_processes_take_little_time() {
-        let Some(mut finder) = finder() else {
-            return;
-        };
-        let mut crowd = Crowd(Vec::new());
-        for _ in 0..2000 {
-            let mut sleep = Command::new("sleep");
-            sleep.arg("120").stdin(Stdio::null());
-            crowd.0.push(sleep.spawn().expect("a process"));
-        }
-        let mut measure = |what: &str, inode: Option<u32>, forget: bool| {
-            let mut took = Vec::new();
-            for round in 0..20 {
-                if forget {
-                    finder.scanner = Scanner::new(Path::new("/proc")).expect("a scanner");
-                }
-                finder.scanner.counters = Counters::default();
-                let (start, before) = (Instant::now(), time_on_processor());
-                let holders = finder
-                    .scanner
-                    .scan(inode.unwrap_or(u32::MAX - round), start + BUDGET);
-                let on_processor = time_on_processor().saturating_sub(before);
-                took.push((on_processor, start.elapsed()));
-                let gave_up = finder.scanner.counters.scans_given_up > 0;
-                assert!(gave_up || holders.is_empty() == inode.is_none());
-            }
-            took.sort_unstable();
-            let (median, most) = (took[took.len() / 2], took[took.len() - 1]);
-            println!("{what}: on the processor and by the clock: median {median:?}, most {most:?}");
-            median.0
-        };
-        let (_listener, client, tuple) = connection();
-        let inode = finder.asker.ask(tuple.local, tuple.remote);
-        let inode = inode.expect("an answer").map(|found| found.inode);
-        let first = measure("held by nobody, first scan", None, true);
-        measure("held by nobody, later scan", None, false);
-        measure(
-            "held by the last that is looked at, first scan",
-            inode,
-            true,
-        );
-        let directory = tempfile::tempdir().expect("a directory");
-        let program = directory.path().join("sshd");
-        std::fs::copy("/bin/sleep", &program).expect("a program");
-        let mut named = Command::new(program);
-        named.arg("120").stdin(std::os::fd::OwnedFd::from(client));
-        crowd.0.push(named.spawn().expect("a process"));
-        drop(named);
-        measure("held by one named sshd, first scan", inode, true);
-        measure("held by one named sshd, later scan", inode, false);
-        let (_listener, _client, tuple) = connection();
-        let owner = finder.find(&tuple).expect("an answer").expect("an owner");
-        let start = Instant::now();
-        let again = finder.refresh(&owner);
-        println!("again, with 2,000 children: {:?}", start.elapsed());
-        assert!(again.is_some());
-        println!("{:?}", finder.counters());
-        assert!(first.as_millis() < 50, "{first:?}");
-    }
-}
+mod tests;

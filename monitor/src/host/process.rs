@@ -4,6 +4,7 @@
 //! to another process meanwhile never mixes two of them. Names, paths and titles are chosen by
 //! whoever runs the process: they are bounded and escaped, and titles are not read at all.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
@@ -27,6 +28,10 @@ const PATH_BYTES: usize = 4096;
 const SHOWN_BYTES: usize = 256;
 /// A name is shown up to this length; the kernel's have 15 bytes.
 const NAME_BYTES: usize = 64;
+/// Bytes of a directory that are read at once.
+const DIRECTORY_BYTES: usize = 4096;
+/// Entries of descriptors, of at most 32 bytes each, that may fill them.
+const FULL_ENTRIES: usize = DIRECTORY_BYTES / 32 - 4;
 /// Descriptors that are looked at between two looks at the clock.
 const LINKS_PER_LOOK: usize = 128;
 
@@ -65,17 +70,6 @@ pub(super) struct Facts {
 pub(super) struct ProcessDir {
     pub(super) pid: u32,
     directory: OwnedFd,
-}
-
-/// How looking through the descriptors of a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Search {
-    /// This descriptor is the socket.
-    Descriptor(u32),
-    /// None is.
-    Absent,
-    /// There was not enough time.
-    TimedOut,
 }
 
 // === impl Program ===
@@ -175,17 +169,17 @@ impl ProcessDir {
     /// Whether a descriptor is the socket with this inode.
     pub(super) fn holds(&self, descriptor: u32, inode: u32) -> bool {
         let mut buffer = [MaybeUninit::uninit(); 64];
-        is_socket(
-            &self.directory,
-            format!("fd/{descriptor}"),
-            socket_name(inode).as_bytes(),
-            &mut buffer,
-        )
+        socket(&self.directory, format!("fd/{descriptor}"), &mut buffer) == Some(inode)
     }
 
-    /// Looks for a descriptor that is the socket with this inode.
-    pub(super) fn search(&self, inode: u32, deadline: Instant) -> Search {
-        search(&self.directory, "fd", inode, deadline)
+    /// Looks for the wanted sockets among the descriptors, see [`search`].
+    pub(super) fn sockets(
+        &self,
+        wanted: &HashSet<u32>,
+        deadline: Instant,
+        found: &mut Vec<(u32, u32)>,
+    ) -> bool {
+        search(&self.directory, "fd", wanted, deadline, found)
     }
 
     fn text(&self, name: &str) -> Option<String> {
@@ -204,36 +198,71 @@ impl ProcessDir {
     }
 }
 
-/// Looks through a directory of descriptors.
+/// Calls for each process of a `/proc`, until told to end.
+pub(super) fn each_process(proc: &OwnedFd, mut each: impl FnMut(u32) -> bool) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(directory) = openat(proc, c".", flags, Mode::empty()) else {
+        return;
+    };
+    let mut buffer = vec![MaybeUninit::uninit(); 32 * 1024];
+    let mut entries = RawDir::new(&directory, &mut buffer);
+    while let Some(Ok(entry)) = entries.next() {
+        let name = entry.file_name().to_str();
+        if let Some(pid) = name.ok().and_then(|name| name.parse().ok())
+            && !each(pid)
+        {
+            return;
+        }
+    }
+}
+
+/// Looks through a directory of descriptors for sockets, by inode; `found` gets inode and
+/// descriptor of each, once. False if there was not enough time.
 pub(super) fn search(
     within: impl AsFd,
     descriptors: &str,
-    inode: u32,
+    wanted: &HashSet<u32>,
     deadline: Instant,
-) -> Search {
+    found: &mut Vec<(u32, u32)>,
+) -> bool {
+    found.clear();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(directory) = openat(within, descriptors, flags, Mode::empty()) else {
-        return Search::Absent;
+        return true;
     };
-    let wanted = socket_name(inode);
-    let mut entries = [MaybeUninit::uninit(); 4096];
+    let mut entries = [MaybeUninit::uninit(); DIRECTORY_BYTES];
     let mut link = [MaybeUninit::uninit(); 64];
     let mut reader = RawDir::new(&directory, &mut entries);
-    let mut looked = 0_usize;
-    while let Some(Ok(entry)) = reader.next() {
+    let (mut looked, mut read_before) = (0_usize, 0);
+    loop {
+        if reader.is_buffer_empty() {
+            // The kernel reads as many as fit: where there was room left there are no more.
+            if looked > 0 && looked - read_before < FULL_ENTRIES {
+                return true;
+            }
+            read_before = looked;
+        }
+        let Some(Ok(entry)) = reader.next() else {
+            return true;
+        };
+        looked += 1;
         let name = entry.file_name();
         let Some(descriptor) = name.to_str().ok().and_then(|name| name.parse().ok()) else {
             continue;
         };
-        if is_socket(&directory, name, wanted.as_bytes(), &mut link) {
-            return Search::Descriptor(descriptor);
+        if let Some(inode) = socket(&directory, name, &mut link)
+            && wanted.contains(&inode)
+            && found.iter().all(|(other, _)| *other != inode)
+        {
+            found.push((inode, descriptor));
+            if found.len() == wanted.len() {
+                return true;
+            }
         }
-        looked += 1;
         if looked.is_multiple_of(LINKS_PER_LOOK) && Instant::now() >= deadline {
-            return Search::TimedOut;
+            return false;
         }
     }
-    Search::Absent
 }
 
 /// Reads a file below a directory, up to a limit.
@@ -259,17 +288,15 @@ pub(super) fn escape(bytes: &[u8], most: usize) -> String {
     text
 }
 
-fn socket_name(inode: u32) -> String {
-    format!("socket:[{inode}]")
-}
-
-fn is_socket(
+/// Inode of the socket that a descriptor is, `socket:[<inode>]`.
+fn socket(
     directory: &OwnedFd,
     name: impl rustix::path::Arg,
-    wanted: &[u8],
     buffer: &mut [MaybeUninit<u8>; 64],
-) -> bool {
-    readlinkat_raw(directory, name, &mut buffer[..]).is_ok_and(|(link, _)| *link == *wanted)
+) -> Option<u32> {
+    let (link, _) = readlinkat_raw(directory, name, &mut buffer[..]).ok()?;
+    let number = link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
+    str::from_utf8(number).ok()?.parse().ok()
 }
 
 /// Fields of `/proc/<pid>/stat`.
@@ -422,13 +449,27 @@ mod tests {
             .expect("an inode");
         let descriptor = u32::try_from(descriptor).expect("not negative");
         let deadline = Instant::now() + Duration::from_secs(1);
-        assert_eq!(
-            directory.search(inode, deadline),
-            Search::Descriptor(descriptor)
-        );
+        let mut found = Vec::new();
+        let wanted = [inode, u32::MAX].into();
+        assert!(directory.sockets(&wanted, deadline, &mut found));
+        assert_eq!(found, [(inode, descriptor)]);
         assert!(directory.holds(descriptor, inode));
         assert!(!directory.holds(descriptor, inode.wrapping_add(1)));
         drop(socket);
-        assert_eq!(directory.search(inode, deadline), Search::Absent);
+        assert!(directory.sockets(&wanted, deadline, &mut found));
+        assert_eq!(found, []);
+        // More descriptors than are read at once.
+        let sockets: Vec<_> = (0..300)
+            .map(|_| std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket"))
+            .collect();
+        let last = sockets.last().expect("a socket");
+        let descriptor = std::os::fd::AsRawFd::as_raw_fd(last);
+        let descriptor = u32::try_from(descriptor).expect("not negative");
+        let mut link = [MaybeUninit::uninit(); 64];
+        let name = format!("fd/{descriptor}");
+        let inode = super::socket(&directory.directory, name, &mut link).expect("a socket");
+        assert!(directory.sockets(&[inode].into(), deadline, &mut found));
+        assert_eq!(found, [(inode, descriptor)]);
+        assert!(!directory.sockets(&[u32::MAX].into(), Instant::now(), &mut found));
     }
 }

@@ -6,15 +6,14 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags, RawDir, openat};
+use rustix::fs::{Mode, OFlags, openat};
 
 use super::names::place;
-use super::process::{ProcessDir, Search, search};
+use super::process::{ProcessDir, each_process, search};
 
 /// Names of programs that are looked at first.
 const FIRST: [&[u8]; 7] = [
@@ -26,17 +25,19 @@ const FIRST: [&[u8]; 7] = [
     b"ssh",
     b"dbclient",
 ];
-/// How long looking for one socket may take.
-pub(super) const BUDGET: Duration = Duration::from_millis(100);
+/// How long looking for sockets may take.
+pub(super) const BUDGET: Duration = Duration::from_millis(40);
 /// Sockets that are remembered.
 const MOST_SOCKETS: usize = 4096;
 /// How long it is remembered that nobody holds a socket.
-const NOBODY_FOR: Duration = Duration::from_secs(1);
+const NOBODY_FOR: Duration = Duration::from_millis(300);
 /// Processes that are remembered per socket.
 const MOST_HOLDERS: usize = 64;
 /// Children that are looked at.
 const MOST_CHILDREN: usize = 1024;
-/// Listeners whose children are looked at first.
+/// Other processes that are looked at first.
+const MOST_REGULARS: usize = 8;
+/// Listeners that are looked at first, with their children.
 const MOST_LISTENERS: usize = 32;
 
 /// How often what was done.
@@ -72,14 +73,40 @@ pub(super) struct Scanner {
     /// Sockets in the order in which they were first asked for.
     order: VecDeque<u32>,
     listeners: VecDeque<Identity>,
+    regulars: VecDeque<Identity>,
+    /// Where the last look at all processes ended for lack of time.
+    left: Option<Left>,
     /// Processes named otherwise when they were last looked at. Only the order depends on it.
     others: HashSet<u32>,
+}
+
+/// Sockets that are looked for.
+pub(super) type Wanted = HashSet<u32>;
+/// Holders by socket; none has no holder.
+pub(super) type Found = HashMap<u32, Vec<Holder>>;
+
+/// Where a look at all processes ended.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    /// The first that was not looked at.
+    pid: u32,
+    /// The highest number then.
+    newest: u32,
 }
 
 #[derive(Debug)]
 struct Known {
     holders: Vec<Holder>,
     at: Instant,
+}
+
+// === impl Known ===
+
+impl Known {
+    /// Whether nobody held it a short time ago.
+    fn is_nobodys(&self) -> bool {
+        self.holders.is_empty() && Instant::now() < self.at + NOBODY_FOR
+    }
 }
 
 // === impl Scanner ===
@@ -93,35 +120,78 @@ impl Scanner {
             sockets: HashMap::new(),
             order: VecDeque::new(),
             listeners: VecDeque::new(),
+            regulars: VecDeque::new(),
+            left: None,
             others: HashSet::new(),
         })
     }
 
     /// The processes that hold a socket; all that were found in time.
     pub(super) fn holders(&mut self, inode: u32) -> Vec<Holder> {
-        let now = Instant::now();
-        let deadline = now + BUDGET;
-        if let Some(known) = self.sockets.get(&inode) {
-            if known.holders.is_empty() && now < known.at + NOBODY_FOR {
-                self.counters.scans_avoided += 1;
-                return Vec::new();
-            }
-            let holders = self.follow(&known.holders, inode, deadline);
-            if let Some(holders) = holders.filter(|holders| !holders.is_empty()) {
-                self.counters.scans_avoided += 1;
-                self.remember(inode, holders.clone());
-                return holders;
-            }
+        let deadline = Instant::now() + BUDGET;
+        if let Some(known) = self.known(inode, deadline) {
+            return known;
         }
-        let found = self.below_listeners(inode, deadline);
-        let holders = if found.is_empty() {
-            self.scan(inode, deadline)
-        } else {
+        let wanted = [inode].into();
+        let mut found = self.below_listeners(&wanted, deadline);
+        // A server may have accepted the connection since nobody held it.
+        let is_nobodys = self.sockets.get(&inode).is_some_and(Known::is_nobodys);
+        if found.is_empty() && is_nobodys {
+            let (named, _) = self.processes(Some(deadline));
+            self.look(&named, &wanted, deadline, &mut found);
+        }
+        if !found.is_empty() || is_nobodys {
             self.counters.scans_avoided += 1;
-            found
-        };
-        self.remember(inode, holders.clone());
+        } else {
+            found = self.scan(&wanted, deadline);
+        }
+        let holders = found.remove(&inode).unwrap_or_default();
+        // Where there was not enough time, nobody is not yet the answer.
+        let is_known = !holders.is_empty() || !is_nobodys && self.left.is_none();
+        if is_known {
+            self.remember(inode, holders.clone());
+        }
         holders
+    }
+
+    /// Looks for the processes of several sockets at once, so that [`Self::holders`] knows them.
+    pub(super) fn prepare(&mut self, inodes: impl IntoIterator<Item = u32>) {
+        let deadline = Instant::now() + BUDGET;
+        let mut wanted: Wanted = inodes.into_iter().take(MOST_SOCKETS / 2).collect();
+        wanted.retain(|inode| {
+            let known = self.sockets.get(inode);
+            known.is_none_or(|known| known.holders.is_empty() && !known.is_nobodys())
+        });
+        // One alone is looked for when it is asked for.
+        if wanted.len() < 2 {
+            return;
+        }
+        let mut found = self.below_listeners(&wanted, deadline);
+        wanted.retain(|inode| !found.contains_key(inode));
+        if wanted.is_empty() {
+            self.counters.scans_avoided += 1;
+        } else {
+            found.extend(self.scan(&wanted, deadline));
+        }
+        // Also where there was not enough time: not each by itself at once.
+        for inode in wanted {
+            found.entry(inode).or_default();
+        }
+        for (inode, holders) in found {
+            self.remember(inode, holders);
+        }
+    }
+
+    /// What is known of a socket, if that is enough.
+    fn known(&mut self, inode: u32, deadline: Instant) -> Option<Vec<Holder>> {
+        let known = self.sockets.get(&inode)?;
+        let holders = self.follow(&known.holders, inode, deadline)?;
+        if holders.is_empty() {
+            return None;
+        }
+        self.counters.scans_avoided += 1;
+        self.remember(inode, holders.clone());
+        Some(holders)
     }
 
     /// Looks again at the processes that held a socket and at their children; nobody holds it any
@@ -144,13 +214,12 @@ impl Scanner {
 
     /// Remembers a process whose children hold connections.
     pub(super) fn add_listener(&mut self, listener: Identity) {
-        if self.listeners.contains(&listener) {
-            return;
-        }
-        if self.listeners.len() >= MOST_LISTENERS {
-            self.listeners.pop_front();
-        }
-        self.listeners.push_back(listener);
+        push(&mut self.listeners, listener, MOST_LISTENERS);
+    }
+
+    /// Remembers a process that holds connections itself.
+    pub(super) fn add_other(&mut self, other: Identity) {
+        push(&mut self.regulars, other, MOST_REGULARS);
     }
 
     /// Opens a process, if it is still the same.
@@ -173,15 +242,20 @@ impl Scanner {
             children.extend(directory.children()?);
             if directory.holds(holder.descriptor, inode) {
                 holders.push(*holder);
-            } else if let Search::Descriptor(descriptor) = directory.search(inode, deadline) {
+                continue;
+            }
+            let mut sockets = Vec::new();
+            directory.sockets(&[inode].into(), deadline, &mut sockets);
+            if let Some((_, descriptor)) = sockets.first() {
                 holders.push(Holder {
-                    descriptor,
+                    descriptor: *descriptor,
                     ..*holder
                 });
             }
         }
-        self.descend(children, &mut seen, inode, deadline, &mut holders);
-        Some(holders)
+        let mut found = Found::from([(inode, holders)]);
+        self.descend(children, &mut seen, &[inode].into(), deadline, &mut found);
+        found.remove(&inode)
     }
 
     /// Holders among processes, and among the children of holders.
@@ -189,16 +263,13 @@ impl Scanner {
         &self,
         mut pids: Vec<u32>,
         seen: &mut HashSet<u32>,
-        inode: u32,
+        wanted: &Wanted,
         deadline: Instant,
-        holders: &mut Vec<Holder>,
+        found: &mut Found,
     ) {
         let mut looked = 0;
         while let Some(pid) = pids.pop() {
-            if looked >= MOST_CHILDREN
-                || holders.len() >= MOST_HOLDERS
-                || Instant::now() >= deadline
-            {
+            if looked >= MOST_CHILDREN || Instant::now() >= deadline {
                 return;
             }
             if !seen.insert(pid) {
@@ -208,96 +279,115 @@ impl Scanner {
             let Ok(directory) = ProcessDir::open(&self.proc, pid) else {
                 continue;
             };
-            if let Some(holder) = holder(&directory, inode, deadline) {
-                holders.push(holder);
+            let mut sockets = Vec::new();
+            directory.sockets(wanted, deadline, &mut sockets);
+            if add(&directory, &sockets, found) {
                 pids.extend(directory.children().unwrap_or_default());
             }
         }
     }
 
-    /// Holders among the children of known listeners, the latest first.
-    fn below_listeners(&mut self, inode: u32, deadline: Instant) -> Vec<Holder> {
+    /// Holders among known listeners and their children, the latest first.
+    fn below_listeners(&mut self, wanted: &Wanted, deadline: Instant) -> Found {
         let mut listeners = std::mem::take(&mut self.listeners);
         listeners.retain(|listener| self.open(*listener).is_some());
         self.listeners = listeners;
-        let mut holders = Vec::new();
-        for listener in &self.listeners {
+        let mut found = Found::new();
+        let mut seen = HashSet::new();
+        for listener in self.listeners.iter().chain(&self.regulars) {
             let children = self
                 .open(*listener)
                 .and_then(|listener| listener.children());
-            for child in children.unwrap_or_default().into_iter().rev() {
-                let mut seen = HashSet::new();
-                self.descend(vec![child], &mut seen, inode, deadline, &mut holders);
-                if !holders.is_empty() || Instant::now() >= deadline {
-                    return holders;
+            let children = children.unwrap_or_default().into_iter().rev();
+            for child in children.chain([listener.pid]) {
+                self.descend(vec![child], &mut seen, wanted, deadline, &mut found);
+                if found.len() == wanted.len() || Instant::now() >= deadline {
+                    return found;
                 }
             }
         }
-        holders
+        found
     }
 
-    /// Looks at all processes.
-    pub(super) fn scan(&mut self, inode: u32, deadline: Instant) -> Vec<Holder> {
+    /// Looks at all processes, as far as there is time; the next time at those that were left.
+    pub(super) fn scan(&mut self, wanted: &Wanted, deadline: Instant) -> Found {
         self.counters.scans += 1;
-        let (first, rest) = self.processes(deadline.checked_sub(BUDGET / 2));
-        let mut holders = Vec::new();
-        for pids in [first, rest] {
-            for pid in pids {
-                if Instant::now() >= deadline {
-                    self.counters.scans_given_up += 1;
-                    return holders;
-                }
-                // The directory of a process is not opened for each: one call less.
-                match search(&self.proc, &format!("{pid}/fd"), inode, deadline) {
-                    Search::Absent => {}
-                    Search::Descriptor(_) => {
-                        let directory = ProcessDir::open(&self.proc, pid).ok();
-                        let found =
-                            directory.and_then(|directory| holder(&directory, inode, deadline));
-                        holders.extend(found);
-                    }
-                    Search::TimedOut => {
-                        self.counters.scans_given_up += 1;
-                        return holders;
-                    }
-                }
-                if holders.len() >= MOST_HOLDERS {
-                    return holders;
-                }
+        let (first, mut rest) = self.processes(deadline.checked_sub(BUDGET / 2));
+        let newest = rest.first().copied();
+        self.resume(&mut rest);
+        let mut found = Found::new();
+        for (pids, are_all) in [(first, false), (rest, true)] {
+            if let Some(pid) = self.look(&pids, wanted, deadline, &mut found) {
+                self.counters.scans_given_up += 1;
+                let newest = newest.unwrap_or(pid);
+                self.left = Some(Left { pid, newest });
+                break;
             }
-            if !holders.is_empty() {
+            if are_all {
+                self.left = None;
+            } else if found.len() == wanted.len() {
                 break;
             }
         }
-        holders
+        found
+    }
+
+    /// Looks at these processes; the first that there was no time for.
+    fn look(
+        &self,
+        pids: &[u32],
+        wanted: &Wanted,
+        deadline: Instant,
+        found: &mut Found,
+    ) -> Option<u32> {
+        let mut sockets = Vec::new();
+        for pid in pids {
+            // The directory of a process is not opened for each: one call less.
+            let path = format!("{pid}/fd");
+            let is_in_time = Instant::now() < deadline
+                && search(&self.proc, &path, wanted, deadline, &mut sockets);
+            if !is_in_time {
+                return Some(*pid);
+            }
+            if !sockets.is_empty()
+                && let Ok(directory) = ProcessDir::open(&self.proc, *pid)
+            {
+                // Once more: the number may have been given to another process.
+                directory.sockets(wanted, deadline, &mut sockets);
+                add(&directory, &sockets, found);
+            }
+        }
+        None
+    }
+
+    /// Puts new processes first, then those that there was no time for the last time.
+    fn resume(&self, pids: &mut [u32]) {
+        if let Some(left) = self.left {
+            let new = pids.partition_point(|pid| *pid > left.newest);
+            let at = pids.partition_point(|pid| *pid > left.pid).max(new);
+            if let Some(old) = pids.get_mut(new..) {
+                old.rotate_left(at - new);
+            }
+        }
     }
 
     /// All processes: those named as if they spoke SSH, and the others; the latest first. Names are
     /// read until some time, what is left counts as others.
     fn processes(&mut self, until: Option<Instant>) -> (Vec<u32>, Vec<u32>) {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let (mut first, mut rest, mut others) = (Vec::new(), Vec::new(), HashSet::new());
-        let Ok(directory) = openat(&self.proc, c".", flags, Mode::empty()) else {
-            return (first, rest);
-        };
-        let mut buffer = vec![MaybeUninit::uninit(); 32 * 1024];
-        let mut entries = RawDir::new(&directory, &mut buffer);
-        while let Some(Ok(entry)) = entries.next() {
-            let name = entry.file_name().to_str();
-            let Some(pid) = name.ok().and_then(|name| name.parse().ok()) else {
-                continue;
-            };
+        each_process(&self.proc, |pid| {
             let is_late = until.is_some_and(|until| Instant::now() >= until);
             let is_other = self.others.contains(&pid);
             if !is_other && !is_late && FIRST.contains(&self.name(pid, &mut [0; 32])) {
                 first.push(pid);
-                continue;
+                return true;
             }
             rest.push(pid);
             if is_other || !is_late {
                 others.insert(pid);
             }
-        }
+            true
+        });
         first.sort_unstable_by_key(|pid| std::cmp::Reverse(*pid));
         rest.sort_unstable_by_key(|pid| std::cmp::Reverse(*pid));
         self.others = others;
@@ -333,165 +423,39 @@ impl Scanner {
     }
 }
 
-fn holder(directory: &ProcessDir, inode: u32, deadline: Instant) -> Option<Holder> {
-    let Search::Descriptor(descriptor) = directory.search(inode, deadline) else {
-        return None;
+/// Remembers a process, the latest last, and forgets the first where there are too many.
+fn push(processes: &mut VecDeque<Identity>, process: Identity, most: usize) {
+    if processes.contains(&process) {
+        return;
+    }
+    if processes.len() >= most {
+        processes.pop_front();
+    }
+    processes.push_back(process);
+}
+
+/// Notes a process as holder of sockets; false if it is gone, or holds none.
+fn add(directory: &ProcessDir, sockets: &[(u32, u32)], found: &mut Found) -> bool {
+    if sockets.is_empty() {
+        return false;
+    }
+    let Some(start_time_ticks) = directory.start_time_ticks() else {
+        return false;
     };
-    Some(Holder {
-        process: Identity {
-            pid: directory.pid,
-            start_time_ticks: directory.start_time_ticks()?,
-        },
-        descriptor,
-    })
+    for (inode, descriptor) in sockets {
+        let holders = found.entry(*inode).or_default();
+        if holders.len() < MOST_HOLDERS {
+            holders.push(Holder {
+                process: Identity {
+                    pid: directory.pid,
+                    start_time_ticks,
+                },
+                descriptor: *descriptor,
+            });
+        }
+    }
+    true
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::os::unix::fs::symlink;
-
-    use super::*;
-
-    struct Fake(tempfile::TempDir);
-
-    impl Fake {
-        fn new() -> Self {
-            Self(tempfile::tempdir().expect("a directory"))
-        }
-
-        fn scanner(&self) -> Scanner {
-            Scanner::new(self.0.path()).expect("a scanner")
-        }
-
-        fn add(&self, pid: u32, name: &str, children: &str, links: &[&str]) {
-            let directory = self.0.path().join(pid.to_string());
-            fs::create_dir_all(directory.join("fd")).expect("a process");
-            let task = directory.join(format!("task/{pid}"));
-            fs::create_dir_all(&task).expect("a task");
-            fs::write(task.join("children"), children).expect("children");
-            fs::write(directory.join("comm"), format!("{name}\n")).expect("a name");
-            let stat = format!("{pid} ({name}) S 1 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 {pid} 0");
-            fs::write(directory.join("stat"), stat).expect("stat");
-            for (number, link) in links.iter().enumerate() {
-                symlink(link, directory.join(format!("fd/{number}"))).expect("a link");
-            }
-        }
-
-        fn remove(&self, pid: u32) {
-            fs::remove_dir_all(self.0.path().join(pid.to_string())).expect("removed");
-        }
-    }
-
-    fn pids(holders: &[Holder]) -> Vec<u32> {
-        let mut pids: Vec<_> = holders.iter().map(|holder| holder.process.pid).collect();
-        pids.sort_unstable();
-        pids
-    }
-
-    #[test]
-    fn programs_that_speak_ssh_come_first() {
-        let fake = Fake::new();
-        fake.add(10, "sshd", "", &["/dev/null", "socket:[7]"]);
-        fake.add(11, "sshd-session", "", &["socket:[7]"]);
-        fake.add(12, "bash", "", &["socket:[7]", "socket:[8]"]);
-        fake.add(
-            13,
-            "x",
-            "",
-            &["socket:[71]", "socket:[17]", "anon:[7]", "socket:[7] "],
-        );
-        let mut scanner = fake.scanner();
-        assert_eq!(pids(&scanner.holders(7)), [10, 11]);
-        assert_eq!(pids(&scanner.holders(8)), [12]);
-        assert_eq!(pids(&scanner.holders(9)), [0; 0]);
-        assert_eq!(scanner.counters.scans, 3);
-        assert_eq!(pids(&scanner.holders(7)), [10, 11]);
-        assert_eq!(pids(&scanner.holders(9)), [0; 0]);
-        assert_eq!(
-            (scanner.counters.scans, scanner.counters.scans_avoided),
-            (3, 2)
-        );
-    }
-
-    #[test]
-    fn children_take_over() {
-        let fake = Fake::new();
-        fake.add(10, "sshd", "11 ", &["socket:[7]"]);
-        let mut scanner = fake.scanner();
-        assert_eq!(pids(&scanner.holders(7)), [10]);
-        fake.add(11, "sshd", "12 ", &["socket:[7]"]);
-        fake.add(12, "bash", "13 ", &[]);
-        fake.add(13, "x", "", &["socket:[7]"]);
-        assert_eq!(
-            pids(&scanner.again(7)),
-            [10, 11],
-            "not below one that does not hold it"
-        );
-        fake.remove(10);
-        assert_eq!(pids(&scanner.again(7)), [11]);
-        fake.remove(11);
-        assert_eq!(pids(&scanner.again(7)), [0; 0]);
-        assert_eq!(scanner.counters.scans, 1);
-    }
-
-    #[test]
-    fn children_of_listeners_are_known_places() {
-        let fake = Fake::new();
-        fake.add(10, "sshd", "11 12 ", &["socket:[1]"]);
-        fake.add(11, "sshd", "", &["socket:[7]"]);
-        fake.add(12, "sshd", "13 ", &["socket:[8]"]);
-        fake.add(13, "sshd", "", &["socket:[8]"]);
-        let mut scanner = fake.scanner();
-        scanner.add_listener(Identity {
-            pid: 10,
-            start_time_ticks: 10,
-        });
-        assert_eq!(pids(&scanner.holders(7)), [11]);
-        assert_eq!(pids(&scanner.holders(8)), [12, 13]);
-        assert_eq!(scanner.counters.scans, 0);
-        fake.remove(10);
-        assert_eq!(pids(&scanner.holders(9)), [0; 0]);
-        assert!(scanner.listeners.is_empty());
-    }
-
-    #[test]
-    fn another_process_with_the_same_number_is_not_taken() {
-        let fake = Fake::new();
-        fake.add(10, "sshd", "", &["socket:[7]"]);
-        let scanner = fake.scanner();
-        let of = |start_time_ticks| Identity {
-            pid: 10,
-            start_time_ticks,
-        };
-        assert!(scanner.open(of(10)).is_some());
-        assert!(scanner.open(of(9)).is_none());
-    }
-
-    #[test]
-    fn time_and_memory_are_bounded() {
-        let fake = Fake::new();
-        for pid in 10..20 {
-            fake.add(pid, "x", "", &[]);
-        }
-        fake.add(20, "sshd", "20 21 20 x -1 99999999999 21 ", &["socket:[7]"]);
-        fake.add(21, "sshd", "20 21 ", &["socket:[7]"]);
-        let mut scanner = fake.scanner();
-        assert_eq!(pids(&scanner.scan(7, Instant::now())), [0; 0]);
-        assert_eq!(scanner.counters.scans_given_up, 1);
-        assert_eq!(pids(&scanner.holders(7)), [20, 21]);
-        assert_eq!(pids(&scanner.again(7)), [20, 21], "a circle ends");
-        for inode in 0..10_000 {
-            scanner.remember(inode, Vec::new());
-        }
-        assert_eq!(scanner.sockets.len(), MOST_SOCKETS);
-        assert_eq!(scanner.order.len(), MOST_SOCKETS);
-        for pid in 0..100 {
-            scanner.add_listener(Identity {
-                pid,
-                start_time_ticks: 0,
-            });
-        }
-        assert_eq!(scanner.listeners.len(), MOST_LISTENERS);
-    }
-}
+mod tests;

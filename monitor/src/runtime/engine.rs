@@ -1,13 +1,19 @@
 //! The engine task: sole owner of the engine, no locks.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    mpsc::{Receiver, SyncSender, sync_channel},
+};
 
-use monitor_core::engine::{Engine, Input, LossStage, Outputs, Snapshot};
+use monitor_core::engine::{
+    Engine, Input, LossStage, Outputs, OwnerAnswer, OwnerQuestion, Snapshot,
+};
 use tokio::sync::{broadcast, mpsc, watch};
 
 use super::{
     handle::{EngineHandle, Query, Reply},
     now,
+    owner::{Given, QUESTIONS},
 };
 use crate::source::ebpf::Command;
 
@@ -24,6 +30,11 @@ pub(super) struct EngineTask {
     inputs: mpsc::Receiver<Input>,
     queries: mpsc::Receiver<Query>,
     commands: mpsc::Sender<Command>,
+    questions: SyncSender<OwnerQuestion>,
+    answers: mpsc::Receiver<OwnerAnswer>,
+    given: Given,
+    /// Questions that the owner thread had no room for.
+    unasked: u64,
     snapshot: watch::Sender<Arc<Snapshot>>,
     handle: EngineHandle,
 }
@@ -34,6 +45,9 @@ pub(super) struct Ends {
     pub(super) handle: EngineHandle,
     pub(super) inputs: mpsc::Sender<Input>,
     pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) questions: Receiver<OwnerQuestion>,
+    pub(super) answers: mpsc::Sender<OwnerAnswer>,
+    pub(super) given: Given,
 }
 
 /// Wraps an engine into a task.
@@ -41,6 +55,9 @@ pub(super) fn task(engine: Engine) -> Ends {
     let (input_sender, inputs) = mpsc::channel(INPUTS);
     let (query_sender, queries) = mpsc::channel(QUERIES);
     let (commands, command_receiver) = mpsc::channel(INPUTS);
+    let (questions, question_receiver) = sync_channel(QUESTIONS);
+    let (answer_sender, answers) = mpsc::channel(INPUTS);
+    let given = Given::default();
     let (records, _) = broadcast::channel(FOLLOWED);
     let (snapshot, latest) = watch::channel(Arc::new(engine.snapshot()));
     let handle = EngineHandle {
@@ -54,6 +71,10 @@ pub(super) fn task(engine: Engine) -> Ends {
         inputs,
         queries,
         commands,
+        questions,
+        answers,
+        given: given.clone(),
+        unasked: 0,
         snapshot,
         handle: handle.clone(),
     };
@@ -62,6 +83,9 @@ pub(super) fn task(engine: Engine) -> Ends {
         handle,
         inputs: input_sender,
         commands: command_receiver,
+        questions: question_receiver,
+        answers: answer_sender,
+        given,
     }
 }
 
@@ -91,6 +115,8 @@ impl EngineTask {
                         }
                     }
                 }
+                // Gone where nobody looks for owners.
+                Some(answer) = self.answers.recv() => self.step(Input::Owner(answer)),
                 input = self.inputs.recv() => match input {
                     Some(input) => self.step(input),
                     None => break,
@@ -105,10 +131,14 @@ impl EngineTask {
     fn step(&mut self, input: Input) {
         let is_tick = matches!(input, Input::Tick);
         if is_tick {
-            let total = self.handle.followers_lost();
-            let stage = LossStage::Follower;
-            let outputs = self.engine.step(Input::EventsLost { stage, total }, now());
-            self.hand_on(outputs);
+            for (stage, total) in [
+                (LossStage::Follower, self.handle.followers_lost()),
+                (LossStage::Owner, self.unasked),
+                (LossStage::ProcessScan, self.given.up()),
+            ] {
+                let outputs = self.engine.step(Input::EventsLost { stage, total }, now());
+                self.hand_on(outputs);
+            }
         }
         // Whether an interface is covered is told at once, the rest once a second.
         let is_news = is_tick || matches!(input, Input::Interface(_) | Input::InterfaceGone { .. });
@@ -121,7 +151,14 @@ impl EngineTask {
         }
     }
 
-    fn hand_on(&self, Outputs { records, expire }: Outputs) {
+    fn hand_on(
+        &mut self,
+        Outputs {
+            records,
+            expire,
+            owners,
+        }: Outputs,
+    ) {
         for record in records {
             // Nobody may be following.
             let _ = self.handle.records.send(Arc::new(record));
@@ -129,6 +166,9 @@ impl EngineTask {
         // A source that is busy is asked again some seconds later.
         if !expire.is_empty() && self.commands.try_send(Command::Expire(expire)).is_err() {
             tracing::debug!("the source is busy, expired flows have to wait");
+        }
+        for question in owners {
+            self.unasked += u64::from(self.questions.try_send(question).is_err());
         }
     }
 

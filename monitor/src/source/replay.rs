@@ -224,7 +224,9 @@ impl Replay<'_> {
 
     fn hand_on<E>(
         &mut self,
-        Outputs { records, expire }: Outputs,
+        Outputs {
+            records, expire, ..
+        }: Outputs,
         on_record: &mut impl FnMut(Record) -> Result<(), E>,
     ) -> Result<(), E> {
         for record in records {

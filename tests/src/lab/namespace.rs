@@ -279,7 +279,8 @@ impl std::ops::Sub for Counters {
     }
 }
 
-fn enter(namespace: &File) -> std::io::Result<()> {
+/// Moves the calling thread into a network namespace.
+pub fn enter(namespace: &File) -> std::io::Result<()> {
     // SAFETY: the descriptor is open for the whole call; setns changes the calling thread only.
     let result = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
     if result == 0 {

@@ -1,5 +1,6 @@
 //! Real servers, each with its own configuration in the lab's directory.
 
+pub mod account;
 pub mod dns;
 pub mod iperf;
 pub mod nginx;

@@ -39,6 +39,10 @@ impl Need {
     }
 }
 
+/// Modules of the system's own Python.
+const ASYNCSSH: &str = "/usr/lib/python3/dist-packages/asyncssh/__init__.py";
+const PARAMIKO: &str = "/usr/lib/python3/dist-packages/paramiko/__init__.py";
+
 /// Everything outside Rust that this repository uses.
 pub(crate) const NEEDS: &[Need] = &[
     program(Group::Build, "cc", &["gcc"]),
@@ -56,6 +60,9 @@ pub(crate) const NEEDS: &[Need] = &[
     service(Group::Test, "sshd", &["openssh-server"], "ssh"),
     program(Group::Test, "ssh", &["openssh-client"]),
     program(Group::Test, "dropbear", &["dropbear-bin"]),
+    program(Group::Test, "dbclient", &["dropbear-bin"]),
+    file(Group::Test, ASYNCSSH, &["python3-asyncssh"]),
+    file(Group::Test, PARAMIKO, &["python3-paramiko"]),
     program(Group::Test, "openssl", &["openssl"]),
     program(Group::Test, "dnsmasq", &["dnsmasq-base"]),
     service(Group::Test, "nginx", &["nginx-light", "nginx"], "nginx"),

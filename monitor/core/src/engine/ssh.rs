@@ -1,11 +1,13 @@
 //! SSH connections: segments become sessions, sessions become records, metrics and findings.
 
-mod connections;
+pub(super) mod connections;
 mod findings;
+mod owner;
 mod report;
 
 pub(super) use connections::{Connections, Id};
 pub(super) use findings::severity;
+pub use owner::{Owner, OwnerAnswer, OwnerQuestion, Wanted};
 
 use std::sync::Arc;
 
@@ -87,11 +89,19 @@ impl Books {
             time_ns: event.time_ns,
             bytes: &event.bytes,
         });
+        self.ssh.weigh(id);
+        let Some(connection) = self.ssh.live.get_mut(&id) else {
+            return;
+        };
         let is_marked = event.app == App::Ssh;
         let is_new = is_marked && !connection.is_marked;
         connection.is_marked |= is_marked;
         if is_new {
             self.ssh.marked(id);
+            self.owner_marked(id, event.time_ns);
+        }
+        if side == Side::Server && is_marked {
+            self.owner_suspected(id, event.time_ns);
         }
         self.ssh_progress(id, tracked);
     }
@@ -159,7 +169,9 @@ impl Books {
     }
 
     /// Time passes: what waits for too long is told of.
-    pub(super) fn ssh_tick(&mut self, clock: &ClockMap) {
+    pub(super) fn ssh_tick(&mut self, clock: &ClockMap, table: &Table) {
+        self.owner_tick(clock, table);
+        self.ssh.settle_old(clock.monotonic_now_ns);
         for id in self.ssh.take_waiting(clock.monotonic_now_ns, PATIENCE_NS) {
             self.ssh_tell(id, None);
             self.ssh_progress(id, None);

@@ -358,6 +358,7 @@ fn without_readers_no_records_are_made() {
 }
 
 mod nsg;
+mod owner;
 mod policy;
 mod property;
 mod ssh;

@@ -75,7 +75,7 @@ pub struct SshRecord {
     /// Packets and bytes from the destination, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reverse: Option<Traffic>,
-    /// User that logged in on this node.
+    /// User on this node: of a server who logged in, of a client who runs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// Process that holds the connection on this node.

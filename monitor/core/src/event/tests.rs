@@ -12,6 +12,7 @@ fn endpoint(ip: &str, port: Option<u16>, kind: EntityKind) -> Endpoint {
         pod: None,
         workload: None,
         labels: None,
+        process: None,
     }
 }
 

@@ -79,6 +79,12 @@ impl Direction {
         Kexinit::parse(self.stream.bytes().get(start..end)?)
     }
 
+    /// Bytes of the payload of its KEXINIT.
+    pub(super) fn kexinit_length(&self) -> u32 {
+        let (start, end) = self.parsed.kexinit.unwrap_or_default();
+        u32::try_from(end - start).unwrap_or(u32::MAX)
+    }
+
     /// Drops what is in clear text once NEWKEYS has passed: offsets count from there on.
     pub(super) fn discard_clear(&mut self) {
         if let Some(end) = self.parsed.newkeys_end.replace(0) {
@@ -86,7 +92,7 @@ impl Direction {
         }
     }
 
-    #[cfg(test)]
+    /// Bytes on the heap.
     pub(super) fn bytes_held(&self) -> usize {
         let texts = [&self.parsed.hassh, &self.parsed.scan.banner];
         let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());

@@ -5,7 +5,7 @@ use super::{
     direction::Direction,
     fingerprint,
     kexinit::agree,
-    sizes::{self, Model, Records},
+    sizes::{self, Judgement, Model, Records},
     vocabulary::Hints,
 };
 
@@ -21,6 +21,8 @@ pub struct Session {
     model: Option<Option<Model>>,
     /// Boundaries of the server's encrypted packets, from both NEWKEYS on.
     records: Option<Records>,
+    /// What was known of authentication when everything else was dropped.
+    settled: Option<Judgement>,
 }
 
 // === impl Session ===
@@ -31,6 +33,7 @@ impl Default for Session {
             directions: [Direction::new(Side::Client), Direction::new(Side::Server)],
             model: None,
             records: None,
+            settled: None,
         }
     }
 }
@@ -38,6 +41,9 @@ impl Default for Session {
 impl Session {
     /// Takes in a segment: in any order, as often as it is sent; sequence numbers wrap.
     pub fn segment(&mut self, segment: &Segment<'_>) {
+        if self.settled.is_some() {
+            return;
+        }
         let [client, server] = &mut self.directions;
         let direction = match segment.side {
             Side::Client => client,
@@ -60,6 +66,28 @@ impl Session {
         }
     }
 
+    /// Drops everything but what is known now, and takes in nothing more: what was no success by
+    /// then stays unknown.
+    pub fn settle(&mut self) {
+        let Judgement {
+            authentication,
+            may_be_in,
+        } = self.look(false);
+        let is_success = authentication.outcome == AuthOutcome::Success;
+        self.settled = Some(Judgement {
+            authentication: if is_success {
+                authentication
+            } else {
+                Authentication::UNKNOWN
+            },
+            may_be_in,
+        });
+        for direction in &mut self.directions {
+            direction.stream.clear();
+        }
+        self.records = None;
+    }
+
     /// Which ends speak SSH; None as long as neither does.
     pub fn class(&self) -> Option<Class> {
         let [client, server] = self.parsed(|direction| direction.parsed.is_ssh());
@@ -75,7 +103,8 @@ impl Session {
     pub fn is_identified(&self) -> bool {
         let [client, server] = &self.directions;
         let has_version_1 = |direction: &Direction| direction.parsed.scan.hints.has(Hint::Version1);
-        (client.parsed.is_over() && server.parsed.is_over())
+        self.settled.is_some()
+            || (client.parsed.is_over() && server.parsed.is_over())
             || has_version_1(client)
             || has_version_1(server)
             || server.parsed.scan.hints.has(Hint::Refused)
@@ -107,10 +136,22 @@ impl Session {
 
     /// Whether someone logged in, from the sizes of the server's packets; `ended`: nothing follows.
     pub fn authentication(&self, ended: bool) -> Authentication {
+        self.look(ended).authentication
+    }
+
+    /// Whether the server sent what looks like a login, certain or not.
+    pub fn may_be_in(&self) -> bool {
+        self.look(false).may_be_in
+    }
+
+    fn look(&self, ended: bool) -> Judgement {
+        if let Some(settled) = self.settled {
+            return settled;
+        }
         let [client, server] = &self.directions;
-        match (&self.records, &self.model) {
+        let authentication = match (&self.records, &self.model) {
             (Some(records), Some(Some(model))) => {
-                sizes::judge(model, records, &client.stream, &server.stream, ended)
+                return sizes::judge(model, records, &client.stream, &server.stream, ended);
             }
             (None, _) if ended && self.is_without_attempt() => Authentication {
                 outcome: AuthOutcome::None,
@@ -118,6 +159,10 @@ impl Session {
                 basis: Basis::None,
             },
             _ => Authentication::UNKNOWN,
+        };
+        Judgement {
+            authentication,
+            may_be_in: false,
         }
     }
 
@@ -144,8 +189,7 @@ impl Session {
     }
 
     /// Bytes on the heap and of itself.
-    #[cfg(test)]
-    pub(super) fn bytes_held(&self) -> usize {
+    pub fn bytes_held(&self) -> usize {
         let held = |direction: &Direction| direction.bytes_held();
         let records = self.records.as_ref().map_or(0, Records::bytes_held);
         size_of::<Self>() + self.directions.iter().map(held).sum::<usize>() + records
@@ -193,9 +237,11 @@ impl Session {
                 mac,
                 compression,
                 self.banner(Side::Server).unwrap_or_default(),
+                server.kexinit_length(),
             )
         });
-        self.model = Some(model);
+        let client = self.banner(Side::Client).unwrap_or_default();
+        self.model = Some(model.map(|model: Model| model.with_client(client)));
     }
 
     /// Once both NEWKEYS have passed: drops the bytes but those that show boundaries.

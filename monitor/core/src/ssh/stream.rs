@@ -177,7 +177,13 @@ impl Stream {
         self.is_settled = true;
     }
 
-    #[cfg(test)]
+    /// Drops everything for good, sizes too.
+    pub(super) fn clear(&mut self) {
+        self.release();
+        self.pieces = Vec::new();
+    }
+
+    /// Bytes on the heap.
     pub(super) fn bytes_held(&self) -> usize {
         self.buffer.capacity()
             + self.runs.capacity() * size_of::<(usize, usize)>()
@@ -275,6 +281,10 @@ impl Stream {
         }
         for (start, end) in news {
             let index = self.pieces.partition_point(|piece| piece.start < start);
+            if self.pieces.len() == MAX_PIECES {
+                // One more for a moment; doubling would be for nothing.
+                self.pieces.reserve_exact(1);
+            }
             self.pieces.insert(
                 index,
                 Piece {

@@ -1,5 +1,6 @@
 //! Sessions from end to end.
 
+mod arbitrary;
 mod authentication;
 mod capture;
 pub(super) mod fixture;
@@ -7,7 +8,9 @@ mod hostile;
 mod identity;
 mod property;
 
-use fixture::{CHACHA, GCM, OPENSSH, Owned, Talk, kexinit, kexinit_payload, packet, session};
+use fixture::{
+    CHACHA, DROPBEAR, GCM, OPENSSH, Owned, Talk, kexinit, kexinit_payload, packet, session,
+};
 
 use super::*;
 

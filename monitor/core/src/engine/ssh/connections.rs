@@ -1,12 +1,13 @@
 //! The SSH connections that are open, and what is remembered of the others.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    net::SocketAddr,
     sync::Arc,
 };
 
 use crate::{
-    event::{FindingKind, FindingRecord, ProcessRecord, Severity, SshRecord, Target},
+    event::{FindingKind, FindingRecord, Severity, SshRecord, Target},
     flow::FlowKey,
     judge::{Expectations, Thresholds, Watch},
     metric::{Fixed, Metric, Text, Value},
@@ -14,9 +15,15 @@ use crate::{
     time::Timestamp,
 };
 
-/// Connections at a time. One of them holds up to about 20 KiB until both ends are identified, then
-/// one or two; more are counted when they close, but not identified.
-const CONNECTIONS: usize = 8_192;
+use super::owner::{Attribution, OwnerQuestion};
+
+/// Connections at a time; more are counted when they close, but not identified.
+pub(in crate::engine) const CONNECTIONS: usize = 16_384;
+/// Bytes that all sessions may hold: one holds up to 24 KiB while its ends exchange keys and log in.
+/// Beyond, the oldest ones keep only what is known of them.
+pub(in crate::engine) const BYTES: usize = 32 << 20;
+/// How long the packets of a session that is logged in are kept: some may still be on their way.
+const KEPT_NS: u64 = 10_000_000_000;
 /// Connections among them that began with text and may become SSH.
 const PENDING: usize = 1_024;
 /// Closed connections, and findings, that are remembered.
@@ -32,22 +39,14 @@ pub(crate) struct Id {
     pub(super) generation: u32,
 }
 
-/// What this node knows of who holds a connection.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Owner {
-    pub(super) user: Option<String>,
-    pub(super) process: Option<ProcessRecord>,
-    pub(super) is_authenticated: bool,
-}
-
 /// A connection of which a segment was seen.
 #[derive(Debug)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is independent of the others"
 )]
-pub(super) struct Connection {
-    pub(super) session: Session,
+pub(in crate::engine) struct Connection {
+    pub(in crate::engine) session: Session,
     pub(super) local_is_client: bool,
     pub(super) first_ns: u64,
     pub(super) first: Timestamp,
@@ -61,7 +60,10 @@ pub(super) struct Connection {
     /// The client is logged in, and that was told.
     pub(super) is_in: bool,
     pub(super) finding: Option<FindingKind>,
-    pub(super) owner: Owner,
+    pub(super) owner: Attribution,
+    /// Bytes that its session holds.
+    held: usize,
+    pub(in crate::engine) is_settled: bool,
     /// Labels of the gauge of active sessions.
     active: Option<(Target, Option<bool>)>,
 }
@@ -78,17 +80,31 @@ struct Labels {
 }
 
 type Cookies = ([u8; 16], [u8; 16]);
+/// Both ends, the lower one first.
+type Ends = [SocketAddr; 2];
+
+// === impl Id ===
+
+impl Id {
+    fn ends(&self) -> Ends {
+        let local = SocketAddr::new(self.key.local(), self.key.local_port());
+        let remote = SocketAddr::new(self.key.remote(), self.key.remote_port());
+        [local.min(remote), local.max(remote)]
+    }
+}
 
 /// All of it.
 #[derive(Debug)]
 pub(crate) struct Connections {
-    pub(super) live: HashMap<Id, Connection>,
+    pub(in crate::engine) live: HashMap<Id, Connection>,
     /// Not marked yet, the oldest first; may name some that are no longer there.
     pending: VecDeque<Id>,
     /// Marked, not told yet.
     waiting: Vec<Id>,
     /// Whose cookies these are.
     cookies: HashMap<Cookies, Id>,
+    /// Whose ends these are.
+    ends: HashMap<Ends, Id>,
     pub(in super::super) expectations: Expectations,
     pub(super) is_all_local: bool,
     pub(super) watch: Watch,
@@ -100,8 +116,18 @@ pub(crate) struct Connections {
     pub(super) blocked: HashMap<(std::net::IpAddr, std::net::IpAddr), u64>,
     /// Connections that closed.
     pub(super) closed: u64,
-    /// Connections for which there was no room.
+    /// Connections for which there was no room, or too little.
     pub(super) untracked: u64,
+    /// Those for which there was no room at all, so that each counts once.
+    refused: HashSet<Id>,
+    /// Bytes that all sessions hold.
+    pub(in crate::engine) held: usize,
+    /// Connections in the order in which they came; may name some that are no longer there.
+    order: VecDeque<Id>,
+    /// Whether someone answers questions about who holds a connection.
+    pub(super) asks_owners: bool,
+    /// Such questions, since they were last taken.
+    pub(super) questions: Vec<OwnerQuestion>,
 }
 
 // === impl Connection ===
@@ -119,7 +145,9 @@ impl Connection {
             is_shadow: false,
             is_in: false,
             finding: None,
-            owner: Owner::default(),
+            owner: Attribution::default(),
+            held: 0,
+            is_settled: false,
             active: None,
         }
     }
@@ -140,6 +168,9 @@ impl Connection {
                 ..sizes
             };
         }
+        if self.owner.is_refuted && sizes.outcome == AuthOutcome::Success {
+            return Authentication::UNKNOWN;
+        }
         // Who does not speak SSH makes no attempt.
         if ended && self.session.class() == Some(Class::ServerOnly) {
             return Authentication {
@@ -159,12 +190,14 @@ impl Connections {
         expectations: Expectations,
         thresholds: Thresholds,
         is_all_local: bool,
+        asks_owners: bool,
     ) -> Self {
         Self {
             live: HashMap::new(),
             pending: VecDeque::new(),
             waiting: Vec::new(),
             cookies: HashMap::new(),
+            ends: HashMap::new(),
             expectations,
             is_all_local,
             watch: Watch::new(thresholds),
@@ -175,6 +208,11 @@ impl Connections {
             blocked: HashMap::new(),
             closed: 0,
             untracked: 0,
+            refused: HashSet::new(),
+            held: 0,
+            order: VecDeque::new(),
+            asks_owners,
+            questions: Vec::new(),
         }
     }
 
@@ -186,7 +224,10 @@ impl Connections {
     ) -> Option<&mut Connection> {
         if !self.live.contains_key(&id) {
             if self.live.len() >= CONNECTIONS {
-                self.untracked += 1;
+                if self.refused.len() >= CONNECTIONS {
+                    self.refused.clear();
+                }
+                self.untracked += u64::from(self.refused.insert(id));
                 return None;
             }
             self.pending.push_back(id);
@@ -194,12 +235,64 @@ impl Connections {
                 if let Some(oldest) = self.pending.pop_front()
                     && self.live.get(&oldest).is_some_and(|live| !live.is_marked)
                 {
-                    self.live.remove(&oldest);
+                    self.remove(oldest);
                 }
             }
+            if self.order.len() > 2 * CONNECTIONS {
+                let live = &self.live;
+                self.order.retain(|id| live.contains_key(id));
+            }
+            self.order.push_back(id);
             self.live.insert(id, new());
         }
         self.live.get_mut(&id)
+    }
+
+    /// Counts the bytes of a session that took in something, and makes the oldest ones small where
+    /// there are too many.
+    pub(super) fn weigh(&mut self, id: Id) {
+        self.reweigh(id);
+        while self.held > BYTES
+            && let Some(oldest) = self.order.pop_front()
+        {
+            // What is not in yet cannot be told any more.
+            if self.settle(oldest) && self.live.get(&oldest).is_some_and(|live| !live.is_in) {
+                self.untracked += 1;
+            }
+        }
+    }
+
+    /// Drops the packets of sessions that have been logged in for a while.
+    pub(super) fn settle_old(&mut self, now_ns: u64) {
+        let is_old = |live: &Connection| {
+            live.is_in && !live.is_settled && now_ns.saturating_sub(live.first_ns) > KEPT_NS
+        };
+        let live = self.live.iter();
+        let old: Vec<Id> = live
+            .filter(|(_, live)| is_old(live))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in old {
+            self.settle(id);
+        }
+    }
+
+    /// True if there was something to drop.
+    fn settle(&mut self, id: Id) -> bool {
+        let Some(connection) = self.live.get_mut(&id).filter(|live| !live.is_settled) else {
+            return false;
+        };
+        connection.session.settle();
+        connection.is_settled = true;
+        self.reweigh(id);
+        true
+    }
+
+    fn reweigh(&mut self, id: Id) {
+        if let Some(connection) = self.live.get_mut(&id) {
+            let held = connection.session.bytes_held();
+            self.held = self.held + held - std::mem::replace(&mut connection.held, held);
+        }
     }
 
     /// An end said that it speaks SSH.
@@ -225,22 +318,27 @@ impl Connections {
     }
 
     /// Whether the connection is one that another interface shows: the cookies of both ends are
-    /// the same, whatever addresses were translated. Ends that conspire can repeat cookies, so
-    /// both must have begun at about the same time.
+    /// the same, whatever addresses were translated, or both ends where there are no cookies yet.
+    /// Ends that conspire can repeat cookies, so both must have begun at about the same time.
     pub(super) fn is_shadow(&mut self, id: Id) -> bool {
         let Some(connection) = self.live.get(&id) else {
             return false;
         };
-        let Some(cookies) = connection.session.cookies() else {
-            return false;
-        };
-        let first = *self.cookies.entry(cookies).or_insert(id);
         let began = connection.first_ns;
-        first.key.interface_id() != id.key.interface_id()
-            && self
-                .live
-                .get(&first)
-                .is_some_and(|first| first.first_ns.abs_diff(began) < SAME_START_NS)
+        let by_cookies = connection.session.cookies();
+        let by_cookies = by_cookies.map(|cookies| *self.cookies.entry(cookies).or_insert(id));
+        let began_so = |first: &Id| {
+            let first = self.live.get(first);
+            first.is_some_and(|first| first.first_ns.abs_diff(began) < SAME_START_NS)
+        };
+        let by_ends = self.ends.get(&id.ends()).copied().filter(began_so);
+        let is_other = |first: &Id| first.key.interface_id() != id.key.interface_id();
+        let mut firsts = by_cookies.filter(began_so).into_iter().chain(by_ends);
+        let is_shadow = firsts.any(|first| is_other(&first));
+        if by_ends.is_none() {
+            self.ends.insert(id.ends(), id);
+        }
+        is_shadow
     }
 
     pub(super) fn opened(&mut self, id: Id, record: &SshRecord) {
@@ -252,8 +350,15 @@ impl Connections {
     }
 
     pub(super) fn remove(&mut self, id: Id) {
-        if let Some(connection) = self.live.remove(&id)
-            && let Some(cookies) = connection.session.cookies()
+        self.refused.remove(&id);
+        let Some(connection) = self.live.remove(&id) else {
+            return;
+        };
+        self.held -= connection.held;
+        if self.ends.get(&id.ends()) == Some(&id) {
+            self.ends.remove(&id.ends());
+        }
+        if let Some(cookies) = connection.session.cookies()
             && self.cookies.get(&cookies) == Some(&id)
         {
             self.cookies.remove(&cookies);
@@ -312,6 +417,11 @@ impl Connections {
     pub(crate) fn connections(&self) -> u64 {
         let open = self.live.values().filter(|live| live.is_shown());
         self.closed + open.count() as u64
+    }
+
+    /// Questions about who holds a connection, since the last call.
+    pub(crate) fn take_questions(&mut self) -> Vec<OwnerQuestion> {
+        std::mem::take(&mut self.questions)
     }
 
     /// Connections for which there was no room.

@@ -35,11 +35,17 @@ impl Books {
         };
         let local = endpoint(key.local(), key.local_port());
         let remote = endpoint(key.remote(), key.remote_port());
-        let (source, destination, local) = if connection.local_is_client {
+        let (mut source, mut destination, local) = if connection.local_is_client {
             (local, remote, LocalEnd::Source)
         } else {
             (remote, local, LocalEnd::Destination)
         };
+        let process = connection.owner.process.clone().map(Box::new);
+        match connection.owner.end {
+            Some(LocalEnd::Source) => source.process = process,
+            Some(LocalEnd::Destination) => destination.process = process,
+            None => {}
+        }
         let target = self.ssh_target(interface.point, local, destination.kind);
         let expected = self.ssh.expectations.judge(target, source.ip);
         let range = expected

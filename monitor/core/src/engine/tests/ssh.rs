@@ -1,23 +1,24 @@
 //! SSH connections through the engine.
 
-use monitor_common::abi::{RX, TX};
+use monitor_common::abi::{FlowKey4, RX, TX};
 
 use super::*;
 use crate::{
+    engine::ssh::connections,
     event::{FindingKind, SshRecord, Target},
     flow::SegmentEvent,
     ssh::{AuthOutcome, Class},
 };
 
-const CLIENT: &[u8] = b"SSH-2.0-client_1.0\r\n";
-const SERVER: &[u8] = b"SSH-2.0-server_1.0\r\n";
+pub(super) const CLIENT: &[u8] = b"SSH-2.0-client_1.0\r\n";
+pub(super) const SERVER: &[u8] = b"SSH-2.0-server_1.0\r\n";
 
 /// The local end, port 22, is the server.
-fn key(client_port: u16) -> FlowKey {
+pub(super) fn key(client_port: u16) -> FlowKey {
     key4(1, Protocol::TCP, 22, client_port)
 }
 
-fn segment(key: FlowKey, sent: bool, bytes: &[u8], app: App) -> Input {
+pub(super) fn segment(key: FlowKey, sent: bool, bytes: &[u8], app: App) -> Input {
     segment_at(99 * SECOND, key, sent, bytes, app)
 }
 
@@ -41,7 +42,7 @@ fn segment_at(time_ns: u64, key: FlowKey, sent: bool, bytes: &[u8], app: App) ->
 }
 
 /// What the kernel counted of such a connection, which is over.
-fn counted(app: App) -> FlowValue {
+pub(super) fn counted(app: App) -> FlowValue {
     let mut flags = [FIN | ACK | SYN | DATA; 2];
     flags[RX] |= OPENS | FIRST;
     flags[TX] |= ACCEPTS;
@@ -51,7 +52,7 @@ fn counted(app: App) -> FlowValue {
     }
 }
 
-fn ssh_of(outputs: &[Outputs]) -> Vec<SshRecord> {
+pub(super) fn ssh_of(outputs: &[Outputs]) -> Vec<SshRecord> {
     outputs
         .iter()
         .flat_map(|outputs| &outputs.records)
@@ -184,6 +185,41 @@ fn a_connection_that_two_interfaces_show_is_told_once() {
     }
 }
 
+/// The same ends from the other one's view.
+fn turned(key: FlowKey, is_turned: bool) -> FlowKey {
+    match key {
+        FlowKey::V4(key) if is_turned => FlowKey::V4(FlowKey4 {
+            local: key.remote,
+            remote: key.local,
+            local_port: key.remote_port,
+            remote_port: key.local_port,
+            ..key
+        }),
+        key => key,
+    }
+}
+
+#[test]
+fn what_two_interfaces_show_slowly_is_told_once() {
+    // Interface of the second, and whether it is seen from its other end.
+    for (interface, is_turned, told) in [(2, false, 1), (2, true, 1), (1, true, 2)] {
+        let mut engine = engine();
+        let keys = [
+            key4(1, Protocol::TCP, 22, 50_000),
+            turned(key4(interface, Protocol::TCP, 22, 50_000), is_turned),
+        ];
+        // Banners, and a second without a KEXINIT.
+        for key in keys {
+            let is_server = key.local_port() == 22;
+            step(&mut engine, segment(key, is_server, SERVER, App::Ssh));
+            step(&mut engine, segment(key, !is_server, CLIENT, App::Ssh));
+        }
+        step(&mut engine, Input::Clock(clock(101)));
+        let outputs = step(&mut engine, Input::Tick);
+        assert_eq!(ssh_of(&[outputs]).len(), told, "{interface} {is_turned}");
+    }
+}
+
 #[test]
 fn a_connection_whose_segments_were_lost_is_counted() {
     let mut engine = engine();
@@ -200,4 +236,80 @@ fn a_connection_whose_segments_were_lost_is_counted() {
         Some(State::Closed)
     );
     assert_eq!(engine.summary().ssh_connections, 1);
+}
+
+/// As much as one end may send without getting anywhere: a KEXINIT that does not end.
+fn endless(line: &[u8]) -> Vec<u8> {
+    let mut bytes = [line, &35_000_u32.to_be_bytes(), &[5, 20]].concat();
+    bytes.resize(8_000, b'x');
+    bytes
+}
+
+#[test]
+fn memory_is_bounded_whoever_opens_connections() {
+    const OPENED: u16 = 20_000;
+    let mut engine = engine();
+    for port in 10_000..10_000 + OPENED {
+        for (sent, line) in [(true, SERVER), (false, CLIENT)] {
+            let attack = segment(key(port), sent, &endless(line), App::Ssh);
+            step(&mut engine, attack);
+            assert!(engine.books.ssh.held <= connections::BYTES);
+        }
+    }
+    let ssh = &engine.books.ssh;
+    assert_eq!(ssh.live.len(), connections::CONNECTIONS);
+    let held: usize = ssh
+        .live
+        .values()
+        .map(|live| live.session.bytes_held())
+        .sum();
+    assert_eq!(held, ssh.held);
+    // Those without room, and those that had to become small.
+    let small = ssh.live.values().filter(|live| live.is_settled).count();
+    assert!(small > connections::CONNECTIONS / 2, "{small}");
+    let refused = usize::from(OPENED) - connections::CONNECTIONS;
+    let lost = usize::try_from(ssh.untracked()).unwrap();
+    assert_eq!(lost, small + refused);
+    // What is held beside that: a connection itself, its banners, its owner.
+    let size = size_of::<connections::Connection>();
+    assert!(size <= 800, "{size}");
+    // What is known of them is told, and each is counted when it closes.
+    let first = close_of(&mut engine, key(10_000));
+    assert_eq!(first.client_banner.as_deref(), Some("SSH-2.0-client_1.0"));
+    assert_eq!(first.authentication, AuthOutcome::Unknown);
+    // Connections of which there is nothing left hold nothing.
+    for port in 10_001..10_000 + OPENED {
+        close_of(&mut engine, key(port));
+    }
+    assert_eq!((engine.books.ssh.held, engine.books.ssh.live.len()), (0, 0));
+    assert_eq!(engine.summary().ssh_connections, u64::from(OPENED));
+}
+
+pub(super) fn close_of(engine: &mut Engine, key: FlowKey) -> SshRecord {
+    let outputs = [
+        Input::Flows(vec![(key, counted(App::Ssh))]),
+        Input::Removed(vec![(key, counted(App::Ssh))]),
+    ]
+    .map(|input| step(engine, input));
+    ssh_of(&outputs).pop().expect("a record")
+}
+
+#[test]
+fn a_new_connection_is_identified_under_attack() {
+    let mut engine = engine();
+    for port in 10_000..18_000 {
+        for (sent, line) in [(true, SERVER), (false, CLIENT)] {
+            step(
+                &mut engine,
+                segment(key(port), sent, &endless(line), App::Ssh),
+            );
+        }
+    }
+    let outputs = [
+        segment(key(50_000), true, &offer(SERVER, 1), App::Ssh),
+        segment(key(50_000), false, &offer(CLIENT, 2), App::Ssh),
+    ]
+    .map(|input| step(&mut engine, input));
+    let records = ssh_of(&outputs);
+    assert!(records[0].hassh.is_some() && records[0].hassh_server.is_some());
 }

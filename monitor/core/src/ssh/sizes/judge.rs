@@ -6,6 +6,7 @@ use super::{
         stream::{Piece, Stream},
     },
     model::{Model, Quirk, Records},
+    proof::is_host_keys,
 };
 
 /// Payloads: USERAUTH_SUCCESS is one byte, an empty IGNORE five, SERVICE_ACCEPT names
@@ -20,8 +21,6 @@ const MAX_BEFORE_ACCEPT: usize = 8;
 const SLOW_NS: u64 = 250_000_000;
 /// More answers than failed attempts can have (MaxAuthTries is 6, some answers are prompts).
 const MAX_ANSWERS: usize = 20;
-/// More bytes than a USERAUTH_FAILURE has.
-const MAX_FAILURE: u32 = 256;
 /// More bytes than a burst of failure, prompt, or echo of a 4096-bit key can have.
 const MAX_ANSWER: u32 = 640;
 
@@ -29,6 +28,8 @@ const MAX_ANSWER: u32 = 640;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Burst {
     sizes: Vec<u32>,
+    /// Bytes that the client sent since the burst before.
+    asked: u64,
     /// Since the client's last segment, nanoseconds.
     delay_ns: u64,
     /// Whether the client sent anything before.
@@ -45,6 +46,14 @@ struct Reader {
     is_exact: bool,
 }
 
+/// What the sizes tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::ssh) struct Judgement {
+    pub(in crate::ssh) authentication: Authentication,
+    /// There is an answer of the size of a success.
+    pub(in crate::ssh) may_be_in: bool,
+}
+
 /// Whether someone logged in; offsets in both streams count from NEWKEYS.
 pub(in crate::ssh) fn judge(
     model: &Model,
@@ -52,6 +61,22 @@ pub(in crate::ssh) fn judge(
     client: &Stream,
     server: &Stream,
     ended: bool,
+) -> Judgement {
+    let mut may_be_in = false;
+    let authentication = outcome(model, records, client, server, ended, &mut may_be_in);
+    Judgement {
+        authentication,
+        may_be_in,
+    }
+}
+
+fn outcome(
+    model: &Model,
+    records: &Records,
+    client: &Stream,
+    server: &Stream,
+    ended: bool,
+    may_be_in: &mut bool,
 ) -> Authentication {
     let (bursts, is_complete) = bursts(model, records, client, server);
     let Some((reader, answers)) = answers(model, &bursts) else {
@@ -67,13 +92,12 @@ pub(in crate::ssh) fn judge(
         .enumerate()
         .position(|(index, answer)| reader.is_success(answer, index == 0));
     if let Some(before) = success {
-        if answers
-            .get(before)
-            .is_some_and(|answer| reader.is_doubtful(answer))
-        {
+        *may_be_in = true;
+        if !reader.is_certain(&answers, before) {
             return Authentication::UNKNOWN;
         }
-        return by_sizes(AuthOutcome::Success, before.max(1));
+        let first = usize::from(model.is_first_real);
+        return by_sizes(AuthOutcome::Success, (before + first).max(1));
     }
     let count = answers.len();
     let is_plausible = count <= MAX_ANSWERS
@@ -88,6 +112,7 @@ pub(in crate::ssh) fn judge(
             ..Authentication::UNKNOWN
         },
         (true, true, 0) => by_sizes(AuthOutcome::None, 0),
+        (true, true, _) if model.is_first_real => by_sizes(AuthOutcome::Failure, count),
         (true, true, 1) if answers.iter().all(|answer| answer.delay_ns < SLOW_NS) => {
             by_sizes(AuthOutcome::None, 0)
         }
@@ -112,18 +137,23 @@ fn bursts(
 ) -> (Vec<Burst>, bool) {
     let asked = client.pieces();
     let mut is_complete = !client.has_more() && !server.has_more() && is_gapless(asked);
-    let mut times: Vec<u64> = asked.iter().map(|piece| piece.time_ns).collect();
-    times.sort_unstable();
+    let mut requests: Vec<(u64, u32)> = asked
+        .iter()
+        .map(|piece| (piece.time_ns, piece.end - piece.start))
+        .collect();
+    requests.sort_unstable();
     let mut bursts: Vec<Burst> = Vec::new();
     let (mut asked_before, mut now) = (0, 0);
     let mut push = |size: u32, time_ns: u64| {
         now = time_ns.max(now);
-        let asked = times.partition_point(|time| *time <= now);
+        let asked = requests.partition_point(|(time, _)| *time <= now);
         if asked > asked_before || bursts.is_empty() {
-            let last = asked.checked_sub(1).and_then(|last| times.get(last));
+            let last = asked.checked_sub(1).and_then(|last| requests.get(last));
+            let since = requests.get(asked_before..asked).unwrap_or_default();
             bursts.push(Burst {
                 sizes: Vec::new(),
-                delay_ns: last.map_or(0, |last| now - last),
+                asked: since.iter().map(|(_, size)| u64::from(*size)).sum(),
+                delay_ns: last.map_or(0, |(last, _)| now - last),
                 is_answer: asked > 0,
             });
             asked_before = asked;
@@ -249,12 +279,42 @@ impl Reader {
             && second.first() == Some(&success)
     }
 
-    /// Whether the short packet may be an IGNORE ahead of a failure, of a server that is not known
-    /// to send any: OpenSSH's next message after SUCCESS, its host keys, is longer.
-    fn is_doubtful(&self, answer: &Burst) -> bool {
-        !self.has_ignore
-            && self.size(SUCCESS) == self.size(IGNORE)
-            && answer.sizes.first() == Some(&self.size(SUCCESS))
-            && answer.sizes.get(1).is_some_and(|next| *next <= MAX_FAILURE)
+    /// Whether the answer of the size of a success is one, and nothing that the client may get
+    /// without logging in.
+    fn is_certain(&self, answers: &[Burst], at: usize) -> bool {
+        let (before, rest) = answers.split_at_checked(at).unwrap_or_default();
+        if self.size(SUCCESS) < self.size(IGNORE) {
+            // Nothing else is so short but the end of a packet that was cut, and NEWKEYS. With the
+            // first attempt a banner comes, which may be long.
+            let is_whole = |size: &u32| self.is_exact || self.model.is_whole(*size);
+            return before
+                .iter()
+                .all(|answer| answer.sizes.iter().all(is_whole))
+                && !before
+                    .iter()
+                    .skip(1)
+                    .any(|answer| self.may_be_kexinit(answer));
+        }
+        let [success, next @ ..] = rest else {
+            return false;
+        };
+        // The first attempt brings EXT_INFO and a banner.
+        let is_first = before.is_empty();
+        if is_first || self.has_ignore || before.iter().any(|answer| self.may_be_kexinit(answer)) {
+            return false;
+        }
+        let is_new = |size: u32| before.iter().all(|answer| !answer.sizes.contains(&size));
+        let follow = success.sizes.iter().skip(1).map(|size| (success, *size));
+        let next = next.first().into_iter();
+        let next = next.flat_map(|next| next.sizes.iter().map(move |size| (next, *size)));
+        follow.chain(next).any(|(burst, size)| {
+            let is_echo = self.model.is_pinged && burst.asked >= u64::from(size);
+            is_host_keys(&self.model, size) && is_new(size) && !is_echo
+        })
+    }
+
+    fn may_be_kexinit(&self, answer: &Burst) -> bool {
+        let may_be = |size: &u32| self.model.may_be_kexinit(*size);
+        may_be(&answer.sizes.iter().sum()) || answer.sizes.iter().any(may_be)
     }
 }

@@ -11,11 +11,17 @@ const MAX_RECORDS: usize = 64;
 const TAG: u32 = 16;
 /// Least padding (RFC 4253 section 6).
 const MIN_PADDING: u32 = 4;
+/// `kex-strict-s-v00@openssh.com`, a comma, and a block of padding.
+const KEXINIT_MARGIN: u32 = 48;
 /// Least packet of Dropbear, packet_length left out (`MIN_PACKET_LEN`).
 const DROPBEAR_MIN: u32 = 16;
 
 /// How the server's packets are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is independent of the others"
+)]
 pub(in crate::ssh) struct Model {
     /// Multiple to which packets are padded, bytes.
     block: u32,
@@ -27,6 +33,14 @@ pub(in crate::ssh) struct Model {
     shows_lengths: bool,
     /// Ways of the server that its banner tells.
     pub(super) quirk: Quirk,
+    /// The server answers SSH_MSG_PING (OpenSSH PROTOCOL section 1.8) before a login, too, with as
+    /// many bytes as the client likes: OpenSSH 9.5 up to some 9.9.
+    pub(super) is_pinged: bool,
+    /// Bytes of the payload of the server's KEXINIT.
+    kexinit: u32,
+    /// The client's first attempt is a real one, as Paramiko's: others ask with `none` first which
+    /// methods there are (RFC 4252 section 5.2).
+    pub(super) is_first_real: bool,
 }
 
 /// A server that does it its own way.
@@ -67,6 +81,7 @@ impl Model {
         mac: Option<&[u8]>,
         compression: Option<&[u8]>,
         banner: &str,
+        kexinit: u32,
     ) -> Option<Self> {
         // zlib@openssh.com begins after the login.
         if !matches!(compression?, b"none" | b"zlib@openssh.com") {
@@ -78,12 +93,16 @@ impl Model {
             () if banner.contains("asyncssh") => Quirk::AsyncSsh,
             () => Quirk::None,
         };
+        let is_pinged = is_pinged(&banner);
         let aead = |block, shows_lengths| Self {
             block,
             mac: TAG,
             is_length_apart: true,
             shows_lengths,
             quirk,
+            is_pinged,
+            kexinit,
+            is_first_real: false,
         };
         let block = match cipher {
             b"chacha20-poly1305@openssh.com" | b"chacha20-poly1305" => return Some(aead(8, false)),
@@ -123,7 +142,18 @@ impl Model {
             is_length_apart: etm.is_some(),
             shows_lengths: etm.is_some(),
             quirk,
+            is_pinged,
+            kexinit,
+            is_first_real: false,
         })
+    }
+
+    /// The same for a client with this banner.
+    pub(in crate::ssh) fn with_client(self, banner: &str) -> Self {
+        Self {
+            is_first_real: banner.to_ascii_lowercase().contains("paramiko"),
+            ..self
+        }
     }
 
     /// Whether packet_length can be read.
@@ -136,6 +166,26 @@ impl Model {
         Self { block: 16, ..self }
     }
 
+    /// Whether packets of that many bytes in all may be whole ones.
+    pub(super) const fn is_whole(&self, bytes: u32) -> bool {
+        let apart = if self.is_length_apart { 4 } else { 0 };
+        let mut packets = 1;
+        while packets * self.size(0) <= bytes {
+            if (bytes - packets * (apart + self.mac)).is_multiple_of(self.block) {
+                return true;
+            }
+            packets += 1;
+        }
+        false
+    }
+
+    /// Whether that many bytes may be the KEXINIT of another key exchange, whose lists may lack or
+    /// have a name that the first has not. Where boundaries do not show, more may follow it.
+    pub(super) const fn may_be_kexinit(&self, bytes: u32) -> bool {
+        let least = self.size(self.kexinit).saturating_sub(KEXINIT_MARGIN);
+        bytes >= least && (!self.shows_lengths || bytes <= least + 2 * KEXINIT_MARGIN)
+    }
+
     /// Size of a packet with a payload of that many bytes.
     pub(super) const fn size(&self, payload: u32) -> u32 {
         let apart = if self.is_length_apart { 4 } else { 0 };
@@ -146,6 +196,12 @@ impl Model {
         }
         apart + padded + self.mac
     }
+}
+
+/// Whether a banner in small letters is of OpenSSH 9.5 to 9.9.
+fn is_pinged(banner: &str) -> bool {
+    let version = banner.split_once("openssh_9.").map(|(_, minor)| minor);
+    version.is_some_and(|minor| minor.starts_with(['5', '6', '7', '8', '9']))
 }
 
 // === impl Records ===
@@ -174,7 +230,7 @@ impl Records {
         false
     }
 
-    #[cfg(test)]
+    /// Bytes on the heap.
     pub(in crate::ssh) fn bytes_held(&self) -> usize {
         self.known.capacity() * size_of::<Record>()
     }
@@ -192,7 +248,7 @@ mod tests {
     /// Sizes of USERAUTH_SUCCESS and SERVICE_ACCEPT.
     fn sizes(cipher: &str, mac: &str, banner: &str) -> Option<(u32, u32)> {
         let none = Some(&b"none"[..]);
-        let model = Model::new(cipher.as_bytes(), Some(mac.as_bytes()), none, banner)?;
+        let model = Model::new(cipher.as_bytes(), Some(mac.as_bytes()), none, banner, 1_000)?;
         Some((model.size(1), model.size(17)))
     }
 
@@ -220,8 +276,38 @@ mod tests {
         assert_eq!(sizes("aes128-ctr", "none", ""), None);
         let cipher = b"aes128-ctr";
         let mac = Some(&b"hmac-sha1"[..]);
-        assert!(Model::new(cipher, mac, Some(b"zlib"), "").is_none());
-        assert!(Model::new(cipher, mac, None, "").is_none());
-        assert!(Model::new(cipher, mac, Some(b"zlib@openssh.com"), "").is_some());
+        assert!(Model::new(cipher, mac, Some(b"zlib"), "", 0).is_none());
+        assert!(Model::new(cipher, mac, None, "", 0).is_none());
+        assert!(Model::new(cipher, mac, Some(b"zlib@openssh.com"), "", 0).is_some());
+    }
+
+    #[test]
+    fn whole_packets() {
+        let none = Some(&b"none"[..]);
+        let chacha = Model::new(b"chacha20-poly1305", None, none, "", 1_000).unwrap();
+        for bytes in [28, 36, 76, 56, 28 + 76, 288, 260] {
+            assert!(chacha.is_whole(bytes), "{bytes}");
+        }
+        // 48 is 76 without 28: the start of a packet, or the end.
+        for bytes in [0, 1, 27, 29, 48, 55] {
+            assert!(!chacha.is_whole(bytes), "{bytes}");
+        }
+        assert!(chacha.may_be_kexinit(1_000) && !chacha.may_be_kexinit(900));
+        assert!(chacha.may_be_kexinit(5_000));
+        let gcm = Model::new(b"aes128-gcm@openssh.com", None, none, "", 400).unwrap();
+        assert!(gcm.may_be_kexinit(420) && !gcm.may_be_kexinit(628));
+    }
+
+    #[test]
+    fn servers_that_answer_pings() {
+        for (banner, expected) in [
+            ("ssh-2.0-openssh_9.2p1 debian-2", false),
+            ("ssh-2.0-openssh_9.6", true),
+            ("ssh-2.0-openssh_9.9p1", true),
+            ("ssh-2.0-openssh_10.0p2", false),
+            ("ssh-2.0-openssh_9.", false),
+        ] {
+            assert_eq!(is_pinged(banner), expected, "{banner}");
+        }
     }
 }

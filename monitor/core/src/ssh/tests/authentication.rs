@@ -2,7 +2,6 @@
 
 use super::*;
 
-const DROPBEAR: &str = "SSH-2.0-dropbear_2022.83";
 const ASYNCSSH: &str = "SSH-2.0-AsyncSSH_2.21.0";
 
 fn outcome(talk: &Talk) -> (AuthOutcome, Option<u32>) {
@@ -113,12 +112,26 @@ fn a_single_answer() {
 }
 
 #[test]
+fn a_client_that_does_not_probe() {
+    let mut talk = accepted().answers(&[76]);
+    let banner = b"SSH-2.0-paramiko_2.2.0 client\r\n";
+    assert_eq!(talk.segments[0].bytes.len(), banner.len());
+    talk.segments[0].bytes = banner.to_vec();
+    assert_eq!(outcome(&talk), failure(1));
+    assert_eq!(outcome(&talk.clone().answers(&[76])), failure(2));
+    assert_eq!(outcome(&talk.answers(&[28])), success(2));
+}
+
+#[test]
 fn dropbear_pads_to_16_bytes() {
     let talk = Talk::handshake(DROPBEAR, CHACHA, "m")
         .answers(&[44])
         .answers(&[52]);
-    assert_eq!(outcome(&talk.clone().answers(&[36])), success(1));
+    // UNIMPLEMENTED has that size, too.
+    assert_eq!(outcome(&talk.clone().answers(&[36])), UNKNOWN);
+    assert!(talk.clone().answers(&[36]).session().may_be_in());
     assert_eq!(outcome(&talk.clone().answers(&[52])), failure(1));
+    assert!(!talk.answers(&[52]).session().may_be_in());
     // No other server has its SUCCESS.
     let talk = Talk::handshake(OPENSSH, CHACHA, "m")
         .answers(&[44])
@@ -131,7 +144,7 @@ fn go_pads_to_16_bytes_under_any_cipher() {
     let talk = Talk::handshake("SSH-2.0-Go", CHACHA, "m")
         .answers(&[52])
         .answers(&[68]);
-    assert_eq!(outcome(&talk.clone().answers(&[36])), success(1));
+    assert_eq!(outcome(&talk.clone().answers(&[36])), UNKNOWN);
     assert_eq!(outcome(&talk.answers(&[68])), failure(1));
 }
 
@@ -145,7 +158,7 @@ fn asyncssh_ignore_is_no_success() {
         .answers(&[48, 80])
         .answers(&[48, 80]);
     assert_eq!(outcome(&failed), failure(2));
-    assert_eq!(outcome(&failed.clone().answers(&[48, 48])), success(3));
+    assert_eq!(outcome(&failed.clone().answers(&[48, 48])), UNKNOWN);
     // A failure of the size of both.
     assert_eq!(outcome(&failed.clone().answers(&[48, 96])), failure(3));
     assert_eq!(outcome(&failed.clone().answers(&[96])), UNKNOWN);
@@ -165,7 +178,7 @@ fn asyncssh_under_another_name() {
     assert_eq!(outcome(&talk.clone().answers(&[48, 80])), UNKNOWN);
     let failed = talk.clone().answers(&[48, 80]).answers(&[48, 80]);
     assert_eq!(outcome(&failed), failure(1));
-    assert_eq!(outcome(&failed.answers(&[48, 48])), success(2));
+    assert_eq!(outcome(&failed.answers(&[48, 48])), UNKNOWN);
     // What OpenSSH sends after SUCCESS is no reason for doubt.
     assert_eq!(
         outcome(&talk.answers(&[80]).answers(&[48, 784])),
@@ -182,11 +195,11 @@ fn boundaries_that_show() {
     assert_eq!(outcome(&probed.clone().records(&[84])), failure(1));
     // SUCCESS and more in one segment, which a size does not tell.
     assert_eq!(
-        outcome(&probed.clone().records(&[84]).records(&[36, 692])),
+        outcome(&probed.clone().records(&[84]).records(&[36, 628])),
         success(2)
     );
-    // Login without password.
-    assert_eq!(outcome(&talk.records(&[228, 36])), success(1));
+    // Login without password, which may be EXT_INFO and UNIMPLEMENTED.
+    assert_eq!(outcome(&talk.records(&[228, 36])), UNKNOWN);
     // A segment of the size of SUCCESS that is the end of a packet.
     let mut split = probed.records(&[100]);
     let last = split.segments.last_mut().unwrap();
@@ -211,7 +224,8 @@ fn boundaries_that_were_not_captured() {
         }
         outcome(&talk)
     };
-    assert_eq!(only_sizes(talk.clone().records(&[36])), success(1));
+    let logged_in = talk.clone().records(&[36]).records(&[628]);
+    assert_eq!(only_sizes(logged_in), success(1));
     assert_eq!(only_sizes(talk.records(&[84])), failure(1));
     // What should be a length is none.
     let broken = Talk::handshake(OPENSSH, GCM, "ignored")
@@ -260,4 +274,72 @@ fn retransmissions_are_no_answers() {
         segments.push(again);
     }
     assert_eq!(told(&session(&segments)), told(&talk.session()));
+}
+
+/// A client that asks for failures, and for UNIMPLEMENTED by messages that no server knows.
+#[test]
+fn what_a_client_may_call_for_is_no_success() {
+    let gcm = |banner| Talk::handshake(banner, GCM, "ignored").records(&[52]);
+    let etm = |banner| {
+        let mac = "hmac-sha2-256-etm@openssh.com";
+        let talk = Talk::handshake(banner, "aes256-ctr", mac);
+        talk.records_of(&[68], 32)
+    };
+    // Sizes of UNIMPLEMENTED, failure, SERVICE_ACCEPT once more, a prompt, KEXINIT, its reply, PONG.
+    let (u, f) = (36, 84);
+    let sequences: [&[&[usize]]; 12] = [
+        &[&[u]],
+        &[&[f], &[u]],
+        &[&[f], &[u, u]],
+        &[&[f], &[u], &[u], &[u]],
+        &[&[f], &[u, f]],
+        &[&[f], &[u], &[52]],
+        &[&[f], &[u, 52]],
+        &[&[f], &[u], &[f], &[f]],
+        &[&[f], &[u], &[68]],
+        &[&[f], &[u], &[1_076]],
+        &[&[f], &[u, 1_076], &[212, u]],
+        &[&[228, f], &[u], &[u; 40]],
+    ];
+    for sequence in sequences {
+        let ask = |talk: Talk, sizes: &&[usize]| talk.records(sizes);
+        let talk = sequence.iter().fold(gcm(OPENSSH), ask);
+        assert_eq!(outcome(&talk), UNKNOWN, "{sequence:?}");
+        assert!(talk.session().may_be_in());
+        let wide = |talk: Talk, sizes: &&[usize]| {
+            let sizes: Vec<usize> = sizes.iter().map(|size| size + 16).collect();
+            talk.records_of(&sizes, 32)
+        };
+        let talk = sequence.iter().fold(etm(OPENSSH), wide);
+        assert_eq!(outcome(&talk), UNKNOWN, "{sequence:?}");
+    }
+    // Bytes that a server sends back, of the size of its host keys.
+    let pinged = "SSH-2.0-OpenSSH_9.6";
+    let ping = |banner| {
+        let talk = gcm(banner).records(&[f]).records(&[u]);
+        talk.client([0x5A; 628]).records_unasked(&[628])
+    };
+    assert_eq!(outcome(&ping(pinged)), UNKNOWN);
+    // A login to the same.
+    let login = gcm(pinged).records(&[f]).records(&[u]).records(&[628]);
+    assert_eq!(outcome(&login), success(1));
+    // A failure of the size of host keys.
+    let large = gcm(OPENSSH).records(&[116]).records(&[u]).records(&[116]);
+    assert_eq!(outcome(&large), UNKNOWN);
+    // Before the first attempt, which brings EXT_INFO and a banner.
+    let first = gcm(OPENSSH).records(&[u]).records(&[628, f]);
+    assert_eq!(outcome(&first), UNKNOWN);
+    // Another key exchange first, whose end is as short as a success.
+    let exchange = gcm(OPENSSH).records(&[f]).records(&[1_076]).records(&[u]);
+    assert_eq!(outcome(&exchange.records(&[628])), UNKNOWN);
+}
+
+/// A client that opens its window just so far that a failure is cut where a success would begin.
+#[test]
+fn the_end_of_a_packet_is_no_success() {
+    let cut = |talk: Talk| talk.client([0x5A]).server([0xA5; 28]);
+    let talk = accepted().answers(&[76]);
+    assert_eq!(outcome(&cut(talk.clone().answers(&[48]))), UNKNOWN);
+    let exchange = talk.answers(&[1_100]);
+    assert_eq!(outcome(&cut(exchange)), UNKNOWN);
 }

@@ -4,6 +4,7 @@ use crate::ssh::{Segment, Session, Side};
 
 pub(in crate::ssh) const CHACHA: &str = "chacha20-poly1305@openssh.com";
 pub(in crate::ssh) const GCM: &str = "aes128-gcm@openssh.com";
+pub(in crate::ssh) const DROPBEAR: &str = "SSH-2.0-dropbear_2022.83";
 pub(in crate::ssh) const OPENSSH: &str = "SSH-2.0-OpenSSH_10.0p2";
 
 /// A segment that owns its bytes.
@@ -47,9 +48,12 @@ pub(in crate::ssh) fn packet(payload: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// A KEXINIT that offers one cipher and MAC.
+/// A KEXINIT that offers one cipher and MAC, and is as long as OpenSSH's.
 pub(in crate::ssh) fn kexinit(cookie: u8, cipher: &str, mac: &str) -> Vec<u8> {
-    let lists = ["k", "h", cipher, cipher, mac, mac, "none", "none", "", ""];
+    let host_keys = ["h"; 430].join(",");
+    let lists = [
+        "k", &host_keys, cipher, cipher, mac, mac, "none", "none", "", "",
+    ];
     packet(&kexinit_payload(cookie, lists))
 }
 
@@ -131,13 +135,17 @@ impl Talk {
 
     /// Packets of the server in one segment, with packet_length in clear and a tag of 16 bytes.
     pub(in crate::ssh) fn records(self, sizes: &[usize]) -> Self {
-        let mut bytes = Vec::new();
-        for size in sizes {
-            let length = u32::try_from(size - 20).unwrap();
-            bytes.extend(length.to_be_bytes());
-            bytes.resize(bytes.len() + size - 4, 0xA5);
-        }
-        self.asks().server(bytes)
+        self.records_of(sizes, 16)
+    }
+
+    /// The same with MACs of another size.
+    pub(in crate::ssh) fn records_of(self, sizes: &[usize], mac: usize) -> Self {
+        self.asks().server(records(sizes, mac))
+    }
+
+    /// Packets of the server that the client did not ask for, with a tag of 16 bytes.
+    pub(in crate::ssh) fn records_unasked(self, sizes: &[usize]) -> Self {
+        self.server(records(sizes, 16))
     }
 
     /// A request of the client.
@@ -156,4 +164,14 @@ pub(in crate::ssh) fn session(segments: &[Owned]) -> Session {
         session.segment(&segment.as_segment());
     }
     session
+}
+
+fn records(sizes: &[usize], mac: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for size in sizes {
+        let length = u32::try_from(size - 4 - mac).unwrap();
+        bytes.extend(length.to_be_bytes());
+        bytes.resize(bytes.len() + size - 4, 0xA5);
+    }
+    bytes
 }

@@ -1,0 +1,150 @@
+//! Who holds SSH connections on this node, through the engine.
+
+use super::{ssh::*, *};
+use crate::{
+    engine::{Owner, OwnerAnswer, OwnerQuestion, Wanted},
+    event::ProcessRecord,
+    ssh::{AuthOutcome, Basis},
+};
+
+/// An engine that asks, of a node with the address of the local ends.
+fn asking() -> Engine {
+    let mut engine = engine_with(Config {
+        owners: true,
+        ..Config::default()
+    });
+    let local = key(1).local();
+    step(&mut engine, Input::Addresses(vec![local.into()]));
+    engine
+}
+
+/// Both banners; what is asked then.
+fn begin(engine: &mut Engine, key: FlowKey) -> Vec<OwnerQuestion> {
+    let first = step(engine, segment(key, true, SERVER, App::Ssh));
+    let second = step(engine, segment(key, false, CLIENT, App::Ssh));
+    [first.owners, second.owners].concat()
+}
+
+fn at(engine: &mut Engine, second: u64) -> Outputs {
+    step(engine, Input::Clock(clock(second)));
+    step(engine, Input::Tick)
+}
+
+fn sshd(authenticated: Option<bool>, user: Option<&str>) -> Owner {
+    Owner {
+        user: user.map(str::to_owned),
+        process: Some(ProcessRecord {
+            pid: 812,
+            name: "sshd".to_owned(),
+            executable: None,
+            container: None,
+        }),
+        authenticated,
+    }
+}
+
+fn answer(engine: &mut Engine, question: OwnerQuestion, owner: Owner) -> Outputs {
+    let owner = Some(owner);
+    step(engine, Input::Owner(OwnerAnswer { question, owner }))
+}
+
+#[test]
+fn it_is_asked_when_ssh_is_seen_and_some_times_later() {
+    let mut engine = asking();
+    let key = key(50_000);
+    let questions = begin(&mut engine, key);
+    assert_eq!(questions.len(), 1);
+    assert_eq!(questions[0].local, (key.local(), 22).into());
+    assert_eq!(questions[0].remote, (key.remote(), 50_000).into());
+    assert_eq!(questions[0].wanted, Wanted::Process);
+    // Seen at second 99: after one, five, thirty and a hundred and twenty seconds.
+    let mut asked = Vec::new();
+    for second in 99..240 {
+        let owners = at(&mut engine, second).owners;
+        assert!(owners.len() <= 1);
+        if !owners.is_empty() {
+            asked.push(second - 99);
+        }
+    }
+    assert_eq!(asked, [1, 5, 30, 120]);
+    // Once more when it ends.
+    step(&mut engine, Input::Flows(vec![(key, counted(App::Ssh))]));
+    let last = at(&mut engine, 241).owners;
+    assert_eq!(last.len(), 1);
+    assert_eq!(last[0].wanted, Wanted::Present);
+    assert_eq!(at(&mut engine, 242).owners, []);
+}
+
+#[test]
+fn only_ends_on_this_node_are_asked_about() {
+    let mut engine = asking();
+    // What the node's own addresses are is not known.
+    step(&mut engine, Input::Addresses(Vec::new()));
+    assert_eq!(begin(&mut engine, key(50_000)), []);
+    // The remote end of a pod's interface may be the node.
+    let node = key(50_001).remote();
+    step(&mut engine, Input::Addresses(vec![node.into()]));
+    let questions = begin(&mut engine, key(50_001));
+    assert_eq!(questions[0].local, (node, 50_001).into());
+    assert!(!questions[0].is_pod);
+    // Neither is the node's: the local one may be a pod's.
+    let other = "192.0.2.77/32".parse().unwrap();
+    step(&mut engine, Input::Addresses(vec![other]));
+    let questions = begin(&mut engine, key(50_002));
+    assert_eq!(questions[0].local, (key(1).local(), 22).into());
+    assert!(questions[0].is_pod);
+    // Where nobody answers, nothing is asked.
+    let mut engine = engine_with(Config::default());
+    let local = key(1).local();
+    step(&mut engine, Input::Addresses(vec![local.into()]));
+    assert_eq!(begin(&mut engine, key(50_000)), []);
+}
+
+#[test]
+fn a_login_by_the_servers_process() {
+    let mut engine = asking();
+    let key = key(50_000);
+    let question = begin(&mut engine, key)[0];
+    let early = answer(&mut engine, question, sshd(Some(false), None));
+    assert_eq!(ssh_of(&[early]), []);
+    at(&mut engine, 101);
+    let told = answer(&mut engine, question, sshd(Some(true), Some("alice")));
+    let told = ssh_of(&[told]);
+    assert_eq!(told.len(), 1, "the login, once");
+    assert_eq!(
+        (told[0].authentication, told[0].basis),
+        (AuthOutcome::Success, Basis::Process)
+    );
+    assert_eq!(told[0].user.as_deref(), Some("alice"));
+    let pid = |process: Option<&ProcessRecord>| process.map(|process| process.pid);
+    assert_eq!(pid(told[0].process.as_ref()), Some(812));
+    assert_eq!(pid(told[0].destination.process.as_deref()), Some(812));
+    assert_eq!(told[0].source.process, None);
+    // The process has gone: what was known stays.
+    let gone = OwnerAnswer {
+        question,
+        owner: None,
+    };
+    step(&mut engine, Input::Owner(gone));
+    let record = close_of(&mut engine, key);
+    assert_eq!(record.authentication, AuthOutcome::Success);
+    assert_eq!(record.user.as_deref(), Some("alice"));
+    // One that closed meanwhile.
+    let late = answer(&mut engine, question, sshd(Some(true), None));
+    assert_eq!(late, Outputs::default());
+}
+
+#[test]
+fn what_a_server_connects_to_is_no_login_there() {
+    let mut engine = asking();
+    // The node's end is the client: a forwarded port of someone who is logged in here.
+    let key = key(50_000);
+    step(&mut engine, Input::Addresses(vec![key.remote().into()]));
+    let question = begin(&mut engine, key)[0];
+    answer(&mut engine, question, sshd(Some(true), Some("alice")));
+    let record = close_of(&mut engine, key);
+    assert_eq!(record.authentication, AuthOutcome::None);
+    assert_eq!(record.user.as_deref(), Some("alice"));
+    let process = record.source.process.map(|process| process.pid);
+    assert_eq!(process, Some(812));
+}

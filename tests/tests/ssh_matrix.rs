@@ -1,0 +1,186 @@
+//! A table of SSH software and situations: what is found, missed, false; what the outcome rests on.
+//!
+//! The servers' own logs are the truth. `cargo test -p tests --test ssh_matrix -- --nocapture` shows
+//! the table.
+
+#[path = "ssh_matrix/paths.rs"]
+mod paths;
+#[path = "ssh_matrix/scene.rs"]
+mod scene;
+
+use serde_json::Value;
+use tests::daemon::Daemon;
+use tests::lab::server::account::{PYTHON, USER, has_module};
+use tests::lab::{self, Lab, wait};
+
+use scene::{PATIENCE, Scene};
+
+/// Programs that take part.
+const TOOLS: [&str; 8] = [
+    "sshd",
+    "ssh",
+    "scp",
+    "ssh-keygen",
+    "openssl",
+    "dropbear",
+    "dbclient",
+    "dropbearconvert",
+];
+
+fn text<'a>(record: &'a Value, field: &str) -> &'a str {
+    record[field].as_str().unwrap_or("-")
+}
+
+#[test]
+fn every_software_and_situation() {
+    let Some(_permit) = lab::require_with(&TOOLS) else {
+        return;
+    };
+    if let Some(module) = ["asyncssh", "paramiko"]
+        .into_iter()
+        .find(|name| !has_module(name))
+    {
+        return lab::gate::skip(&format!("{PYTHON} has no {module} (cargo xtask setup)"));
+    }
+    let lab = Lab::new("matrix").expect("a lab");
+    let (out, tiny) = (
+        lab.add_outside().expect("a peer"),
+        lab.add_outside().expect("a peer"),
+    );
+    let mut scene = Scene::new(&lab, &out, &tiny);
+    for (name, script) in [
+        (
+            "paramiko_client.py",
+            include_str!("../src/lab/client/paramiko_client.py"),
+        ),
+        (
+            "hostile_client.py",
+            include_str!("../src/lab/client/hostile_client.py"),
+        ),
+        (
+            "asyncssh_client.py",
+            include_str!("../src/lab/client/asyncssh_client.py"),
+        ),
+    ] {
+        std::fs::write(lab.directory().join(name), script).expect("a script");
+    }
+    let daemon = Daemon::start(lab.node(), &[]).expect("the daemon");
+    scene.openssh();
+    scene.others();
+    scene.outwards();
+    scene.pods();
+    scene.strangers();
+    scene.hostile();
+
+    let expected = scene
+        .cases
+        .iter()
+        .filter(|case| case.class.is_some())
+        .count();
+    let mut records = Vec::new();
+    let closed = wait::until("the SSH connections", PATIENCE, || {
+        records = daemon.records(&["ssh", "--all"]).expect("records");
+        let is_closed = |record: &&Value| record["state"] == "closed";
+        (records.iter().filter(is_closed).count() >= expected).then_some(())
+    });
+    println!(
+        "{:38} {:12} {:8} {:8} {:8} {:12} {:8} MS",
+        "CASE", "CLASS", "TRUTH", "TOLD", "BASIS", "PROCESS", "USER"
+    );
+    let (mut missed, mut wrong, mut unknown, mut right) = (Vec::new(), Vec::new(), 0, 0);
+    let (mut problems, mut unnamed) = (Vec::new(), Vec::new());
+    for case in &scene.cases {
+        let (from, until) = (case.from.to_string(), case.until.to_string());
+        let at = records.iter().position(|record| {
+            let start = text(record, "start");
+            record["destination"]["port"] == case.port
+                && from.as_str() <= start
+                && start <= until.as_str()
+        });
+        let Some(at) = at else {
+            if case.class.is_some() {
+                missed.push(case.name);
+            } else {
+                println!("{:38} -", case.name);
+            }
+            continue;
+        };
+        let record = records.remove(at);
+        let port = record["source"]["port"]
+            .as_u64()
+            .and_then(|port| u16::try_from(port).ok());
+        // What a relay connects to has another port.
+        let truth = match scene.server(case.port) {
+            Some(server) => match server.verdict(port.expect("a port")) {
+                Some(true) => "success",
+                Some(false) => "failure",
+                None => "none",
+            },
+            None => "success",
+        };
+        let told = text(&record, "authentication");
+        let process = text(&record["process"], "name");
+        println!(
+            "{:38} {:12} {truth:8} {told:8} {:8} {process:12} {:8} {}",
+            case.name,
+            text(&record, "class"),
+            text(&record, "basis"),
+            text(&record, "user"),
+            record["duration_ms"],
+        );
+        match told {
+            _ if told == truth => right += 1,
+            // Not to be deceived is enough.
+            "unknown" if case.name.starts_with("hostile") => {}
+            "unknown" => unknown += 1,
+            _ => wrong.push((case.name, truth, told.to_owned())),
+        }
+        if record["class"].as_str() != case.class {
+            problems.push(format!("{}: class {}", case.name, record["class"]));
+        }
+        if let Some(expected) = case.process
+            && !process.starts_with(expected)
+            && process != "-"
+        {
+            problems.push(format!("{}: process {process}", case.name));
+        }
+        // The end that is on this node; where a pod reaches the node, the node's.
+        let end = text(&record, "local");
+        let is_told = ["source", "destination"]
+            .iter()
+            .any(|end| record[end]["process"] == record["process"]);
+        if !is_told {
+            problems.push(format!("{}: {end}'s process", case.name));
+        }
+        let user = match (text(&record, "basis"), end) {
+            ("process", _) if case.name.ends_with("root") => "root",
+            ("process", _) => USER,
+            (_, "source") if process == "ssh" => "root",
+            (_, "source") => USER,
+            _ => "-",
+        };
+        // What is over in a moment may be gone before it was looked at, on a busy machine.
+        let told = text(&record, "user");
+        if told != user && told != "-" {
+            problems.push(format!("{}: user {told}, not {user}", case.name));
+        }
+        let is_named = told == user && (process != "-" || case.process.is_none());
+        unnamed.extend((!is_named).then_some(case.name));
+    }
+    let judged = right + unknown + wrong.len();
+    println!(
+        "found {judged}, missed {}, false {}; outcomes right {right}, unknown {unknown}, wrong {}; \
+         process or user not named {unnamed:?}",
+        missed.len(),
+        records.len(),
+        wrong.len()
+    );
+    println!("{}", daemon.tell(&["status"]).expect("a status"));
+    assert!(closed.is_ok(), "{}", daemon.log());
+    assert!(missed.is_empty(), "{missed:?}");
+    assert!(records.is_empty(), "false: {records:#?}");
+    assert!(wrong.is_empty(), "{wrong:?}");
+    assert!(problems.is_empty(), "{problems:#?}");
+    assert!(unnamed.len() * 10 <= judged, "{unnamed:?}");
+    assert!(right * 100 >= judged * 95, "{right} of {judged}");
+}
