@@ -8,6 +8,7 @@ pub mod account;
 pub mod bpf;
 pub mod daemon;
 pub mod demo;
+pub mod deploy;
 pub mod foreign;
 pub mod frames;
 pub mod held;
