@@ -8,6 +8,8 @@ use anyhow::{Context, Result};
 use monitor_core::metric;
 use serde_json::Value;
 
+use crate::lab::gate;
+
 /// Metrics of the public interface that dashboards and rules may ask for before the daemon serves them, with
 /// their labels.
 pub const PUBLISHED: &[(&str, &[&str])] = &[
@@ -43,6 +45,24 @@ pub const PROCESS: &[&str] = &[
 /// A path below the root of the repository.
 pub fn path(below: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(below)
+}
+
+/// A program on `PATH`, or among those that the set-up fetched.
+pub fn tool(name: &str) -> Option<PathBuf> {
+    let variable = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    let cache = variable("NODEWATCH_CACHE").or_else(|| {
+        let home = || variable("HOME").map(|home| home.join(".cache"));
+        let caches = variable("XDG_CACHE_HOME").or_else(home)?;
+        Some(caches.join("nodewatch"))
+    });
+    let fetched = cache.into_iter().flat_map(|cache| {
+        ["tools/bin", "tools/python/bin"].map(|folder| cache.join(folder).join(name))
+    });
+    gate::find_tool(name).or_else(|| fetched.into_iter().find(|path| path.is_file()))
 }
 
 /// The text of a file of the repository.

@@ -12,6 +12,7 @@ use crate::workspace::Workspace;
 
 mod apt;
 mod bpf;
+mod manifests;
 mod packages;
 
 /// What a part of the work needs.
@@ -23,6 +24,10 @@ pub(crate) enum Group {
     Lint,
     /// Programs that tests and the lab use: ip, tshark, iperf3, sshd, nginx and others
     Test,
+    /// What renders and checks manifests: kubectl, Helm, kubernetes-validate
+    Deploy,
+    /// What builds the container image
+    Image,
     /// QEMU and what unpacks kernels
     Vm,
 }
@@ -31,7 +36,14 @@ pub(crate) enum Group {
 
 impl Group {
     /// All of them.
-    pub(crate) const ALL: &[Self] = &[Self::Build, Self::Lint, Self::Test, Self::Vm];
+    pub(crate) const ALL: &[Self] = &[
+        Self::Build,
+        Self::Lint,
+        Self::Test,
+        Self::Deploy,
+        Self::Image,
+        Self::Vm,
+    ];
 }
 
 /// Makes sure that the groups' needs are met.
@@ -65,6 +77,9 @@ pub(crate) fn ensure(workspace: &Workspace, groups: &[Group]) -> Result<()> {
     }
     if groups.contains(&Group::Build) {
         bpf::ensure()?;
+    }
+    if groups.contains(&Group::Deploy) {
+        manifests::ensure()?;
     }
     if groups.contains(&Group::Lint) {
         rust_components(workspace)?;

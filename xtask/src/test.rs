@@ -13,8 +13,11 @@ use crate::{lint, vm};
 
 /// Set-up, lint, the test suite, then (unless left out) the kernels.
 pub(crate) fn run(workspace: &Workspace, kernels: bool) -> Result<()> {
-    let groups = [Group::Build, Group::Lint, Group::Test, Group::Vm];
-    setup::ensure(workspace, if kernels { &groups } else { &groups[..3] })?;
+    let mut groups = vec![Group::Build, Group::Lint, Group::Test, Group::Deploy];
+    if kernels {
+        groups.push(Group::Vm);
+    }
+    setup::ensure(workspace, &groups)?;
     lint::run(workspace)?;
     suite(workspace)?;
     if kernels {

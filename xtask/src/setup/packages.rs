@@ -72,6 +72,11 @@ pub(crate) const NEEDS: &[Need] = &[
     program(Group::Test, "bpftool", &["bpftool", "linux-tools-common"]),
     program(Group::Test, "ps", &["procps"]),
     service(Group::Test, "promtool", &["prometheus"], "prometheus"),
+    program(Group::Test, "setpriv", &["util-linux"]),
+    // manifests and the image
+    program(Group::Deploy, "kubectl", &["kubectl", "kubernetes-client"]),
+    program(Group::Deploy, "python3", &["python3-minimal"]),
+    program(Group::Image, "buildah", &["buildah"]),
     // kernels in virtual machines
     program(Group::Vm, "qemu-system-x86_64", &["qemu-system-x86"]),
     file(Group::Vm, "/usr/share/seabios/bios-256k.bin", &["seabios"]),
