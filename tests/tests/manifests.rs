@@ -1,7 +1,7 @@
 //! Manifests as users get them, from kustomize and from Helm: valid, alike, and with the least privilege.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -81,13 +81,13 @@ fn tools<const N: usize>(names: [&str; N]) -> Option<[PathBuf; N]> {
     found.try_into().ok()
 }
 
-fn kustomize(kubectl: &PathBuf, folder: &str) -> String {
+fn kustomize(kubectl: &Path, folder: &str) -> String {
     let mut command = Command::new(kubectl);
     command.arg("kustomize").arg(deploy::path(folder));
     process::checked(&mut command).expect("kustomize renders it")
 }
 
-fn template(helm: &PathBuf, more: &[&str]) -> Command {
+fn template(helm: &Path, more: &[&str]) -> Command {
     let mut command = Command::new(helm);
     command
         .args(["template", "nodewatch"])
@@ -97,7 +97,7 @@ fn template(helm: &PathBuf, more: &[&str]) -> Command {
     command
 }
 
-fn renderings(kubectl: &PathBuf, helm: &PathBuf) -> [Rendering; 4] {
+fn renderings(kubectl: &Path, helm: &Path) -> [Rendering; 4] {
     let chart = |more: &[&str]| process::checked(&mut template(helm, more)).expect("a chart");
     [
         Rendering::new(
@@ -343,10 +343,8 @@ fn the_daemon_reads_the_configuration_that_is_rendered() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("nodewatch.toml");
     let read = |documents: &[Value]| {
-        let texts = documents.iter().filter(|one| one["kind"] == "ConfigMap");
-        let text = texts
-            .filter_map(|map| map["data"]["nodewatch.toml"].as_str())
-            .next();
+        let mut texts = documents.iter().filter(|one| one["kind"] == "ConfigMap");
+        let text = texts.find_map(|map| map["data"]["nodewatch.toml"].as_str());
         std::fs::write(&file, text.expect("a file")).expect("a file");
         let settings = monitor::config::Settings::read(&file).expect("settings");
         monitor::config::Config::new(monitor::config::Settings::default(), Some(settings))

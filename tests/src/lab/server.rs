@@ -4,6 +4,7 @@ pub mod account;
 pub mod dns;
 pub mod iperf;
 pub mod nginx;
+pub mod prometheus;
 pub mod sshd;
 
 use std::time::Duration;
