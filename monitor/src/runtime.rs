@@ -11,6 +11,7 @@
 //! Stopping goes the same way: the source reads once more, detaches and drops its sender; the
 //! engine, having drained its inputs, closes all flows; then the servers end.
 
+mod capabilities;
 mod engine;
 mod handle;
 mod lock;
@@ -157,6 +158,7 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
     }
     let runtime = Builder::new_multi_thread()
         .worker_threads(2)
+        .on_thread_start(capabilities::worker_starts)
         .enable_all()
         .build()
         .map_err(RuntimeError::System)?;
@@ -192,6 +194,7 @@ async fn serve(
         event_ring_bytes: EVENT_RING_BYTES,
         log_level: config.kernel_log.level(),
     })?;
+    capabilities::loaded();
     let info = info(config, &kernel, finder.as_ref().err());
 
     let ends = engine::task(engine);

@@ -1,13 +1,23 @@
 //! The capabilities that the manifests ask for: enough, and each of them needed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tests::daemon::{self, LISTEN};
+use tests::daemon::{self, Daemon, LISTEN};
 use tests::deploy::{read, yaml};
 use tests::lab::{self, Lab, process, wait};
 
 /// How long a start may take.
 const START: Duration = Duration::from_secs(15);
+
+// Capabilities, as in linux/capability.h.
+const CHOWN: u64 = 1;
+const SETUID: u64 = 1 << 7;
+const NET_ADMIN: u64 = 1 << 12;
+const SYS_MODULE: u64 = 1 << 16;
+const SYS_RAWIO: u64 = 1 << 17;
+const PERFMON: u64 = 1 << 38;
+const BPF: u64 = 1 << 39;
 
 /// What the DaemonSet adds, in the words of setpriv.
 fn capabilities() -> Vec<String> {
@@ -57,10 +67,21 @@ fn the_daemon_runs_with_exactly_what_the_manifests_give() {
             .then_some(())
     });
     assert!(ready.is_ok(), "{}", guard.log());
-    let status = std::fs::read_to_string(format!("/proc/{}/status", guard.pid())).expect("status");
-    let effective = status.lines().find(|line| line.starts_with("CapEff:"));
-    // Bits 12, 38 and 39.
-    assert_eq!(effective, Some("CapEff:\t000000c000001000"));
+    let threads = threads(guard.pid());
+    // PERFMON was for loading; those that answer requests can load and attach nothing.
+    assert_eq!(threads["nodewatch"], BPF | NET_ADMIN, "{threads:x?}");
+    assert_eq!(threads["source"], BPF | NET_ADMIN, "{threads:x?}");
+    for (name, effective) in &threads {
+        let is_worker = name.starts_with("tokio");
+        assert!(!is_worker || *effective == NET_ADMIN, "{threads:x?}");
+    }
+    assert!(
+        threads.keys().any(|name| name.starts_with("tokio")),
+        "{threads:x?}"
+    );
+    // Interfaces that come later are attached to all the same.
+    let late = lab.add_pod().expect("a pod");
+    covered(&lab, &late.host_interface, "tcx");
     let metrics = daemon::http(lab.node(), LISTEN, "/metrics").expect("metrics");
     for covered in ["interface=\"eth0\",point=\"uplink\"", "point=\"workload\""] {
         let line = metrics.body.lines().find(|line| {
@@ -74,6 +95,53 @@ fn the_daemon_runs_with_exactly_what_the_manifests_give() {
     guard.signal(libc::SIGTERM);
     let ended = guard.wait(START).expect("an end");
     assert!(ended.success(), "{}", guard.log());
+}
+
+#[test]
+fn root_on_a_host_gives_up_what_is_not_needed() {
+    let Some(_permit) = lab::require() else {
+        return;
+    };
+    let lab = Lab::new("giveup").expect("a lab");
+    let daemon = Daemon::start(lab.node(), &["--attach", "clsact"]).expect("the daemon");
+    let threads = threads(daemon.pid());
+    let never = CHOWN | SETUID | SYS_MODULE | SYS_RAWIO | PERFMON;
+    for (name, effective) in &threads {
+        assert_eq!(effective & never, 0, "{name}: {threads:x?}");
+    }
+    let late = lab.add_pod().expect("a pod");
+    covered(&lab, &late.host_interface, "clsact");
+    let stopped = daemon.stop().expect("an end");
+    assert!(stopped.status.success());
+}
+
+/// Waits until an interface is covered.
+fn covered(lab: &Lab, interface: &str, attach: &str) {
+    let wanted = format!(
+        "nodewatch_interface_covered{{interface=\"{interface}\",point=\"workload\",attach=\"{attach}\"}} 1"
+    );
+    let is_there = wait::until("the interface", START, || {
+        let metrics = daemon::http(lab.node(), LISTEN, "/metrics").ok()?;
+        metrics.body.contains(&wanted).then_some(())
+    });
+    assert!(is_there.is_ok(), "{wanted}");
+}
+
+/// Effective capabilities of a process's threads, by the threads' names.
+fn threads(pid: u32) -> BTreeMap<String, u64> {
+    let mut threads = BTreeMap::new();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/task")).expect("threads") {
+        let path = entry.expect("a thread").path();
+        let status = std::fs::read_to_string(path.join("status")).expect("a status");
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.expect("the field").trim().to_owned()
+        };
+        let effective = u64::from_str_radix(&field("CapEff:"), 16).expect("a number");
+        // Of one name, all that any of them has.
+        *threads.entry(field("Name:")).or_default() |= effective;
+    }
+    threads
 }
 
 #[test]
