@@ -34,6 +34,8 @@ pub const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9469);
 /// Default path of the API socket.
 pub const DEFAULT_SOCKET: &str = "/run/nodewatch/api.sock";
+/// Default size at which the event log is rotated.
+pub const DEFAULT_EVENT_LOG_MIB: u32 = 64;
 /// Default time between two readings of the kernel's maps.
 pub const DEFAULT_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -80,6 +82,10 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// How the daemon logs.
     pub log_format: LogFormat,
+    /// File for findings and SSH connections, `-` for standard output; `None` for none.
+    pub event_log: Option<PathBuf>,
+    /// Size at which that file is rotated.
+    pub event_log_bytes: u64,
 }
 
 /// What flags or a file say; the flags of `run` and the keys of the file are the same fields.
@@ -166,6 +172,12 @@ pub struct Settings {
     /// How to log: text or json [default: text]
     #[arg(long, value_name = "text|json")]
     log_format: Option<LogFormat>,
+    /// Write findings and SSH connections as JSON lines to this file, `-` for standard output
+    #[arg(long, value_name = "FILE")]
+    event_log: Option<PathBuf>,
+    /// Rotate that file at this size; four old ones are kept [default: 64]
+    #[arg(long, value_name = "MIB")]
+    event_log_mib: Option<NonZeroU32>,
     /// Timeouts; only in the file.
     #[arg(skip)]
     timeouts: TimeoutSettings,
@@ -268,6 +280,12 @@ impl Config {
             },
             timeouts: settings.timeouts.over_defaults(),
             log_format: settings.log_format.unwrap_or_default(),
+            event_log: settings.event_log,
+            event_log_bytes: u64::from(
+                settings
+                    .event_log_mib
+                    .map_or(DEFAULT_EVENT_LOG_MIB, NonZeroU32::get),
+            ) << 20,
         })
     }
 }
@@ -306,6 +324,8 @@ impl Settings {
             virtual_network: list(self.virtual_network, below.virtual_network),
             admin_rules: self.admin_rules.or(below.admin_rules),
             log_format: self.log_format.or(below.log_format),
+            event_log: self.event_log.or(below.event_log),
+            event_log_mib: self.event_log_mib.or(below.event_log_mib),
             timeouts: below.timeouts,
             ssh: below.ssh,
         }

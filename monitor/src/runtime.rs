@@ -47,7 +47,10 @@ use crate::{
         owner::{Finder, Missing},
     },
     kube::manifests::{ManifestError, Manifests},
-    sink::http,
+    sink::{
+        events::{self, EventLog},
+        http,
+    },
     source::{
         ebpf::{AttachMode, Command, Kernel, Live, LiveError, LiveOptions, LoadError, LoadOptions},
         select::{PatternError, Selection},
@@ -95,6 +98,9 @@ pub enum RuntimeError {
     /// The HTTP server cannot be served.
     #[error(transparent)]
     Http(#[from] http::BindError),
+    /// The event log cannot be opened.
+    #[error(transparent)]
+    Events(#[from] events::OpenError),
     /// The source does not stop.
     #[error(
         "the daemon did not stop in time: links are detached by the kernel, clsact filters may be \
@@ -188,6 +194,10 @@ async fn serve(
         Some(address) => Some(http::bind(address).await?),
         None => None,
     };
+    let event_log = config.event_log.as_deref();
+    let event_log = event_log
+        .map(|path| EventLog::open(path, config.event_log_bytes))
+        .transpose()?;
     let kernel = Kernel::load(&LoadOptions {
         max_flows4: config.max_flows4,
         max_flows6: config.max_flows6,
@@ -200,6 +210,15 @@ async fn serve(
     let ends = engine::task(engine);
     let (stop, stopped) = watch::channel(false);
     let (ready, is_ready) = watch::channel(false);
+    let (engine_ended, ended) = oneshot::channel::<()>();
+    let event_log = event_log.map(|log| {
+        let records = ends.handle.follow();
+        let ended = async {
+            // Gone or told: the engine has ended.
+            let _ = ended.await;
+        };
+        tokio::spawn(events::serve(log, ends.handle.clone(), records, ended))
+    });
     let engine = tokio::spawn(ends.task.run());
     if let Ok(finder) = finder {
         owner::start(finder, ends.questions, ends.answers, ends.given)
@@ -272,6 +291,12 @@ async fn serve(
     // The engine ends when the source has dropped its sender.
     if tokio::time::timeout(STOP, engine).await.is_err() {
         tracing::error!("the engine does not stop");
+    }
+    drop(engine_ended);
+    if let Some(event_log) = event_log
+        && tokio::time::timeout(STOP, event_log).await.is_err()
+    {
+        tracing::error!("the event log is not written to its end");
     }
     // It removes its socket.
     if let Ok(Err(error)) = api.await {
