@@ -8,7 +8,7 @@
 //! | [`test`] | everything that must pass before a change is merged |
 //! | [`vm`] | the test programs on other kernels, in QEMU |
 //! | [`programs`] | lab, demo and bench: programs of the package `tests` |
-//! | [`dist`] | the release archive |
+//! | [`dist`], [`image`] | the release archive, the container image |
 
 use std::process::ExitCode;
 
@@ -20,6 +20,7 @@ use crate::workspace::Workspace;
 
 mod build;
 mod dist;
+mod image;
 mod lint;
 mod programs;
 mod setup;
@@ -83,6 +84,8 @@ enum Chore {
     Demo(programs::Options),
     /// Archive of the binary, licences and README for a release
     Dist,
+    /// The container image, with neither a container engine nor a registry
+    Image,
 }
 
 fn main() -> ExitCode {
@@ -117,6 +120,7 @@ fn run(chore: Chore) -> Result<ExitCode> {
         Chore::Bench(options) => return programs::run(&workspace, "bench", &options),
         Chore::Demo(options) => return programs::run(&workspace, "demo", &options),
         Chore::Dist => dist::run(&workspace)?,
+        Chore::Image => image::run(&workspace)?,
     }
     Ok(ExitCode::SUCCESS)
 }
