@@ -10,9 +10,8 @@ use serde_json::Value;
 
 use crate::lab::gate;
 
-/// Metrics of the public interface that dashboards and rules may ask for before the daemon serves them, with
-/// their labels.
-pub const PUBLISHED: &[(&str, &[&str])] = &[
+/// Metrics that the daemon serves only where security groups and policies are declared, with their labels.
+pub const DECLARED: &[(&str, &[&str])] = &[
     (
         "nodewatch_nsg_connections_total",
         &["nsg", "rule", "access", "direction", "outcome"],
@@ -21,6 +20,7 @@ pub const PUBLISHED: &[(&str, &[&str])] = &[
         "nodewatch_nsg_rule_last_match_timestamp_seconds",
         &["nsg", "rule"],
     ),
+    ("nodewatch_nsg_loads_total", &["result"]),
     (
         "nodewatch_policy_connections_total",
         &[
@@ -124,11 +124,9 @@ pub fn rules_in(query: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Whether the daemon serves, or is published to serve, a metric of this name.
+/// Whether the daemon serves a metric of this name.
 pub fn is_metric(name: &str) -> bool {
-    metric::ALL.iter().any(|definition| definition.name == name)
-        || PUBLISHED.iter().any(|(published, _)| *published == name)
-        || PROCESS.contains(&name)
+    metric::ALL.iter().any(|definition| definition.name == name) || PROCESS.contains(&name)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use monitor_core::metric;
 use serde_json::Value;
 use tests::daemon::{Daemon, LISTEN};
 use tests::demo::scene::Scene;
-use tests::deploy::{PUBLISHED, files, is_metric, metrics_in, read, rules_in, yaml};
+use tests::deploy::{DECLARED, files, is_metric, metrics_in, read, rules_in, yaml};
 use tests::lab::server::prometheus::{Prometheus, exporter};
 use tests::lab::{self, wait};
 
@@ -83,7 +83,7 @@ fn filled(query: &str) -> String {
 fn declared() -> String {
     let mut text = String::new();
     let mut row = |name: &str, values: &[&str]| {
-        let labels = PUBLISHED
+        let labels = DECLARED
             .iter()
             .find(|(published, _)| *published == name)
             .map(|(_, labels)| *labels)
@@ -121,6 +121,7 @@ fn declared() -> String {
         "nodewatch_nsg_rule_last_match_timestamp_seconds",
         &["aks-subnet", "AllowVnetInBound"],
     );
+    row("nodewatch_nsg_loads_total", &["loaded"]);
     let policy = "nodewatch_policy_connections_total";
     let shop = |direction, allowed, policy, outcome| {
         [
