@@ -8,7 +8,10 @@ use std::sync::{
 use monitor_core::engine::{
     Engine, Input, LossStage, Outputs, OwnerAnswer, OwnerQuestion, Snapshot,
 };
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::{
+    sync::{broadcast, mpsc, watch},
+    task::yield_now,
+};
 
 use super::{
     handle::{EngineHandle, Query, Reply},
@@ -23,6 +26,8 @@ const INPUTS: usize = 256;
 const QUERIES: usize = 64;
 /// Records that a follower may lag behind.
 const FOLLOWED: usize = 8192;
+/// Records after which followers get a turn.
+const SLICE: usize = 1024;
 
 /// The engine with its channels.
 pub(super) struct EngineTask {
@@ -116,19 +121,19 @@ impl EngineTask {
                     }
                 }
                 // Gone where nobody looks for owners.
-                Some(answer) = self.answers.recv() => self.step(Input::Owner(answer)),
+                Some(answer) = self.answers.recv() => self.step(Input::Owner(answer)).await,
                 input = self.inputs.recv() => match input {
-                    Some(input) => self.step(input),
+                    Some(input) => self.step(input).await,
                     None => break,
                 },
             }
         }
         let outputs = self.engine.finish(now());
-        self.hand_on(outputs);
+        self.hand_on(outputs).await;
         self.publish();
     }
 
-    fn step(&mut self, input: Input) {
+    async fn step(&mut self, input: Input) {
         let is_tick = matches!(input, Input::Tick);
         if is_tick {
             for (stage, total) in [
@@ -137,7 +142,7 @@ impl EngineTask {
                 (LossStage::ProcessScan, self.given.up()),
             ] {
                 let outputs = self.engine.step(Input::EventsLost { stage, total }, now());
-                self.hand_on(outputs);
+                self.hand_on(outputs).await;
             }
         }
         // Whether an interface is covered is told at once, the rest once a second.
@@ -145,13 +150,13 @@ impl EngineTask {
         let wanted = self.handle.records.receiver_count() > 0;
         self.engine.set_records(wanted);
         let outputs = self.engine.step(input, now());
-        self.hand_on(outputs);
+        self.hand_on(outputs).await;
         if is_news {
             self.publish();
         }
     }
 
-    fn hand_on(
+    async fn hand_on(
         &mut self,
         Outputs {
             records,
@@ -159,9 +164,13 @@ impl EngineTask {
             owners,
         }: Outputs,
     ) {
-        for record in records {
+        for (index, record) in records.into_iter().enumerate() {
             // Nobody may be following.
             let _ = self.handle.records.send(Arc::new(record));
+            // One pass may decide more flows than a follower may lag behind.
+            if index % SLICE == SLICE - 1 {
+                yield_now().await;
+            }
         }
         // A source that is busy is asked again some seconds later.
         if !expire.is_empty() && self.commands.try_send(Command::Expire(expire)).is_err() {
