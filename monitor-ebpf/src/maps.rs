@@ -9,9 +9,8 @@ use aya_ebpf::{
 use monitor_common::{
     abi::{
         CAPTURE_BYTES, CHUNK_BYTES, ClockSample, Counters, EVENT_RING_BYTES, FRAGMENT_ENTRIES,
-        FlowCell, FlowEnd, FlowKey4, FlowKey6, FlowValue, FragmentKey, FragmentPorts, Hook,
-        Interface, Lost, REASONS, Reason, SLOT_PROBES, SLOTS, SegmentHead, Uncounted, add_shared,
-        event, slot_probe,
+        FlowCell, FlowEnd, FlowKey4, FlowKey6, FragmentKey, FragmentPorts, Hook, Interface, Lost,
+        REASONS, Reason, SLOT_PROBES, SLOTS, SegmentHead, Uncounted, add_shared, event, slot_probe,
     },
     packet::Packet,
     program::{Backend, Segment, chunk},

@@ -114,9 +114,12 @@ pub extern "C" fn nodewatch_find4(first: u64, last: u64) -> u32 {
     let near = NODEWATCH_NEAR4.load();
     find(&key, near, |place| PLACES4.get_ptr_mut(place)).unwrap_or_else(|| {
         // SAFETY: the words are those of a key; the number is copied at once.
-        unsafe { FLOWS4.get(&*(&raw const key).cast::<FlowKey4>()) }
-            .copied()
-            .unwrap_or(NOWHERE)
+        unsafe {
+            let flow = &*(&raw const key).cast::<FlowKey4>();
+            FLOWS4.get(flow)
+        }
+        .copied()
+        .unwrap_or(NOWHERE)
     })
 }
 
@@ -128,9 +131,12 @@ pub extern "C" fn nodewatch_find6(a: u64, b: u64, c: u64, d: u64, last: u64) -> 
     let near = NODEWATCH_NEAR6.load();
     find(&key, near, |place| PLACES6.get_ptr_mut(place)).unwrap_or_else(|| {
         // SAFETY: as above.
-        unsafe { FLOWS6.get(&*(&raw const key).cast::<FlowKey6>()) }
-            .copied()
-            .unwrap_or(NOWHERE)
+        unsafe {
+            let flow = &*(&raw const key).cast::<FlowKey6>();
+            FLOWS6.get(flow)
+        }
+        .copied()
+        .unwrap_or(NOWHERE)
     })
 }
 

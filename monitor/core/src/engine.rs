@@ -41,6 +41,10 @@ pub use ssh::{Owner, OwnerAnswer, OwnerQuestion, Wanted};
 use books::Books;
 
 /// What the engine is told once.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent switches, each named where it is set"
+)]
 #[derive(Clone, Debug)]
 pub struct Config {
     /// How long idle connections are kept.
