@@ -53,6 +53,17 @@ pub struct Pod {
     pub end: Option<Timestamp>,
 }
 
+impl Pod {
+    /// Whether it stands in for all pods of its workload, see [`Workload::stand_ins`].
+    pub fn is_stand_in(&self) -> bool {
+        let is_named_like = |workload: &str| {
+            workload == &*self.name
+                || workload.split_once('/').map(|(_, name)| name) == Some(&*self.name)
+        };
+        self.uid.is_none() && self.workload.as_deref().is_some_and(is_named_like)
+    }
+}
+
 /// Whether a pod's containers may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {

@@ -21,7 +21,7 @@ use crate::{
     event::{FindingKind, SshRecord, State},
     flow::{FlowKey, SegmentEvent, Table, Tracked},
     judge::{Attempt, Suspicion},
-    ssh::{AuthOutcome, Segment, Side},
+    ssh::{AuthOutcome, Class, Segment, Side},
     time::ClockMap,
 };
 
@@ -117,6 +117,12 @@ impl Books {
         if !connection.is_told && connection.session.is_identified() {
             self.ssh_tell(id, tracked);
         }
+        if self.ssh.live.get(&id).is_some_and(|connection| {
+            let class = connection.session.class();
+            connection.is_shown() && class == Some(Class::Ssh) && connection.judged != class
+        }) {
+            self.ssh_known_late(id, tracked);
+        }
         let Some(connection) = self.ssh.live.get_mut(&id) else {
             return;
         };
@@ -143,10 +149,29 @@ impl Books {
         let Some(record) = self.ssh_record(id, tracked, State::Open) else {
             return;
         };
-        self.ssh.opened(id, &record);
-        let finding = self.judge_opened(&record);
-        self.ssh_note(id, finding);
+        self.ssh_judge(id, &record);
         self.push_ssh(id, record);
+    }
+
+    /// One end took longer than was waited for to say that it speaks SSH.
+    fn ssh_known_late(&mut self, id: Id, tracked: Option<&Tracked>) {
+        if let Some(record) = self.ssh_record(id, tracked, State::Open) {
+            self.ssh_judge(id, &record);
+            self.push_ssh(id, record);
+        }
+    }
+
+    fn ssh_judge(&mut self, id: Id, record: &SshRecord) {
+        self.ssh.opened(id, record);
+        let before = match self.ssh.live.get_mut(&id) {
+            Some(connection) => {
+                let class = connection.session.class();
+                std::mem::replace(&mut connection.judged, class)
+            }
+            None => None,
+        };
+        let finding = self.judge_opened(record, before);
+        self.ssh_note(id, finding);
     }
 
     /// Remembers the gravest finding on a connection.

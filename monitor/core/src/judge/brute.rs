@@ -75,8 +75,8 @@ struct Seen {
 #[derive(Debug, Default)]
 struct History {
     seen: VecDeque<Seen>,
-    /// When each kind was last reported.
-    reported: HashMap<FindingKind, u64>,
+    /// When each kind was last reported, brute force for each target.
+    reported: HashMap<(FindingKind, Option<(IpAddr, u16)>), u64>,
 }
 
 /// Who a history is of.
@@ -119,7 +119,13 @@ impl Default for Thresholds {
 impl History {
     fn add(&mut self, seen: Seen) {
         if self.seen.len() >= EVENTS {
-            self.seen.pop_front();
+            // Looks cost nothing and must not push failures out.
+            let is_look = |seen: &Seen| seen.outcome != AuthOutcome::Failure;
+            match self.seen.iter().position(is_look) {
+                Some(look) => drop(self.seen.remove(look)),
+                None if is_look(&seen) => return,
+                None => drop(self.seen.pop_front()),
+            }
         }
         self.seen.push_back(seen);
     }
@@ -132,13 +138,26 @@ impl History {
 
     /// Whether to report this kind now: once in a window.
     fn may_report(&mut self, kind: FindingKind, now_ns: u64, window: Duration) -> bool {
+        self.may_report_of(kind, None, now_ns, window)
+    }
+
+    /// As [`History::may_report`], for one target.
+    fn may_report_of(
+        &mut self,
+        kind: FindingKind,
+        target: Option<(IpAddr, u16)>,
+        now_ns: u64,
+        window: Duration,
+    ) -> bool {
         let window = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX);
         let is_due = self
             .reported
-            .get(&kind)
+            .get(&(kind, target))
             .is_none_or(|last| now_ns.saturating_sub(*last) >= window);
         if is_due {
-            self.reported.insert(kind, now_ns);
+            self.reported
+                .retain(|_, last| now_ns.saturating_sub(*last) < window);
+            self.reported.insert((kind, target), now_ns);
         }
         is_due
     }
@@ -258,7 +277,9 @@ fn brute_force(
     }
     let is_many = attempts >= thresholds.attempts || connections >= thresholds.connections;
     let kind = FindingKind::SshBruteForce;
-    (is_many && history.may_report(kind, attempt.at_ns, thresholds.window)).then(|| Suspicion {
+    let target = Some(attempt.target);
+    let is_due = is_many && history.may_report_of(kind, target, attempt.at_ns, thresholds.window);
+    is_due.then(|| Suspicion {
         kind,
         reason: format!(
             "{} failed {attempts} attempts in {connections} connections to {}",

@@ -57,14 +57,16 @@ impl Flow {
     /// Whether one pod is both ends.
     pub(super) fn is_one_pod(&self) -> bool {
         match (&self.source.pod, &self.destination.pod) {
+            // One that stands in for a workload is several pods.
             (Some(source), Some(destination)) => {
-                source.id == destination.id
-                    || (&source.pod.namespace, &source.pod.name, &source.pod.uid)
-                        == (
-                            &destination.pod.namespace,
-                            &destination.pod.name,
-                            &destination.pod.uid,
-                        )
+                !source.pod.is_stand_in()
+                    && (source.id == destination.id
+                        || (&source.pod.namespace, &source.pod.name, &source.pod.uid)
+                            == (
+                                &destination.pod.namespace,
+                                &destination.pod.name,
+                                &destination.pod.uid,
+                            ))
             }
             _ => false,
         }

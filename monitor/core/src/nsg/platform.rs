@@ -5,7 +5,10 @@
 //! service tags specific to each service". A rule for everything, or for the address, does not
 //! stop them. "What is IP address 168.63.129.16" lists the ports.
 
-use std::{fmt, net::IpAddr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use super::{
     address::Address,
@@ -45,7 +48,8 @@ impl Service {
         match (destination, tuple.protocol, tuple.destination_port?) {
             (HOST, Protocol::TCP | Protocol::UDP, 53) => Some(Self::Dns),
             (HOST, Protocol::TCP, 80 | 32526) => Some(Self::Wire),
-            (HOST, Protocol::UDP, 67) => Some(Self::Dhcp),
+            // Before it has an address, a client asks by broadcast (RFC 2131 section 4.1).
+            (HOST | Ipv4Addr::BROADCAST, Protocol::UDP, 67) => Some(Self::Dhcp),
             (METADATA, Protocol::TCP, 80) => Some(Self::Metadata),
             (host, Protocol::TCP, 1688) if LICENSING.contains(&host) => Some(Self::Licensing),
             _ => None,

@@ -163,6 +163,29 @@ metadata: {name: lone, namespace: shop, uid: u}
     }
 
     #[test]
+    fn two_pods_of_a_workload_are_not_one() {
+        let text = "
+kind: StatefulSet
+apiVersion: apps/v1
+metadata: {name: cart, namespace: shop}
+spec: {template: {metadata: {labels: {app: cart}}}}
+---
+kind: Pod
+apiVersion: v1
+metadata: {name: lone, namespace: shop}
+---
+kind: Pod
+apiVersion: v1
+metadata: {name: cart-db-0, namespace: shop, ownerReferences: [{apiVersion: apps/v1, kind: StatefulSet, name: cart-db, uid: u, controller: true}]}
+";
+        let (cluster, _) = Manifests::parse("m", text).build(Options::default());
+        let stand_in = |name: &str| find(&cluster, "shop", name).unwrap().pod.is_stand_in();
+        assert!(stand_in("cart-0"));
+        assert!(!stand_in("lone"));
+        assert!(!stand_in("cart-db-0"));
+    }
+
+    #[test]
     fn ends_are_of_one_family() {
         let text = "
 kind: Pod

@@ -93,6 +93,13 @@ fn subject(field: &Field<'_>, faults: &mut Vec<Fault>) -> Result<PodSet, Fault> 
 }
 
 fn pod_set(field: &Field<'_>, faults: &mut Vec<Fault>) -> Result<PodSet, Fault> {
+    // Both are required: one that is absent, or misspelled, must not mean "all".
+    let keys = field.keys()?;
+    for name in ["namespaceSelector", "podSelector"] {
+        if !keys.contains(&name) {
+            return Err(field.get(name).fault("missing: `{}` selects all"));
+        }
+    }
     Ok(PodSet {
         namespaces: present(&field.get("namespaceSelector"), faults)?,
         pods: Some(present(&field.get("podSelector"), faults)?),
@@ -133,6 +140,16 @@ fn rules(
                 TierKind::Cluster => protocol(&port_field, faults)?,
                 TierKind::Admin | TierKind::BaselineAdmin => port(&port_field, faults)?,
             });
+        }
+        // What is not understood may narrow the rule.
+        let narrowing = match kind {
+            TierKind::Cluster => "protocols",
+            TierKind::Admin | TierKind::BaselineAdmin => "ports",
+        };
+        for key in item.keys()? {
+            if !["name", "action", ends, narrowing].contains(&key) {
+                matches.push(unknown_port(&item.get(key), faults));
+            }
         }
         let has_names = matches.iter().any(|port| matches!(port, TierPort::Name(_)));
         let has_addresses =
@@ -185,6 +202,21 @@ fn peer(
         return Ok(TierPeer::Unknown);
     };
     let inner = field.get(set);
+    // As are the `sameLabels` of earlier versions: what they leave out must not be let in.
+    let selectors = match set {
+        "namespaces" | "nodes" => vec![field.get(set)],
+        "pods" => vec![inner.get("namespaceSelector"), inner.get("podSelector")],
+        _ => Vec::new(),
+    };
+    for selector in &selectors {
+        for key in selector.keys()? {
+            if !["matchLabels", "matchExpressions"].contains(&key) {
+                let field = selector.get(key);
+                faults.push(field.fault("not known here: the rule fails closed"));
+                return Ok(TierPeer::Unknown);
+            }
+        }
+    }
     Ok(match set {
         "namespaces" => TierPeer::Pods(PodSet {
             namespaces: present(&inner, faults)?,

@@ -68,7 +68,7 @@ fn a_handshake_shows_opener_acceptor_and_round_trip() {
         assert_eq!(peers.value().handshake_rtt_ns, 0);
         peers.send(101, ACK, &[]);
         let value = peers.value();
-        assert_eq!(value.flags, [OPENER | flag::ACK, ACCEPTOR]);
+        assert_eq!(value.flags, [OPENER | flag::ACK | flag::TIMED, ACCEPTOR]);
         assert_eq!(value.handshake_rtt_ns, 1_000);
         assert_eq!(value.next_sequence, [101, 501]);
         assert_eq!((value.packets, value.retransmits), ([2, 1], [0, 0]));
@@ -87,7 +87,7 @@ fn the_remote_end_may_open() {
     peers.world.wait(9);
     peers.receive(501, ACK, &[]);
     let value = peers.value();
-    assert_eq!(value.flags, [ACCEPTOR, OPENER | flag::ACK]);
+    assert_eq!(value.flags, [ACCEPTOR, OPENER | flag::ACK | flag::TIMED]);
     assert_eq!(value.handshake_rtt_ns, 9);
 }
 

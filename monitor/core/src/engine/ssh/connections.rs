@@ -55,6 +55,8 @@ pub(in crate::engine) struct Connection {
     pub(super) is_marked: bool,
     /// A record was made.
     pub(super) is_told: bool,
+    /// What it was taken for when it was last judged.
+    pub(super) judged: Option<Class>,
     /// Another interface shows it, too, and tells of it.
     pub(super) is_shadow: bool,
     /// The client is logged in, and that was told.
@@ -142,6 +144,7 @@ impl Connection {
             last: first,
             is_marked: false,
             is_told: false,
+            judged: None,
             is_shadow: false,
             is_in: false,
             finding: None,

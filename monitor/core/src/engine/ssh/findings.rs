@@ -70,8 +70,13 @@ fn basis(record: &SshRecord) -> Vec<String> {
 }
 
 impl Books {
-    /// Judges a connection of which a record is made for the first time; the gravest finding.
-    pub(super) fn judge_opened(&mut self, record: &SshRecord) -> Option<FindingKind> {
+    /// Judges a connection of which a record is made for the first time, or which was taken for less
+    /// `before`; the gravest finding.
+    pub(super) fn judge_opened(
+        &mut self,
+        record: &SshRecord,
+        before: Option<Class>,
+    ) -> Option<FindingKind> {
         // A client alone reaches no SSH server.
         if record.class == Some(Class::ClientOnly) {
             return None;
@@ -80,7 +85,9 @@ impl Books {
         let target = format!("{} {}", record.target, record.destination.ip);
         let mut gravest = None;
         let mut found = Vec::new();
-        if record.expected == Some(false) {
+        // A server that was reached was judged by where from, whatever the client said.
+        let is_new = before != Some(Class::ServerOnly);
+        if is_new && record.expected == Some(false) {
             found.push((
                 FindingKind::SshUnexpected,
                 format!("SSH to {target} port {port} from {source}, which is in no expected range"),
@@ -89,7 +96,7 @@ impl Books {
         }
         let is_pod = record.source.kind == EntityKind::Pod
             || record.point == Point::Workload && record.local == LocalEnd::Source;
-        if is_pod && record.target == Target::Node {
+        if is_new && is_pod && record.target == Target::Node {
             found.push((
                 FindingKind::SshFromPod,
                 format!("the pod at {source} reaches SSH on {target} port {port}"),

@@ -141,6 +141,32 @@ fn a_source_outside_the_expected_ranges_is_a_finding() {
 }
 
 #[test]
+fn a_server_that_takes_its_time_is_judged_when_it_speaks() {
+    let mut engine = engine();
+    engine.books.ssh.expectations.node = vec!["admin=198.51.100.0/24".parse().unwrap()];
+    let key = key(50_000);
+    let early = [
+        segment(key, false, CLIENT, App::Ssh),
+        Input::Clock(clock(101)),
+        Input::Tick,
+    ]
+    .map(|input| step(&mut engine, input));
+    assert_eq!(ssh_of(&early)[0].class, Some(Class::ClientOnly));
+    assert_eq!(findings_of(&early), [], "no server was reached so far");
+    let late = [
+        segment(key, true, SERVER, App::Ssh),
+        segment(key, true, b"", App::Ssh),
+        Input::Removed(vec![(key, counted(App::Ssh))]),
+    ]
+    .map(|input| step(&mut engine, input));
+    assert_eq!(findings_of(&late), [FindingKind::SshUnexpected]);
+    let records = ssh_of(&late);
+    let last = records.last().unwrap();
+    assert_eq!(last.class, Some(Class::Ssh));
+    assert_eq!(last.finding, Some(FindingKind::SshUnexpected));
+}
+
+#[test]
 fn text_that_is_no_ssh_leaves_nothing() {
     let mut engine = engine();
     let key = key(50_000);

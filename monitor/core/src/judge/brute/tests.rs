@@ -122,3 +122,32 @@ fn state_is_bounded() {
     let who = Who::Source([203, 0, 113, 1].into());
     assert_eq!(watch.histories[&who].seen.len(), EVENTS);
 }
+
+#[test]
+fn looks_do_not_push_failures_out() {
+    let mut watch = Watch::new(Thresholds::default());
+    let mut found = Vec::new();
+    let mut at_ns = 0;
+    for _ in 0..5 {
+        found.extend(watch.ended(&attempt(1, 1, AuthOutcome::Failure, at_ns)));
+        for _ in 0..2 * EVENTS {
+            at_ns += 1_000;
+            found.extend(watch.ended(&attempt(1, 1, AuthOutcome::None, at_ns)));
+        }
+    }
+    assert_eq!(kinds(found), [FindingKind::SshBruteForce]);
+}
+
+#[test]
+fn brute_force_is_told_for_each_target() {
+    let mut watch = Watch::new(Thresholds::default());
+    let found: Vec<_> = (1..=2)
+        .flat_map(|target| (0..5).map(move |_| target))
+        .enumerate()
+        .flat_map(|(at, target)| watch.ended(&attempt(1, target, AuthOutcome::Failure, at as u64)))
+        .collect();
+    let brute = kinds(found)
+        .into_iter()
+        .filter(|kind| *kind == FindingKind::SshBruteForce);
+    assert_eq!(brute.count(), 2);
+}

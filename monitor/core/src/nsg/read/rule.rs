@@ -190,6 +190,10 @@ impl End {
         self.field(["sourceAddressPrefixes", "destinationAddressPrefixes"])
     }
 
+    const fn items(self) -> &'static str {
+        self.field(["sources", "destinations"])
+    }
+
     const fn groups(self) -> &'static str {
         self.field([
             "sourceApplicationSecurityGroups",
@@ -252,6 +256,15 @@ fn addresses(body: &Node<'_>, end: End, kind: Kind) -> Result<Vec<Address>, Faul
                 }
                 other => other,
             });
+        }
+    }
+    // How Virtual Network Manager lists addresses (REST, AdminPropertiesFormat).
+    if kind == Kind::Admin
+        && let Some(items) = body.filled(end.items())?
+    {
+        for item in items.items()? {
+            let prefix = item.required("addressPrefix")?;
+            add(Address::parse(prefix.text()?).map_err(|error| prefix.fault(error))?);
         }
     }
     if let Some(groups) = body.filled(end.groups())? {

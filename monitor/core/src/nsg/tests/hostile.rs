@@ -215,6 +215,17 @@ fn admin_rules_have_their_own_limits() {
     let nsg = read_admin_rules("a.json", &rule(1, "alwaysallow")).expect("valid");
     assert_eq!(nsg.rules.len(), 1, "no default rules");
     assert_eq!(nsg.rules[0].destination[0].to_string(), "*");
+    // As Virtual Network Manager itself writes them.
+    let lists = json!([{"name": "A", "properties": {"priority": 1, "access": "Deny",
+        "direction": "Inbound", "protocol": "Tcp", "destinationPortRanges": ["22"],
+        "sources": [{"addressPrefixType": "IPPrefix", "addressPrefix": "198.51.100.0/24"}],
+        "destinations": [{"addressPrefixType": "IPPrefix", "addressPrefix": "10.0.0.0/8"}]}}]);
+    let nsg = read_admin_rules("a.json", &lists.to_string()).expect("valid");
+    let ends = [&nsg.rules[0].source, &nsg.rules[0].destination];
+    assert_eq!(
+        ends.map(|end| end.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        [["198.51.100.0/24"], ["10.0.0.0/8"]]
+    );
     for (text, message) in [
         (rule(0, "Allow"), "0 is not between 1 and 4096"),
         (rule(1, "Permit"), "is not one of Allow, Deny, AlwaysAllow"),

@@ -284,16 +284,13 @@ impl Reader {
     fn is_certain(&self, answers: &[Burst], at: usize) -> bool {
         let (before, rest) = answers.split_at_checked(at).unwrap_or_default();
         if self.size(SUCCESS) < self.size(IGNORE) {
-            // Nothing else is so short but the end of a packet that was cut, and NEWKEYS. With the
-            // first attempt a banner comes, which may be long.
+            // Nothing else is so short but the end of a packet that was cut, and NEWKEYS, which a
+            // client may have by a new key exchange at any time: then nothing is certain.
             let is_whole = |size: &u32| self.is_exact || self.model.is_whole(*size);
             return before
                 .iter()
                 .all(|answer| answer.sizes.iter().all(is_whole))
-                && !before
-                    .iter()
-                    .skip(1)
-                    .any(|answer| self.may_be_kexinit(answer));
+                && !before.iter().any(|answer| self.may_be_kexinit(answer));
         }
         let [success, next @ ..] = rest else {
             return false;
