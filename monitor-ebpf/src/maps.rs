@@ -250,8 +250,8 @@ impl Backend for Maps {
     #[inline(always)]
     fn flow4(&self, key: &FlowKey4) -> Option<&FlowCell> {
         let entry = places::find4(key)?;
-        // SAFETY: a live map entry. Userspace deletes entries only after they were idle, so that
-        // its slot is not reused while this program runs.
+        // SAFETY: a live array element. Userspace frees a place only a while after no key leads to
+        // it, so that it is not reused while this program runs.
         Some(unsafe { FlowCell::from_entry(entry) })
     }
 

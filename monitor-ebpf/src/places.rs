@@ -165,8 +165,10 @@ pub extern "C" fn nodewatch_take4(first: u64, last: u64) -> u32 {
     if let Some(is_ours) = take_near(&key, near, |place| PLACES4.get_ptr_mut(place)) {
         return if is_ours { OURS } else { THEIRS };
     }
-    let Ok(Some(spare)) = SPARE4.pop() else {
-        return FULL;
+    let spare = match SPARE4.pop() {
+        Ok(Some(spare)) => spare,
+        Ok(None) => return FULL,
+        Err(_) => return FAILED,
     };
     // SAFETY: the words are those of a key.
     let flow = unsafe { &*(&raw const key).cast::<FlowKey4>() };
@@ -190,8 +192,10 @@ pub extern "C" fn nodewatch_take6(a: u64, b: u64, c: u64, d: u64, last: u64) -> 
     if let Some(is_ours) = take_near(&key, near, |place| PLACES6.get_ptr_mut(place)) {
         return if is_ours { OURS } else { THEIRS };
     }
-    let Ok(Some(spare)) = SPARE6.pop() else {
-        return FULL;
+    let spare = match SPARE6.pop() {
+        Ok(Some(spare)) => spare,
+        Ok(None) => return FULL,
+        Err(_) => return FAILED,
     };
     // SAFETY: as above.
     let flow = unsafe { &*(&raw const key).cast::<FlowKey6>() };

@@ -1,6 +1,7 @@
 //! What this host is and what it allows.
 
 mod cgroup;
+mod clock;
 mod login;
 mod names;
 mod namespaces;

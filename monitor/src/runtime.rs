@@ -133,13 +133,13 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
     // What is given is checked before the system is asked. From here on changes are noticed.
     let watch = Watch::new(&config.nsg);
     let chain = config.nsg.watched()?;
+    let mut declared = Manifests::read(&config.manifests)?;
+    manifests::log(&declared);
+    let proposed = manifests::proposed(&config.proposed, &mut declared)?;
     host::check_kernel()?;
     host::check_capabilities()?;
     let _lock = lock::take()?;
     let selection = Selection::new(&config.uplink, &config.workload)?;
-    let mut declared = Manifests::read(&config.manifests)?;
-    manifests::log(&declared);
-    let proposed = manifests::proposed(&config.proposed, &mut declared)?;
     let finder = Finder::new();
     if let Err(error) = &finder {
         tracing::warn!("{error}");

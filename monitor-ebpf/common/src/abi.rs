@@ -208,8 +208,8 @@ pub mod flag {
 
 /// What the kernel keeps of a flow. Two-element arrays are indexed by [`TX`] and [`RX`].
 ///
-/// The first 64 bytes are what every packet touches: in the kernel's preallocated hash they are
-/// exactly one cache line for IPv4, the rest is touched rarely.
+/// The first 48 bytes are what every packet touches: with the key before them, in a [`Place`], they
+/// are exactly one cache line for IPv4. The rest is touched rarely.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct FlowValue {

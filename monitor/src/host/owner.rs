@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use rustix::fs::{Mode, OFlags, open};
 
+use super::clock::started_ns;
 use super::login::{Evidence, SERVER_USER, Verdict};
 use super::missing_for_processes;
 use super::names::{self, Users};
@@ -72,6 +73,15 @@ pub struct Process {
     pub cgroup: Option<String>,
     /// When it started, in clock ticks since the boot; with the number this identifies it.
     pub start_time_ticks: u64,
+}
+
+// === impl Process ===
+
+impl Process {
+    /// `CLOCK_MONOTONIC` in nanoseconds when it started, to a hundredth of a second.
+    pub fn started_ns(&self) -> u64 {
+        started_ns(self.start_time_ticks)
+    }
 }
 
 /// A user.

@@ -40,6 +40,9 @@ const AGAIN: [Duration; 5] = [
 const MOST_AGAIN: usize = 256;
 /// How long one batch may look for connections of pods.
 const PODS: Duration = Duration::from_millis(120);
+/// By how much a server's process may be older than the first segment seen of its connection: a
+/// banner that the server sends first comes after the process was made.
+const SLACK_NS: u64 = 3_000_000_000;
 /// The longest rest.
 const REST: Duration = Duration::from_millis(100);
 
@@ -170,7 +173,7 @@ impl Task {
                 }
                 None
             });
-            owners.push(owner.and_then(translate));
+            owners.push(owner.and_then(|owner| translate(owner, question.began_ns)));
         }
         owners
     }
@@ -224,14 +227,21 @@ fn is_enough(wanted: Wanted, owner: Option<&Owner>) -> bool {
 }
 
 /// As the engine takes it; a listener that would match is no owner.
-fn translate(found: owner::Owner) -> Option<Owner> {
+///
+/// A server makes a process for each connection. One that was there before the connection `began_ns`
+/// serves another one, and holds this one for that one's client: a port that it forwards (`ssh -R`,
+/// RFC 4254 section 7.1). It tells nothing of who has logged in here.
+fn translate(found: owner::Owner, began_ns: u64) -> Option<Owner> {
     if found.listener {
         return None;
     }
     let process = found.process?;
+    let is_forwarded =
+        found.authenticated.is_some() && process.started_ns().saturating_add(SLACK_NS) < began_ns;
     Some(Owner {
         user: found
             .user
+            .filter(|_| !is_forwarded)
             .map(|user| user.name.unwrap_or_else(|| user.uid.to_string())),
         process: Some(ProcessRecord {
             pid: process.pid,
@@ -239,7 +249,7 @@ fn translate(found: owner::Owner) -> Option<Owner> {
             executable: process.executable,
             container: process.container,
         }),
-        authenticated: found.authenticated,
+        authenticated: found.authenticated.filter(|_| !is_forwarded),
     })
 }
 
@@ -271,7 +281,7 @@ mod tests {
 
     #[test]
     fn it_is_looked_again_until_there_is_what_is_wanted() {
-        let mut owner = translate(found(false, None)).expect("an owner");
+        let mut owner = translate(found(false, None), 0).expect("an owner");
         assert!(is_enough(Wanted::Login, Some(&owner)));
         owner.authenticated = Some(false);
         assert!(!is_enough(Wanted::Login, Some(&owner)));
@@ -281,19 +291,34 @@ mod tests {
     }
 
     #[test]
+    fn who_was_there_before_the_connection_serves_another_one() {
+        let process = found(false, None).process.expect("a process");
+        let started = process.started_ns();
+        let told = |began_ns| {
+            let owner = translate(found(false, Some("alice")), began_ns).expect("an owner");
+            assert!(owner.process.is_some());
+            (owner.user, owner.authenticated)
+        };
+        let logged_in = (Some("alice".to_owned()), Some(true));
+        assert_eq!(told(started), logged_in);
+        assert_eq!(told(started + SLACK_NS), logged_in);
+        assert_eq!(told(started + 2 * SLACK_NS), (None, None));
+    }
+
+    #[test]
     fn owners_as_the_engine_takes_them() {
-        let owner = translate(found(false, Some("alice"))).expect("an owner");
+        let owner = translate(found(false, Some("alice")), 0).expect("an owner");
         assert_eq!(owner.user.as_deref(), Some("alice"));
         assert_eq!(owner.process.map(|process| process.pid), Some(12));
         assert_eq!(owner.authenticated, Some(true));
         // Without a name the number; a listener and nobody are none.
-        let unnamed = translate(found(false, None)).expect("an owner");
+        let unnamed = translate(found(false, None), 0).expect("an owner");
         assert_eq!(unnamed.user.as_deref(), Some("1000"));
-        assert_eq!(translate(found(true, None)), None);
+        assert_eq!(translate(found(true, None), 0), None);
         let nobody = owner::Owner {
             process: None,
             ..found(false, None)
         };
-        assert_eq!(translate(nobody), None);
+        assert_eq!(translate(nobody, 0), None);
     }
 }

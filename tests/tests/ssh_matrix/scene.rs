@@ -26,6 +26,8 @@ pub(super) struct Case {
     pub(super) class: Option<&'static str>,
     /// Of the server's process, if it is on the node.
     pub(super) process: Option<&'static str>,
+    /// What came of it, where no server of the scene is asked.
+    pub(super) truth: Option<&'static str>,
 }
 
 /// Everything that takes part.
@@ -144,6 +146,18 @@ impl<'lab> Scene<'lab> {
         expected: (Option<&'static str>, Option<&'static str>),
         run: impl FnOnce(&Self),
     ) {
+        self.case_of(name, port, expected, None, run);
+    }
+
+    /// A case to a port where none of the servers listens.
+    pub(super) fn case_of(
+        &mut self,
+        name: &'static str,
+        port: u16,
+        expected: (Option<&'static str>, Option<&'static str>),
+        truth: Option<&'static str>,
+        run: impl FnOnce(&Self),
+    ) {
         let from = now();
         run(self);
         let (class, process) = expected;
@@ -154,6 +168,7 @@ impl<'lab> Scene<'lab> {
             port,
             class,
             process,
+            truth,
         });
         thread::sleep(Duration::from_millis(50));
     }
@@ -234,10 +249,11 @@ impl<'lab> Scene<'lab> {
             let mut ssh = scene.pam.ssh(scene.tiny, node, USER, "client_key");
             run(ssh.arg("sleep 1.5"));
         });
-        self.case(
+        self.case_of(
             "lines before the banner",
             2200,
             (Some("ssh"), None),
+            Some("success"),
             |scene| {
                 let to = SocketAddr::new(node, 2200);
                 let mut ssh = scene.pam.ssh_at(scene.out, to, USER, "client_key");

@@ -82,7 +82,8 @@ impl Account {
              AuthorizedKeysFile {shown}/authorized_keys\nPidFile none\nStrictModes no\n\
              UsePAM {pam}\nPermitRootLogin prohibit-password\nPasswordAuthentication yes\n\
              KbdInteractiveAuthentication no\nPrintMotd no\nPrintLastLog no\nUseDNS no\n\
-             LogLevel VERBOSE\nSubsystem sftp internal-sftp\nMaxStartups 100\n"
+             LogLevel VERBOSE\nSubsystem sftp internal-sftp\nMaxStartups 100\n\
+             GatewayPorts clientspecified\n"
         );
         fs::write(directory.join("sshd_config"), config)?;
         // What PAM does beyond setting the session is not wanted here.

@@ -37,6 +37,8 @@ pub struct OwnerQuestion {
     pub local: SocketAddr,
     /// The other end.
     pub remote: SocketAddr,
+    /// `CLOCK_MONOTONIC` in nanoseconds when the connection was first seen.
+    pub began_ns: u64,
     /// The end is not the node's own, but that of one of its pods, if of anyone here.
     pub is_pod: bool,
     /// What may be there only in a moment, so that it is worth to look again.
@@ -180,6 +182,7 @@ impl Connection {
             id,
             local,
             remote,
+            began_ns: self.first_ns,
             is_pod: self.owner.is_pod,
             wanted,
             is_decisive: since.is_some_and(|since| since >= SETTLED_NS),
