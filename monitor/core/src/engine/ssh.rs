@@ -1,5 +1,6 @@
 //! SSH connections: segments become sessions, sessions become records, metrics and findings.
 
+pub(super) mod connection;
 pub(super) mod connections;
 mod findings;
 mod owner;
@@ -25,7 +26,7 @@ use crate::{
     time::ClockMap,
 };
 
-use connections::Connection;
+use connection::Connection;
 
 /// How long a connection may stay unidentified before it is told of anyway.
 const PATIENCE_NS: u64 = 1_000_000_000;
@@ -71,6 +72,7 @@ impl Books {
         } else {
             Side::Server
         };
+        connection.saw(side);
         let session = &mut connection.session;
         if !event.prefix.is_empty() {
             let length = u32::try_from(event.prefix.len()).unwrap_or(0);

@@ -11,11 +11,10 @@ use crate::{
     flow::FlowKey,
     judge::{Expectations, Thresholds, Watch},
     metric::{Fixed, Metric, Text, Value},
-    ssh::{AuthOutcome, Authentication, Basis, Class, Session},
-    time::Timestamp,
+    ssh::{AuthOutcome, Class},
 };
 
-use super::owner::{Attribution, OwnerQuestion};
+use super::{connection::Connection, owner::OwnerQuestion};
 
 /// Connections at a time; more are counted when they close, but not identified.
 pub(in crate::engine) const CONNECTIONS: usize = 16_384;
@@ -37,37 +36,6 @@ const SAME_START_NS: u64 = 1_000_000_000;
 pub(crate) struct Id {
     pub(super) key: FlowKey,
     pub(super) generation: u32,
-}
-
-/// A connection of which a segment was seen.
-#[derive(Debug)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is independent of the others"
-)]
-pub(in crate::engine) struct Connection {
-    pub(in crate::engine) session: Session,
-    pub(super) local_is_client: bool,
-    pub(super) first_ns: u64,
-    pub(super) first: Timestamp,
-    pub(super) last: Timestamp,
-    /// An end said that it speaks SSH.
-    pub(super) is_marked: bool,
-    /// A record was made.
-    pub(super) is_told: bool,
-    /// What it was taken for when it was last judged.
-    pub(super) judged: Option<Class>,
-    /// Another interface shows it, too, and tells of it.
-    pub(super) is_shadow: bool,
-    /// The client is logged in, and that was told.
-    pub(super) is_in: bool,
-    pub(super) finding: Option<FindingKind>,
-    pub(super) owner: Attribution,
-    /// Bytes that its session holds.
-    held: usize,
-    pub(in crate::engine) is_settled: bool,
-    /// Labels of the gauge of active sessions.
-    active: Option<(Target, Option<bool>)>,
 }
 
 /// Labels of the counter of connections.
@@ -130,60 +98,6 @@ pub(crate) struct Connections {
     pub(super) asks_owners: bool,
     /// Such questions, since they were last taken.
     pub(super) questions: Vec<OwnerQuestion>,
-}
-
-// === impl Connection ===
-
-impl Connection {
-    pub(super) fn new(local_is_client: bool, first_ns: u64, first: Timestamp) -> Self {
-        Self {
-            session: Session::default(),
-            local_is_client,
-            first_ns,
-            first,
-            last: first,
-            is_marked: false,
-            is_told: false,
-            judged: None,
-            is_shadow: false,
-            is_in: false,
-            finding: None,
-            owner: Attribution::default(),
-            held: 0,
-            is_settled: false,
-            active: None,
-        }
-    }
-
-    /// Whether it is told of and no other interface's.
-    pub(super) fn is_shown(&self) -> bool {
-        self.is_told && !self.is_shadow
-    }
-
-    /// What came of the attempts to log in: by the state of the server's process, if that is known,
-    /// else by the sizes of packets.
-    pub(super) fn outcome(&self, ended: bool) -> Authentication {
-        let sizes = self.session.authentication(ended);
-        if self.owner.is_authenticated {
-            return Authentication {
-                outcome: AuthOutcome::Success,
-                basis: Basis::Process,
-                ..sizes
-            };
-        }
-        if self.owner.is_refuted && sizes.outcome == AuthOutcome::Success {
-            return Authentication::UNKNOWN;
-        }
-        // Who does not speak SSH makes no attempt.
-        if ended && self.session.class() == Some(Class::ServerOnly) {
-            return Authentication {
-                outcome: AuthOutcome::None,
-                attempts: None,
-                basis: Basis::None,
-            };
-        }
-        sizes
-    }
 }
 
 // === impl Connections ===

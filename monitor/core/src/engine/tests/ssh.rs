@@ -4,7 +4,7 @@ use monitor_common::abi::{FlowKey4, RX, TX};
 
 use super::*;
 use crate::{
-    engine::ssh::connections,
+    engine::ssh::{connection, connections},
     event::{FindingKind, SshRecord, Target},
     flow::SegmentEvent,
     ssh::{AuthOutcome, Class},
@@ -167,6 +167,26 @@ fn a_server_that_takes_its_time_is_judged_when_it_speaks() {
 }
 
 #[test]
+fn what_came_after_the_last_segment_seen_is_unknown() {
+    for (segments, outcome) in [(3, AuthOutcome::None), (64, AuthOutcome::Unknown)] {
+        let mut engine = engine();
+        let key = key(50_000);
+        let mut outputs = vec![
+            step(&mut engine, segment(key, true, SERVER, App::Ssh)),
+            step(&mut engine, segment(key, false, CLIENT, App::Ssh)),
+        ];
+        for _ in 1..segments {
+            outputs.push(step(&mut engine, segment(key, false, b"", App::Ssh)));
+        }
+        let end = Input::Removed(vec![(key, counted(App::Ssh))]);
+        outputs.push(step(&mut engine, end));
+        let last = ssh_of(&outputs).pop().unwrap();
+        assert_eq!(last.state, State::Closed);
+        assert_eq!(last.authentication, outcome, "{segments} segments");
+    }
+}
+
+#[test]
 fn text_that_is_no_ssh_leaves_nothing() {
     let mut engine = engine();
     let key = key(50_000);
@@ -297,7 +317,7 @@ fn memory_is_bounded_whoever_opens_connections() {
     let lost = usize::try_from(ssh.untracked()).unwrap();
     assert_eq!(lost, small + refused);
     // What is held beside that: a connection itself, its banners, its owner.
-    let size = size_of::<connections::Connection>();
+    let size = size_of::<connection::Connection>();
     assert!(size <= 800, "{size}");
     // What is known of them is told, and each is counted when it closes.
     let first = close_of(&mut engine, key(10_000));
