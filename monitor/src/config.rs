@@ -23,7 +23,7 @@ use serde::Deserialize;
 
 pub use file::FileError;
 pub use value::{
-    Attach, InterfaceName, KernelLog, Listen, LogFormat, Pattern, Period, PollInterval, Range,
+    Attach, InterfaceName, KernelLog, Kubernetes, Listen, LogFormat, Pattern, Period, PollInterval, Range,
     ValueError, parse_duration,
 };
 
@@ -70,6 +70,10 @@ pub struct Config {
     pub expectations: Expectations,
     /// When attempts to log in are reported as brute force and the like.
     pub thresholds: Thresholds,
+    /// Whether to watch a cluster.
+    pub kubernetes: Kubernetes,
+    /// How to reach it; as a pod does if absent.
+    pub kubeconfig: Option<PathBuf>,
     /// Files and directories with Kubernetes objects.
     pub manifests: Vec<PathBuf>,
     /// Files and directories with policies that are proposed.
@@ -136,6 +140,13 @@ pub struct Settings {
     /// SSH to pods is expected from this range (repeatable)
     #[arg(long, value_name = "NAME=CIDR")]
     expect_ssh_pod: Vec<Range>,
+    /// Watch a cluster's objects: auto (in a pod with a service account), on (elsewhere the cluster that
+    /// kubectl talks to, by KUBECONFIG or ~/.kube/config) or off [default: auto]
+    #[arg(long, value_name = "auto|on|off")]
+    kubernetes: Option<Kubernetes>,
+    /// Watch the objects of this cluster, by the current context of a file as kubectl has it
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
     /// YAML or JSON with Kubernetes objects: pods are named, and flows judged by network policies; a
     /// directory is read with all below, and again when it changes (repeatable)
     #[arg(long, value_name = "FILE_OR_DIR")]
@@ -224,6 +235,12 @@ pub enum ConfigError {
     /// Ranges contradict each other.
     #[error("--range: {0}")]
     Ranges(#[from] RangeError),
+    /// Objects from two places.
+    #[error(
+        "--manifests and {0}: objects come from files or from a cluster, not from both; \
+         leave out one of them (policies that are only proposed: --proposed)"
+    )]
+    ManifestsAndCluster(&'static str),
 }
 
 // === impl Config ===
@@ -236,6 +253,18 @@ impl Config {
         let count = |given: Option<u32>, default: usize| given.map_or(default, |n| n as usize);
         let ranges = named(settings.range);
         Names::new(ranges.clone())?;
+        let mut kubernetes = settings.kubernetes.unwrap_or_default();
+        if !settings.manifests.is_empty() {
+            kubernetes = match (kubernetes, &settings.kubeconfig) {
+                (Kubernetes::Off, _) | (Kubernetes::Auto, None) => Kubernetes::Off,
+                (Kubernetes::Auto | Kubernetes::On, Some(_)) => {
+                    return Err(ConfigError::ManifestsAndCluster("--kubeconfig"));
+                }
+                (Kubernetes::On, None) => {
+                    return Err(ConfigError::ManifestsAndCluster("--kubernetes on"));
+                }
+            };
+        }
         Ok(Self {
             uplink: settings.uplink.into_iter().map(String::from).collect(),
             workload: if settings.workload.is_empty() {
@@ -262,6 +291,8 @@ impl Config {
                 pod: named(settings.expect_ssh_pod),
             },
             thresholds: settings.ssh.over_defaults(),
+            kubernetes,
+            kubeconfig: settings.kubeconfig,
             manifests: settings.manifests,
             proposed: settings.proposed,
             policy_options: netpol::Options {
@@ -313,6 +344,8 @@ impl Settings {
             range: list(self.range, below.range),
             expect_ssh: list(self.expect_ssh, below.expect_ssh),
             expect_ssh_pod: list(self.expect_ssh_pod, below.expect_ssh_pod),
+            kubernetes: self.kubernetes.or(below.kubernetes),
+            kubeconfig: self.kubeconfig.or(below.kubeconfig),
             manifests: list(self.manifests, below.manifests),
             proposed: list(self.proposed, below.proposed),
             ip_block_matches_pods: self.ip_block_matches_pods.or(below.ip_block_matches_pods),

@@ -12,6 +12,7 @@
 //! engine, having drained its inputs, closes all flows; then the servers end.
 
 mod capabilities;
+mod cluster;
 mod engine;
 mod handle;
 mod lock;
@@ -83,6 +84,9 @@ pub enum RuntimeError {
     /// The manifests cannot be read.
     #[error("--manifests: {0}")]
     Manifests(#[from] ManifestError),
+    /// The cluster cannot be asked.
+    #[error(transparent)]
+    Cluster(#[from] cluster::ClusterError),
     /// Network security groups cannot be used.
     #[error(transparent)]
     Nsg(#[from] SourceError),
@@ -121,6 +125,7 @@ impl RuntimeError {
             Self::Pattern(_)
             | Self::Ranges(_)
             | Self::Manifests(_)
+            | Self::Cluster(_)
             | Self::Nsg(_)
             | Self::Live(LiveError::UnknownUplink(_)) => 2,
             _ => 3,
@@ -136,6 +141,11 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
     let mut declared = Manifests::read(&config.manifests)?;
     manifests::log(&declared);
     let proposed = manifests::proposed(&config.proposed, &mut declared)?;
+    let cluster = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(RuntimeError::System)?
+        .block_on(cluster::find(config))?;
     host::check_kernel()?;
     host::check_capabilities()?;
     let _lock = lock::take()?;
@@ -172,15 +182,36 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
         engine.propose(proposed);
     }
     engine.declare(declared.cluster.clone(), declared.policies.clone());
-    runtime.block_on(serve(config, selection, engine, declared, watch, finder))
+    if let Some(status) = cluster.status() {
+        engine.step(Input::Kubernetes(status), now());
+    }
+    let given = Given {
+        declared,
+        watch,
+        cluster,
+    };
+    runtime.block_on(serve(config, selection, engine, given, finder))
+}
+
+/// Where what is declared comes from.
+struct Given {
+    /// By manifests.
+    declared: Manifests,
+    /// Of network security groups.
+    watch: Watch,
+    /// A live cluster.
+    cluster: cluster::Source,
 }
 
 async fn serve(
     config: &Config,
     selection: Selection,
     engine: Engine,
-    declared: Manifests,
-    watch: Watch,
+    Given {
+        declared,
+        watch,
+        cluster,
+    }: Given,
     finder: Result<Finder, Missing>,
 ) -> Result<(), RuntimeError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RuntimeError::System)?;
@@ -233,6 +264,7 @@ async fn serve(
         },
         interval: config.poll_interval,
     };
+    cluster.start(&ends.inputs);
     if !config.manifests.is_empty() {
         let inputs = ends.inputs.downgrade();
         tokio::spawn(manifests::watch(config.manifests.clone(), declared, inputs));
@@ -381,7 +413,7 @@ fn info(config: &Config, kernel: &Kernel, missing: Option<&Missing>) -> api::Dae
 }
 
 /// Wall-clock time.
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

@@ -7,6 +7,8 @@
 //! | [`lint`], [`tidy`] | format, clippy, the kernel program's warnings, rules of this repository |
 //! | [`test`] | everything that must pass before a change is merged |
 //! | [`vm`] | the test programs on other kernels, in QEMU |
+//! | [`kube`] | a real Kubernetes from Debian's packages |
+//! | [`archive`] | Debian's archive, by an apt of our own |
 //! | [`programs`] | lab, demo and bench: programs of the package `tests` |
 //! | [`dist`], [`image`] | the release archive, the container image |
 
@@ -18,9 +20,11 @@ use clap::{Parser, Subcommand};
 use crate::setup::Group;
 use crate::workspace::Workspace;
 
+mod archive;
 mod build;
 mod dist;
 mod image;
+mod kube;
 mod lint;
 mod programs;
 mod setup;
@@ -76,6 +80,8 @@ enum Chore {
     Tidy,
     /// Run the kernel tests on Debian's kernels in QEMU
     Vm(vm::Options),
+    /// Fetch and build a real Kubernetes: API server and etcd, and what a node needs
+    Kube(kube::Options),
     /// Network lab: namespaces, servers, traffic
     Lab(programs::Options),
     /// What a packet costs, compared with an empty program
@@ -116,6 +122,7 @@ fn run(chore: Chore) -> Result<ExitCode> {
         }
         Chore::Tidy => tidy::run(&workspace)?,
         Chore::Vm(options) => vm::run(&workspace, &options)?,
+        Chore::Kube(options) => kube::run(&options)?,
         Chore::Lab(options) => return programs::run(&workspace, "lab", &options),
         Chore::Bench(options) => return programs::run(&workspace, "bench", &options),
         Chore::Demo(options) => return programs::run(&workspace, "demo", &options),

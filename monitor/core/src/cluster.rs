@@ -5,6 +5,7 @@
 //! was derived from one version is never taken for another's.
 
 mod addresses;
+mod endpoints;
 mod object;
 
 use std::{
@@ -13,12 +14,13 @@ use std::{
     sync::Arc,
 };
 
-use crate::{entity::normalise, event::Labels, event::Protocol, time::Timestamp};
+use crate::{entity::normalise, event::Labels, time::Timestamp};
 use addresses::Addresses;
+use endpoints::Slices;
 
 pub use object::{
-    ContainerPort, NAME_LABEL, Namespace, Node, Phase, Pod, Service, ServicePort, TargetPort,
-    Workload,
+    ContainerPort, Endpoint, EndpointPort, EndpointSlice, NAME_LABEL, Namespace, Node, Phase, Pod,
+    Service, ServicePort, TargetPort, Workload,
 };
 
 /// Identity of a version of a pod.
@@ -49,6 +51,9 @@ pub enum Change {
     Pod(Box<Pod>),
     /// The pod of this namespace and name is gone.
     PodGone(Arc<str>, Arc<str>),
+    /// The pod of this namespace and name is gone, since some time that was not seen: while the
+    /// cluster could not be watched.
+    PodLost(Arc<str>, Arc<str>),
     /// A node is new or different.
     Node(Node),
     /// The node of this name is gone.
@@ -57,6 +62,10 @@ pub enum Change {
     Service(Service),
     /// The service of this namespace and name is gone.
     ServiceGone(Arc<str>, Arc<str>),
+    /// Endpoints of a service are new or different.
+    EndpointSlice(EndpointSlice),
+    /// The endpoint slice of this namespace and name is gone.
+    EndpointSliceGone(Arc<str>, Arc<str>),
 }
 
 /// One end of a flow, as policies see it.
@@ -85,6 +94,7 @@ pub struct Cluster {
     node_ips: HashMap<IpAddr, Arc<str>>,
     services: HashMap<(Arc<str>, Arc<str>), Arc<Service>>,
     service_ips: HashMap<IpAddr, (Arc<str>, Arc<str>)>,
+    slices: Slices,
     addresses: Addresses,
     last_id: u64,
     /// Grows with every change that is not about a pod.
@@ -142,7 +152,8 @@ impl Cluster {
                 self.epoch += 1;
             }
             Change::Pod(pod) => self.set_pod(*pod, now),
-            Change::PodGone(namespace, name) => self.remove_pod(&namespace, &name, now),
+            Change::PodGone(namespace, name) => self.remove_pod(&namespace, &name, now, true),
+            Change::PodLost(namespace, name) => self.remove_pod(&namespace, &name, now, false),
             Change::Node(node) => self.set_node(node),
             Change::NodeGone(name) => {
                 self.forget_node(&name);
@@ -153,6 +164,9 @@ impl Cluster {
                 self.forget_service(&(namespace, name));
                 self.epoch += 1;
             }
+            // Verdicts by way of a service are not kept: the epoch stays.
+            Change::EndpointSlice(slice) => self.slices.set(slice),
+            Change::EndpointSliceGone(namespace, name) => self.slices.remove(&namespace, &name),
         }
     }
 
@@ -190,7 +204,8 @@ impl Cluster {
             before => (before, None),
         };
         if let Some(replaced) = replaced {
-            self.addresses.release(&replaced, now);
+            // When it ended was not seen.
+            self.addresses.release(&replaced, now, false);
         }
         self.last_id += 1;
         let known = Arc::new(KnownPod {
@@ -203,12 +218,12 @@ impl Cluster {
         pods.insert(Arc::clone(&known.pod.name), known);
     }
 
-    fn remove_pod(&mut self, namespace: &str, name: &str, now: Timestamp) {
+    fn remove_pod(&mut self, namespace: &str, name: &str, now: Timestamp, is_seen: bool) {
         let Some(pods) = self.pods.get_mut(namespace) else {
             return;
         };
         if let Some(pod) = pods.remove(name) {
-            self.addresses.release(&pod, now);
+            self.addresses.release(&pod, now, is_seen);
         }
         if pods.is_empty() {
             self.pods.remove(namespace);
@@ -369,50 +384,6 @@ impl Cluster {
         let node = || self.node_of(ip).map(Owner::Node);
         let service = || self.service_of(ip).map(|service| Owner::Service(service));
         pod().or_else(node).or_else(service)
-    }
-
-    /// The pods behind a port of a service, each with its own port, or why they are not known.
-    pub(crate) fn backends(
-        &self,
-        service: &Service,
-        protocol: Protocol,
-        port: u16,
-    ) -> Result<Vec<(&Arc<KnownPod>, u16)>, &'static str> {
-        let port = service
-            .ports
-            .iter()
-            .find(|known| known.protocol == protocol && known.port == port)
-            .ok_or("it has no such port")?;
-        let selector = service
-            .selector
-            .as_ref()
-            .ok_or("it has no selector, so its endpoints are not known")?;
-        let backends: Vec<_> = self
-            .pods_of(&service.namespace)
-            .filter(|pod| {
-                pod.pod.phase == Phase::Active
-                    && selector
-                        .iter()
-                        .all(|(key, value)| pod.pod.labels.get(key) == Some(value))
-            })
-            .filter_map(|pod| {
-                let target = match &port.target {
-                    TargetPort::Number(number) => Some(*number),
-                    // Of ports of one name, the first container's.
-                    TargetPort::Name(name) => pod
-                        .pod
-                        .ports
-                        .iter()
-                        .find(|known| known.name == *name && known.protocol == protocol)
-                        .map(|known| known.port),
-                };
-                target.map(|target| (pod, target))
-            })
-            .collect();
-        if backends.is_empty() {
-            return Err("no pod is behind it");
-        }
-        Ok(backends)
     }
 
     /// Names of nodes that pods run on and that are not known as objects.

@@ -4,6 +4,7 @@
 //! replay and tests differ only in who calls it.
 
 mod books;
+mod kubernetes;
 mod nsg;
 mod policy;
 mod query;
@@ -34,6 +35,7 @@ use crate::{
     time::{ClockMap, Timestamp},
 };
 
+pub use kubernetes::{KubernetesStatus, ResourceStatus, WatchError, WatchState};
 pub use nsg::{NsgRuleStatus, NsgStatus};
 pub use snapshot::{FamilyStatus, Snapshot, Status};
 pub use ssh::{Owner, OwnerAnswer, OwnerQuestion, Wanted};
@@ -103,6 +105,10 @@ pub enum Input {
     Cluster(Vec<Change>),
     /// Network policies changed.
     Policies(Vec<PolicyChange>),
+    /// Network policies that are proposed changed, see [`Engine::propose`].
+    Proposed(Vec<PolicyChange>),
+    /// How far the objects of a live cluster are known.
+    Kubernetes(KubernetesStatus),
     /// Who holds an SSH connection on this node. Answers [`Outputs::owners`].
     Owner(OwnerAnswer),
     /// Entries of the kernel's maps: keys with cumulative values. May be any part of a map.
@@ -197,6 +203,7 @@ pub struct Engine {
     books: Books,
     events_lost: BTreeMap<LossStage, u64>,
     connections_merged: u64,
+    kubernetes: Option<KubernetesStatus>,
 }
 
 // === impl Config ===
@@ -299,6 +306,7 @@ impl Engine {
             table: Table::default(),
             events_lost: LossStage::ALL.map(|stage| (stage, 0)).into(),
             connections_merged: 0,
+            kubernetes: None,
         })
     }
 
@@ -329,6 +337,8 @@ impl Engine {
                 }
             }
             Input::FlowEnded { key, value } => table.ended(&key, &value, clock, books),
+            Input::Proposed(changes) => books.policy.propose_changes(changes),
+            Input::Kubernetes(status) => self.kubernetes = Some(status),
             Input::Owner(answer) => books.owner_found(answer, table),
             Input::Segment(segment) => {
                 let tracked = table.get(&segment.key, segment.generation);

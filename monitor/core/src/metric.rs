@@ -39,6 +39,20 @@ pub enum Metric {
     PolicyConnections,
     /// `nodewatch_findings_total`.
     Findings,
+    /// `nodewatch_kubernetes_synced`.
+    KubernetesSynced,
+    /// `nodewatch_kubernetes_objects`.
+    KubernetesObjects,
+    /// `nodewatch_kubernetes_objects_skipped`.
+    KubernetesObjectsSkipped,
+    /// `nodewatch_kubernetes_events_total`.
+    KubernetesEvents,
+    /// `nodewatch_kubernetes_last_event_timestamp_seconds`.
+    KubernetesLastEvent,
+    /// `nodewatch_kubernetes_lists_total`.
+    KubernetesLists,
+    /// `nodewatch_kubernetes_errors_total`.
+    KubernetesErrors,
     /// `nodewatch_packets_seen_total`.
     PacketsSeen,
     /// `nodewatch_packets_counted_total`.
@@ -228,6 +242,49 @@ pub const ALL: &[MetricDef] = &[
         "nodewatch_findings_total",
         &["finding", "severity"],
         "Findings: what is not as declared, or points to an attack",
+    ),
+    gauge(
+        Metric::KubernetesSynced,
+        "nodewatch_kubernetes_synced",
+        &["resource"],
+        "Whether the objects of a kind are known as the API server has them (1), or not yet, no \
+         longer, or not allowed to be (0)",
+    ),
+    gauge(
+        Metric::KubernetesObjects,
+        "nodewatch_kubernetes_objects",
+        &["resource"],
+        "Objects of the cluster that are known",
+    ),
+    gauge(
+        Metric::KubernetesObjectsSkipped,
+        "nodewatch_kubernetes_objects_skipped",
+        &["resource"],
+        "Objects of the cluster that are left out, as they are not valid",
+    ),
+    counter(
+        Metric::KubernetesEvents,
+        "nodewatch_kubernetes_events_total",
+        &["resource"],
+        "Events from the API server: objects that came, changed or went",
+    ),
+    gauge(
+        Metric::KubernetesLastEvent,
+        "nodewatch_kubernetes_last_event_timestamp_seconds",
+        &["resource"],
+        "When the last event or complete list came from the API server",
+    ),
+    counter(
+        Metric::KubernetesLists,
+        "nodewatch_kubernetes_lists_total",
+        &["resource"],
+        "Complete lists from the API server; beyond the first, watches that had to begin anew",
+    ),
+    counter(
+        Metric::KubernetesErrors,
+        "nodewatch_kubernetes_errors_total",
+        &["resource", "reason"],
+        "Requests to the API server that failed",
     ),
     counter(
         Metric::PacketsSeen,

@@ -48,9 +48,12 @@ impl Options {
     }
 }
 
+/// What is logged if nothing is chosen: libraries tell of failures that the daemon tells of itself.
+const LOG: &str = "info,kube_client=error,tower=error";
+
 /// Logs to standard error from here on; `RUST_LOG` chooses what, by default from `info` on.
 fn start_log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

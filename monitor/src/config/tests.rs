@@ -97,7 +97,7 @@ fn errors_name_file_line_and_key() {
         "# fine\nuplnk = \"eth0\"\n",
         ":2: unknown key `uplnk`, expected one of `uplink`, `workload`, `listen`, `socket`, \
          `max_series`, `max_flows4`, `max_flows6`, `recent`, `poll_interval`, `attach`, \
-         `kernel_log`, `range`, `expect_ssh`, `expect_ssh_pod`, `manifests`, `proposed`, \
+         `kernel_log`, `range`, `expect_ssh`, `expect_ssh_pod`, `kubernetes`, `kubeconfig`, `manifests`, `proposed`, \
          `ip_block_matches_pods`, `nsg`, `effective`, `service_tags`, `tag`, `asg`, \
          `virtual_network`, `admin_rules`, `log_format`, `event_log`, \
          `event_log_mib`, `timeouts`, `ssh`",

@@ -66,6 +66,18 @@ pub enum LogFormat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listen(pub Option<SocketAddr>);
 
+/// Whether to watch a cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kubernetes {
+    /// In a pod with a service account, unless manifests are given.
+    #[default]
+    Auto,
+    /// In a pod with a service account that cluster, else the one that `kubectl` talks to.
+    On,
+    /// No cluster.
+    Off,
+}
+
 /// A duration that is not zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Period(pub Duration);
@@ -145,6 +157,13 @@ words!(
     Info = "info",
     Debug = "debug",
     Trace = "trace"
+);
+words!(
+    Kubernetes,
+    "auto, on or off",
+    Auto = "auto",
+    On = "on",
+    Off = "off"
 );
 words!(LogFormat, "text or json", Text = "text", Json = "json");
 
@@ -306,6 +325,7 @@ macro_rules! deserialize_from_text {
 deserialize_from_text!(
     Attach,
     KernelLog,
+    Kubernetes,
     LogFormat,
     Listen,
     Period,

@@ -11,7 +11,7 @@ mod service;
 mod tier;
 
 use monitor_core::{
-    cluster::{Namespace, Node, Pod, Service, Workload},
+    cluster::{EndpointSlice, Namespace, Node, Pod, Service, Workload},
     netpol::{NetworkPolicy, TierKind, TierPolicy},
 };
 use serde_json::Value;
@@ -32,6 +32,8 @@ pub enum Object {
     Node(Node),
     /// `v1 Service`.
     Service(Service),
+    /// `discovery.k8s.io EndpointSlice`.
+    EndpointSlice(EndpointSlice),
     /// `networking.k8s.io/v1 NetworkPolicy`.
     NetworkPolicy(NetworkPolicy),
     /// `policy.networking.k8s.io` policies.
@@ -78,6 +80,9 @@ pub fn decode(value: &Value) -> Result<Decoded, Fault> {
         "Pod" if is_of(&[""]) => Object::Pod(Box::new(pod::pod(&root)?)),
         "Node" if is_of(&[""]) => Object::Node(service::node(&root)?),
         "Service" if is_of(&[""]) => Object::Service(service::service(&root)?),
+        "EndpointSlice" if is_of(&["discovery.k8s.io"]) => {
+            Object::EndpointSlice(service::endpoint_slice(&root)?)
+        }
         "ReplicationController" if is_of(&[""]) => workload(&root, kind)?,
         "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet"
             if is_of(&["apps", "extensions"]) =>

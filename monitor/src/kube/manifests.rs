@@ -8,7 +8,7 @@ mod difference;
 mod documents;
 mod files;
 mod locate;
-mod prune;
+pub(super) mod prune;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
@@ -30,9 +30,9 @@ const MAX_DIAGNOSTICS: usize = 1_000;
 /// Kinds that are ignored and counted one by one.
 const MAX_IGNORED: usize = 1_000;
 /// The annotation that says whether a policy is in force or proposed.
-const MODE: &str = "nodewatch.io/mode";
+pub(super) const MODE: &str = "nodewatch.io/mode";
 /// Its value for a policy that is proposed.
-const PROPOSE: &str = "propose";
+pub(super) const PROPOSE: &str = "propose";
 /// Bytes that are read again to find the lines of what is wrong; beyond, the line of the document
 /// is told.
 const MAX_READ_AGAIN: usize = 256 << 20;
@@ -304,6 +304,7 @@ impl Reader {
             Object::Namespace(namespace) => cluster.push(Change::Namespace(namespace)),
             Object::Node(node) => cluster.push(Change::Node(node)),
             Object::Service(service) => cluster.push(Change::Service(service)),
+            Object::EndpointSlice(slice) => cluster.push(Change::EndpointSlice(slice)),
             Object::Pod(pod) => self.pods.push(*pod),
             Object::Workload(workload) => self.workloads.push(*workload),
             Object::NetworkPolicy(policy) => policies.push(PolicyChange::Namespaced(policy)),

@@ -145,8 +145,12 @@ impl EngineTask {
                 self.hand_on(outputs).await;
             }
         }
-        // Whether an interface is covered is told at once, the rest once a second.
-        let is_news = is_tick || matches!(input, Input::Interface(_) | Input::InterfaceGone { .. });
+        // Whether an interface is covered, and a cluster known, is told at once, the rest once a second.
+        let is_news = is_tick
+            || matches!(
+                input,
+                Input::Interface(_) | Input::InterfaceGone { .. } | Input::Kubernetes(_)
+            );
         let wanted = self.handle.records.receiver_count() > 0;
         self.engine.set_records(wanted);
         let outputs = self.engine.step(input, now());

@@ -30,7 +30,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// For a whole connection.
 const CONNECTION_TIMEOUT: Duration = Duration::from_mins(5);
 const TEXT: &str = "text/plain; charset=utf-8";
-const INDEX: &str = "nodewatch\n\n/metrics  OpenMetrics\n/healthz  the process is alive\n/readyz   attached and counting\n";
+const INDEX: &str = "nodewatch\n\n/metrics  OpenMetrics\n/healthz  the process is alive\n/readyz   attached, counting, and in sync with the cluster\n";
 
 /// The address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -119,12 +119,7 @@ async fn answer(
     Ok(match request.uri().path() {
         "/" => text(StatusCode::OK, TEXT, INDEX),
         "/healthz" => text(StatusCode::OK, TEXT, "ok\n"),
-        "/readyz" if *context.ready.borrow() => text(StatusCode::OK, TEXT, "ok\n"),
-        "/readyz" => text(
-            StatusCode::SERVICE_UNAVAILABLE,
-            TEXT,
-            "the interfaces are not yet watched\n",
-        ),
+        "/readyz" => readiness(&context),
         "/metrics" => metrics(&context).await,
         _ => text(
             StatusCode::NOT_FOUND,
@@ -132,6 +127,30 @@ async fn answer(
             "there is /metrics, /healthz and /readyz\n",
         ),
     })
+}
+
+/// Ready: the interfaces are watched, and what there is to know of the cluster is known. A kind of
+/// object that there is no right to watch is named and holds up nothing.
+fn readiness(context: &Context) -> Response<Full<Bytes>> {
+    const NOT: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+    if !*context.ready.borrow() {
+        return text(NOT, TEXT, "the interfaces are not yet watched\n");
+    }
+    let snapshot = context.handle.snapshot();
+    let Some(cluster) = &snapshot.status.kubernetes else {
+        return text(StatusCode::OK, TEXT, "ok\n");
+    };
+    let missing: String = cluster
+        .resources
+        .iter()
+        .filter(|resource| !resource.state.is_in_sync())
+        .map(|resource| format!("cluster: {} {}\n", resource.resource, resource.state.name()))
+        .collect();
+    if cluster.is_settled() {
+        text(StatusCode::OK, TEXT, format!("ok\n{missing}"))
+    } else {
+        text(NOT, TEXT, missing)
+    }
 }
 
 async fn metrics(context: &Context) -> Response<Full<Bytes>> {

@@ -38,6 +38,8 @@ struct Holder {
     from: Timestamp,
     /// `None`: still holds it.
     until: Option<Timestamp>,
+    /// Whether it held it until then, and not until some time before that was not seen.
+    is_end_seen: bool,
 }
 
 // === impl Addresses ===
@@ -50,7 +52,7 @@ impl Addresses {
         if let Some(before) = before.filter(|before| is_holder(before)) {
             for ip in &before.pod.ips {
                 if !is_holder(pod) || !pod.pod.ips.contains(ip) {
-                    self.end(*ip, before.id.0, pod.pod.end.unwrap_or(now));
+                    self.end(*ip, before.id.0, pod.pod.end.unwrap_or(now), true);
                 }
             }
         }
@@ -100,6 +102,7 @@ impl Addresses {
             tenure,
             from: pod.pod.start.unwrap_or(now),
             until,
+            is_end_seen: true,
         });
         if holders.len() > MAX_HOLDERS {
             let oldest = holders.iter().position(|holder| holder.until.is_some());
@@ -111,17 +114,18 @@ impl Addresses {
         self.trim();
     }
 
-    /// A pod is gone.
-    pub(super) fn release(&mut self, pod: &KnownPod, now: Timestamp) {
+    /// A pod is gone: now, or since some time that was not seen.
+    pub(super) fn release(&mut self, pod: &KnownPod, now: Timestamp, is_seen: bool) {
         if pod.pod.host_network {
             return;
         }
         for ip in &pod.pod.ips {
-            self.end(*ip, pod.id.0, pod.pod.end.unwrap_or(now));
+            let is_seen = is_seen || pod.pod.end.is_some();
+            self.end(*ip, pod.id.0, pod.pod.end.unwrap_or(now), is_seen);
         }
     }
 
-    fn end(&mut self, ip: IpAddr, id: u64, at: Timestamp) {
+    fn end(&mut self, ip: IpAddr, id: u64, at: Timestamp, is_seen: bool) {
         let holder = self.by_ip.get_mut(&ip).and_then(|holders| {
             holders
                 .iter_mut()
@@ -129,6 +133,7 @@ impl Addresses {
         });
         if let Some(holder) = holder {
             holder.until = Some(at);
+            holder.is_end_seen = is_seen;
             self.ended.push_back((ip, holder.tenure));
             self.trim();
         }
@@ -169,10 +174,10 @@ impl Addresses {
             .filter(began)
             .filter(|holder| holder.until.is_none_or(|until| at < until));
         // Of two that overlap, the earlier one holds the address until its end: the later one was
-        // taken on by its kubelet before it had an address.
+        // taken on by its kubelet before it had an address. If that end was not seen, it was before.
         let ended_later = holding
             .clone()
-            .filter(|holder| holder.until.is_some())
+            .filter(|holder| holder.until.is_some() && holder.is_end_seen)
             .min_by_key(order);
         ended_later
             .or_else(|| holding.max_by_key(order))

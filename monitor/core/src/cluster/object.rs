@@ -114,6 +114,8 @@ pub struct Service {
 /// A port of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePort {
+    /// Name; empty where the port is the only one.
+    pub name: Arc<str>,
     /// Protocol.
     pub protocol: Protocol,
     /// Port of the service's addresses.
@@ -129,6 +131,41 @@ pub enum TargetPort {
     Number(u16),
     /// The port of this name, each pod's own.
     Name(Arc<str>),
+}
+
+/// Endpoints of a service: some of them, or all (`discovery/v1 EndpointSlice`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSlice {
+    /// Namespace, which is the service's, too.
+    pub namespace: Arc<str>,
+    /// Name.
+    pub name: Arc<str>,
+    /// Name of the service (label `kubernetes.io/service-name`).
+    pub service: Option<Arc<str>>,
+    /// Ports of all endpoints.
+    pub ports: Vec<EndpointPort>,
+    /// Those that new connections may go to.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// A port of endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointPort {
+    /// Name of the service's port; empty where it has none.
+    pub name: Arc<str>,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Number.
+    pub port: u16,
+}
+
+/// An address behind a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The address, normalised.
+    pub ip: IpAddr,
+    /// Whether it takes connections only where no other endpoint does: it serves while it ends.
+    pub is_terminating: bool,
 }
 
 /// A workload: what makes pods by a template.

@@ -129,6 +129,41 @@ impl Judge {
         self.proposal = Some(Proposal { policies, names });
     }
 
+    /// Policies that are proposed change, while others are in force.
+    pub(super) fn propose_changes(&mut self, changes: Vec<PolicyChange>) {
+        let Self {
+            policies, options, ..
+        } = self;
+        let proposal = self.proposal.get_or_insert_with(|| {
+            let mut same = Policies::new(*options);
+            for change in policies.all() {
+                same.apply(change);
+            }
+            Proposal {
+                policies: same,
+                names: HashSet::new(),
+            }
+        });
+        for change in changes {
+            let name = Name::of(&change);
+            let is_gone = matches!(
+                change,
+                PolicyChange::NamespacedGone(..) | PolicyChange::TierGone(..)
+            );
+            if !is_gone {
+                proposal.names.insert(name);
+                proposal.policies.apply(change);
+            } else if proposal.names.remove(&name) {
+                // What is in force under its name counts again.
+                let in_force = policies.all().find(|other| Name::of(other) == name);
+                proposal.policies.apply(in_force.unwrap_or(change));
+            }
+        }
+        if proposal.names.is_empty() {
+            self.proposal = None;
+        }
+    }
+
     /// A policy changes. What is declared at [`START`] always was.
     pub(super) fn apply(&mut self, change: PolicyChange, now: Timestamp) {
         match &change {

@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Engine, LossStage, NsgStatus};
+use super::{Engine, KubernetesStatus, LossStage, NsgStatus};
 use crate::{
     account::InterfaceStatus,
     flow::{Anomaly, Family},
@@ -37,6 +37,9 @@ pub struct Status {
     /// Network security groups that are declared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nsg: Option<NsgStatus>,
+    /// How far the objects of a live cluster are known; absent where none is watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<KubernetesStatus>,
     /// Events lost so far, by stage.
     pub events_lost: BTreeMap<LossStage, u64>,
     /// Connections counted within an earlier one of the same ports.
@@ -81,6 +84,7 @@ impl Engine {
             connections: self.books.connections,
             interfaces: self.books.ledger.status(),
             nsg: self.books.nsg.status(),
+            kubernetes: self.kubernetes.clone(),
             events_lost: self.events_lost.clone(),
             connections_merged: self.connections_merged,
             anomalies: self.anomalies().filter(|(_, count)| *count > 0).collect(),
@@ -106,6 +110,9 @@ impl Engine {
         self.books.ssh.samples(&mut fixed);
         self.books.policy.samples(&mut fixed);
         self.books.nsg.samples(&mut fixed);
+        if let Some(kubernetes) = &self.kubernetes {
+            kubernetes.samples(&mut fixed);
+        }
         let mut push = |metric: Metric, label: &'static str, value: Value| {
             let labels = vec![Text::Static(label)];
             fixed.push(Fixed {

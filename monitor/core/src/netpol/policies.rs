@@ -103,6 +103,15 @@ impl Policies {
         self.namespaced.is_empty() && self.tiers.iter().all(Vec::is_empty)
     }
 
+    /// All of them, as the changes that bring them about.
+    pub(crate) fn all(&self) -> impl Iterator<Item = PolicyChange> {
+        let namespaced = self.namespaced.values().flat_map(BTreeMap::values);
+        let namespaced =
+            namespaced.map(|named| PolicyChange::Namespaced(named.policy.clone()));
+        let tiers = self.tiers.iter().flatten();
+        namespaced.chain(tiers.map(|named| PolicyChange::Tier(named.policy.clone())))
+    }
+
     /// Takes a change in.
     pub fn apply(&mut self, change: PolicyChange) {
         match change {
@@ -314,13 +323,13 @@ fn service_of(cluster: &Cluster, flow: &Flow) -> Option<Arc<Service>> {
 fn backends(cluster: &Cluster, flow: &Flow, service: &Service) -> Result<Vec<Flow>, Arc<str>> {
     let (namespace, name) = (&service.namespace, &service.name);
     let backends = cluster
-        .backends(service, flow.protocol, flow.port)
+        .backends(service, flow.protocol, flow.destination.ip, flow.port)
         .map_err(|reason| format!("service {namespace}/{name}: {reason}"))?;
     Ok(backends
         .into_iter()
-        .map(|(pod, port)| Flow {
+        .map(|(destination, port)| Flow {
             source: flow.source.clone(),
-            destination: cluster.end_of_pod(pod, flow.destination.ip),
+            destination,
             port,
             via_service: true,
             ..*flow

@@ -116,6 +116,7 @@ impl Random {
             ips: vec![ip(&format!("10.96.0.{number}"))],
             selector: Some(selector).filter(|selector| !selector.is_empty()),
             ports: self.some(3, |random| ServicePort {
+                name: "".into(),
                 protocol: random.pick(&PROTOCOLS),
                 port: random.port(),
                 target: match random.below(2) {

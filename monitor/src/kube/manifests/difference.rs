@@ -15,6 +15,7 @@ enum Key {
     Namespace(Arc<str>),
     Node(Arc<str>),
     Service(Arc<str>, Arc<str>),
+    EndpointSlice(Arc<str>, Arc<str>),
     Pod(Arc<str>, Arc<str>),
 }
 
@@ -74,12 +75,17 @@ fn objects(changes: &[Change]) -> BTreeMap<Key, &Change> {
             Change::Service(service) => {
                 Key::Service(Arc::clone(&service.namespace), Arc::clone(&service.name))
             }
+            Change::EndpointSlice(slice) => {
+                Key::EndpointSlice(Arc::clone(&slice.namespace), Arc::clone(&slice.name))
+            }
             Change::Pod(pod) => Key::Pod(Arc::clone(&pod.namespace), Arc::clone(&pod.name)),
             // Manifests say what is there.
             Change::NamespaceGone(_)
             | Change::NodeGone(_)
             | Change::ServiceGone(..)
-            | Change::PodGone(..) => return None,
+            | Change::EndpointSliceGone(..)
+            | Change::PodGone(..)
+            | Change::PodLost(..) => return None,
         };
         Some((key, change))
     });
@@ -92,6 +98,9 @@ fn gone(key: &Key) -> Change {
         Key::Node(name) => Change::NodeGone(Arc::clone(name)),
         Key::Service(namespace, name) => {
             Change::ServiceGone(Arc::clone(namespace), Arc::clone(name))
+        }
+        Key::EndpointSlice(namespace, name) => {
+            Change::EndpointSliceGone(Arc::clone(namespace), Arc::clone(name))
         }
         Key::Pod(namespace, name) => Change::PodGone(Arc::clone(namespace), Arc::clone(name)),
     }

@@ -22,7 +22,7 @@ const CONTAINER: &[&str] = &["name", "ports", "restartPolicy"];
 const ANNOTATION: &str = super::MODE;
 
 /// Reads a value without what is not needed.
-pub(super) struct Pruned {
+pub(in crate::kube) struct Pruned {
     /// Name of the field that the value is in, or of the list that it is an element of.
     within: String,
     depth: usize,
@@ -32,7 +32,7 @@ pub(super) struct Pruned {
 
 impl Pruned {
     /// Reads a document.
-    pub(super) fn root() -> Self {
+    pub(in crate::kube) fn root() -> Self {
         Self {
             within: String::new(),
             depth: 0,
