@@ -217,6 +217,7 @@ struct TimeoutSettings {
 struct SshSettings {
     brute_force_attempts: Option<NonZeroU32>,
     brute_force_connections: Option<NonZeroU32>,
+    brute_force_unknown: Option<NonZeroU32>,
     spray_connections: Option<NonZeroU32>,
     spray_targets: Option<NonZeroU32>,
     spray_sources: Option<NonZeroU32>,
@@ -380,6 +381,7 @@ impl SshSettings {
         Thresholds {
             attempts: or(self.brute_force_attempts, defaults.attempts),
             connections: or(self.brute_force_connections, defaults.connections),
+            unknown: or(self.brute_force_unknown, defaults.unknown),
             spray_connections: or(self.spray_connections, defaults.spray_connections),
             spray_targets: or(self.spray_targets, defaults.spray_targets),
             spray_sources: or(self.spray_sources, defaults.spray_sources),

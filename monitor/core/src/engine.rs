@@ -160,6 +160,9 @@ pub enum LossStage {
     Channel,
     /// There was no room for another SSH connection: counted, but not identified.
     SshConnections,
+    /// Connections that began with text and made room for others before it was known whether an SSH
+    /// banner follows.
+    SshPending,
     /// Too many questions at a time about who holds an SSH connection.
     Owner,
     /// Looks at all processes, for who holds SSH connections, that there was no time to finish.
@@ -233,10 +236,11 @@ impl Default for Config {
 
 impl LossStage {
     /// Every stage, from the kernel outwards.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::KernelRing,
         Self::Channel,
         Self::SshConnections,
+        Self::SshPending,
         Self::Owner,
         Self::ProcessScan,
         Self::Follower,
@@ -249,6 +253,7 @@ impl LossStage {
             Self::KernelRing => "kernel_ring",
             Self::Channel => "channel",
             Self::SshConnections => "ssh_connections",
+            Self::SshPending => "ssh_pending",
             Self::Owner => "owner",
             Self::ProcessScan => "process_scan",
             Self::Follower => "follower",
@@ -368,7 +373,9 @@ impl Engine {
             Input::Tick => {
                 books.ssh_tick(clock, table);
                 let untracked = books.ssh.untracked();
+                let forgotten = books.ssh.forgotten();
                 self.raise_lost(LossStage::SshConnections, untracked);
+                self.raise_lost(LossStage::SshPending, forgotten);
                 expire = self.tick();
             }
         }

@@ -362,4 +362,6 @@ mod owner;
 mod policy;
 mod property;
 mod ssh;
+mod ssh_judged;
+mod ssh_memory;
 mod status;

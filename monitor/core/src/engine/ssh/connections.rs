@@ -7,14 +7,18 @@ use std::{
 };
 
 use crate::{
-    event::{FindingKind, FindingRecord, Severity, SshRecord, Target},
+    event::{FindingKind, FindingRecord, Severity, SshRecord, State, Target},
     flow::FlowKey,
-    judge::{Expectations, Thresholds, Watch},
+    judge::{Attempt, Expectations, Thresholds, Told, Watch},
     metric::{Fixed, Metric, Text, Value},
-    ssh::{AuthOutcome, Class},
+    ssh::{AuthOutcome, Class, Session},
 };
 
-use super::{connection::Connection, owner::OwnerQuestion};
+use super::{
+    connection::Connection,
+    findings::{self, Statement},
+    owner::OwnerQuestion,
+};
 
 /// Connections at a time; more are counted when they close, but not identified.
 pub(in crate::engine) const CONNECTIONS: usize = 16_384;
@@ -49,7 +53,8 @@ struct Labels {
     is_standard_port: bool,
 }
 
-type Cookies = ([u8; 16], [u8; 16]);
+/// Cookies of both ends, and their first sequence numbers: a relay repeats the former only.
+type Cookies = ([u8; 16], [u8; 16], [Option<u32>; 2]);
 /// Both ends, the lower one first.
 type Ends = [SocketAddr; 2];
 
@@ -66,7 +71,7 @@ impl Id {
 /// All of it.
 #[derive(Debug)]
 pub(crate) struct Connections {
-    pub(in crate::engine) live: HashMap<Id, Connection>,
+    pub(in crate::engine) live: HashMap<Id, Box<Connection>>,
     /// Not marked yet, the oldest first; may name some that are no longer there.
     pending: VecDeque<Id>,
     /// Marked, not told yet.
@@ -77,17 +82,19 @@ pub(crate) struct Connections {
     ends: HashMap<Ends, Id>,
     pub(in super::super) expectations: Expectations,
     pub(super) is_all_local: bool,
-    pub(super) watch: Watch,
+    pub(in crate::engine) watch: Watch,
     counts: BTreeMap<Labels, u64>,
     findings: BTreeMap<(FindingKind, Severity), u64>,
     recent: VecDeque<Arc<SshRecord>>,
     recent_findings: VecDeque<Arc<FindingRecord>>,
-    /// When expected ranges were last told to be blocked, by source and destination.
-    pub(super) blocked: HashMap<(std::net::IpAddr, std::net::IpAddr), u64>,
+    /// What was said of sources and destinations a while ago.
+    pub(super) told: Told<Statement>,
     /// Connections that closed.
     pub(super) closed: u64,
     /// Connections for which there was no room, or too little.
     pub(super) untracked: u64,
+    /// Connections that began with text, of which it was not waited any longer whether a banner follows.
+    forgotten: u64,
     /// Those for which there was no room at all, so that each counts once.
     refused: HashSet<Id>,
     /// Bytes that all sessions hold.
@@ -122,9 +129,10 @@ impl Connections {
             findings: BTreeMap::new(),
             recent: VecDeque::new(),
             recent_findings: VecDeque::new(),
-            blocked: HashMap::new(),
+            told: Told::default(),
             closed: 0,
             untracked: 0,
+            forgotten: 0,
             refused: HashSet::new(),
             held: 0,
             order: VecDeque::new(),
@@ -153,6 +161,7 @@ impl Connections {
                     && self.live.get(&oldest).is_some_and(|live| !live.is_marked)
                 {
                     self.remove(oldest);
+                    self.forgotten += 1;
                 }
             }
             if self.order.len() > 2 * CONNECTIONS {
@@ -160,9 +169,9 @@ impl Connections {
                 self.order.retain(|id| live.contains_key(id));
             }
             self.order.push_back(id);
-            self.live.insert(id, new());
+            self.live.insert(id, Box::new(new()));
         }
-        self.live.get_mut(&id)
+        self.live.get_mut(&id).map(Box::as_mut)
     }
 
     /// Counts the bytes of a session that took in something, and makes the oldest ones small where
@@ -234,15 +243,24 @@ impl Connections {
         due
     }
 
-    /// Whether the connection is one that another interface shows: the cookies of both ends are
-    /// the same, whatever addresses were translated, or both ends where there are no cookies yet.
+    /// A connection as brute force and the like are judged by; None where it is not known who is the
+    /// source.
+    pub(super) fn attempt<'a>(&self, id: Id, record: &'a SshRecord) -> Option<Attempt<'a>> {
+        let connection = self.live.get(&id).filter(|live| live.is_placed())?;
+        let is_over = record.state == State::Closed;
+        let failures = connection.outcome(is_over).failures;
+        Some(findings::attempt(record, failures))
+    }
+
+    /// Whether the connection is one that another interface shows: the cookies and first sequence
+    /// numbers of both ends are the same, whatever addresses were translated, or both ends where there are no cookies yet.
     /// Ends that conspire can repeat cookies, so both must have begun at about the same time.
     pub(super) fn is_shadow(&mut self, id: Id) -> bool {
         let Some(connection) = self.live.get(&id) else {
             return false;
         };
         let began = connection.first_ns;
-        let by_cookies = connection.session.cookies();
+        let by_cookies = cookies(&connection.session);
         let by_cookies = by_cookies.map(|cookies| *self.cookies.entry(cookies).or_insert(id));
         let began_so = |first: &Id| {
             let first = self.live.get(first);
@@ -275,7 +293,7 @@ impl Connections {
         if self.ends.get(&id.ends()) == Some(&id) {
             self.ends.remove(&id.ends());
         }
-        if let Some(cookies) = connection.session.cookies()
+        if let Some(cookies) = cookies(&connection.session)
             && self.cookies.get(&cookies) == Some(&id)
         {
             self.cookies.remove(&cookies);
@@ -346,6 +364,11 @@ impl Connections {
         self.untracked
     }
 
+    /// Connections that began with text and made room for others before it was known what they are.
+    pub(crate) fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
     /// Samples of all metrics about SSH and findings.
     pub(crate) fn samples(&self, samples: &mut Vec<Fixed>) {
         for (labels, count) in &self.counts {
@@ -385,6 +408,11 @@ impl Connections {
             });
         }
     }
+}
+
+fn cookies(session: &Session) -> Option<Cookies> {
+    let (client, server) = session.cookies()?;
+    Some((client, server, session.first_sequences()))
 }
 
 /// A label value; `unknown` where nothing is declared.

@@ -89,6 +89,8 @@ pub(super) struct Attribution {
     pub(super) process: Option<ProcessRecord>,
     /// A process of the server shows that someone has logged in.
     pub(super) is_authenticated: bool,
+    /// The server's process on this node holds it.
+    pub(super) is_served: bool,
     /// The server's processes show that nobody has, although it looked so.
     pub(super) is_refuted: bool,
     /// Which end is on this node.
@@ -134,6 +136,7 @@ impl Attribution {
         self.process = found.process.or(self.process.take());
         // What a server's process connects to itself, as for a forwarded port, is no login there.
         if self.is_of_server() {
+            self.is_served |= found.authenticated.is_some();
             match found.authenticated {
                 Some(true) => (self.is_authenticated, self.is_refuted) = (true, false),
                 Some(false) if is_decisive && !self.is_authenticated => self.is_refuted = true,
@@ -258,9 +261,15 @@ impl Books {
         let (Some(connection), Some(owner)) = (self.ssh.live.get_mut(&id), owner) else {
             return;
         };
+        let was_placed = connection.is_placed();
         let is_news = connection.owner.learn(owner, question.is_decisive);
+        let is_placed = connection.is_placed() && !was_placed && connection.is_shown();
         let was_in = connection.is_in;
         let tracked = table.get(&id.key, id.generation);
+        // It was not judged as long as it was not known who is the client.
+        if is_placed && let Some(record) = self.ssh_record(id, tracked, State::Open) {
+            self.ssh_judge(id, &record);
+        }
         self.ssh_progress(id, tracked);
         // The login was told before its user was known.
         if is_news && was_in {
@@ -269,7 +278,7 @@ impl Books {
     }
 
     fn owner_tell(&mut self, id: Id, tracked: Option<&Tracked>) {
-        if self.ssh.live.get(&id).is_some_and(Connection::is_shown)
+        if self.ssh.live.get(&id).is_some_and(|live| live.is_shown())
             && let Some(record) = self.ssh_record(id, tracked, State::Open)
         {
             self.push_ssh(id, record);

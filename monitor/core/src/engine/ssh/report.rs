@@ -1,16 +1,13 @@
 //! SSH connections as records.
 
-use super::{super::books::Books, Id};
+use super::{super::books::Books, Id, connection::PORT};
 use crate::{
     entity::Sight,
     event::{EntityKind, LocalEnd, Point, SshRecord, State, Target, Traffic, VERSION},
     flow::Tracked,
     judge::Expectations,
-    ssh::Side,
+    ssh::{Hint, Side},
 };
-
-/// Port of SSH (RFC 4253 section 4).
-const PORT: u16 = 22;
 
 impl Books {
     /// The record of a connection now; `None` if its interface is not known.
@@ -88,7 +85,10 @@ impl Books {
             reverse: traffic(false),
             user: connection.owner.user.clone(),
             process: connection.owner.process.clone(),
-            hints: session.hints().collect(),
+            hints: {
+                let midstream = connection.is_midstream.then_some(Hint::Midstream);
+                session.hints().chain(midstream).collect()
+            },
             finding: connection.finding,
         })
     }

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// An engine that asks, of a node with the address of the local ends.
-fn asking() -> Engine {
+pub(super) fn asking() -> Engine {
     let mut engine = engine_with(Config {
         owners: true,
         ..Config::default()
@@ -19,18 +19,18 @@ fn asking() -> Engine {
 }
 
 /// Both banners; what is asked then.
-fn begin(engine: &mut Engine, key: FlowKey) -> Vec<OwnerQuestion> {
+pub(super) fn begin(engine: &mut Engine, key: FlowKey) -> Vec<OwnerQuestion> {
     let first = step(engine, segment(key, true, SERVER, App::Ssh));
     let second = step(engine, segment(key, false, CLIENT, App::Ssh));
     [first.owners, second.owners].concat()
 }
 
-fn at(engine: &mut Engine, second: u64) -> Outputs {
+pub(super) fn at(engine: &mut Engine, second: u64) -> Outputs {
     step(engine, Input::Clock(clock(second)));
     step(engine, Input::Tick)
 }
 
-fn sshd(authenticated: Option<bool>, user: Option<&str>) -> Owner {
+pub(super) fn sshd(authenticated: Option<bool>, user: Option<&str>) -> Owner {
     Owner {
         user: user.map(str::to_owned),
         process: Some(ProcessRecord {
@@ -43,7 +43,7 @@ fn sshd(authenticated: Option<bool>, user: Option<&str>) -> Owner {
     }
 }
 
-fn answer(engine: &mut Engine, question: OwnerQuestion, owner: Owner) -> Outputs {
+pub(super) fn answer(engine: &mut Engine, question: OwnerQuestion, owner: Owner) -> Outputs {
     let owner = Some(owner);
     step(engine, Input::Owner(OwnerAnswer { question, owner }))
 }
