@@ -48,6 +48,8 @@ pub struct Config {
     pub workload: Vec<String>,
     /// Address of the HTTP server; `None` for no server.
     pub listen: Option<SocketAddr>,
+    /// File that says who may read over HTTP; `None` for everyone, without TLS.
+    pub web_config: Option<PathBuf>,
     /// Path of the API socket.
     pub socket: PathBuf,
     /// The most series that may grow with traffic.
@@ -101,6 +103,10 @@ pub struct Settings {
     /// Serve metrics and health over HTTP here, `none` for nowhere [default: 127.0.0.1:9469]
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<Listen>,
+    /// TLS and authentication of that server: a web configuration as Prometheus exporters have it, read
+    /// again when it or a file that it names changes
+    #[arg(long, value_name = "FILE")]
+    web_config: Option<PathBuf>,
     /// API socket for the other commands [default: /run/nodewatch/api.sock]
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
@@ -246,6 +252,7 @@ impl Config {
             listen: settings
                 .listen
                 .map_or(Some(DEFAULT_LISTEN), |Listen(listen)| listen),
+            web_config: settings.web_config,
             socket: settings.socket.unwrap_or_else(|| DEFAULT_SOCKET.into()),
             max_series: count(settings.max_series, defaults.max_series),
             max_flows4: settings.max_flows4.unwrap_or(DEFAULT_FLOWS4),
@@ -302,6 +309,7 @@ impl Settings {
             uplink: list(self.uplink, below.uplink),
             workload: list(self.workload, below.workload),
             listen: self.listen.or(below.listen),
+            web_config: self.web_config.or(below.web_config),
             socket: self.socket.or(below.socket),
             max_series: self.max_series.or(below.max_series),
             max_flows4: self.max_flows4.or(below.max_flows4),

@@ -50,6 +50,7 @@ use crate::{
     sink::{
         events::{self, EventLog},
         http,
+        web::{self, Web, WebError},
     },
     source::{
         ebpf::{AttachMode, Command, Kernel, Live, LiveError, LiveOptions, LoadError, LoadOptions},
@@ -98,6 +99,9 @@ pub enum RuntimeError {
     /// The HTTP server cannot be served.
     #[error(transparent)]
     Http(#[from] http::BindError),
+    /// The web configuration cannot be used.
+    #[error(transparent)]
+    Web(#[from] WebError),
     /// The event log cannot be opened.
     #[error(transparent)]
     Events(#[from] events::OpenError),
@@ -122,6 +126,7 @@ impl RuntimeError {
             | Self::Ranges(_)
             | Self::Manifests(_)
             | Self::Nsg(_)
+            | Self::Web(_)
             | Self::Live(LiveError::UnknownUplink(_)) => 2,
             _ => 3,
         }
@@ -133,6 +138,7 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
     // What is given is checked before the system is asked. From here on changes are noticed.
     let watch = Watch::new(&config.nsg);
     let chain = config.nsg.watched()?;
+    let web = config.web_config.clone().map(web::reload).transpose()?;
     let mut declared = Manifests::read(&config.manifests)?;
     manifests::log(&declared);
     let proposed = manifests::proposed(&config.proposed, &mut declared)?;
@@ -172,15 +178,26 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
         engine.propose(proposed);
     }
     engine.declare(declared.cluster.clone(), declared.policies.clone());
-    runtime.block_on(serve(config, selection, engine, declared, watch, finder))
+    let files = Files {
+        declared,
+        watch,
+        web,
+    };
+    runtime.block_on(serve(config, selection, engine, files, finder))
+}
+
+/// What was read from files, and is read again when they change.
+struct Files {
+    declared: Manifests,
+    watch: Watch,
+    web: Option<(web::Current, web::Reload)>,
 }
 
 async fn serve(
     config: &Config,
     selection: Selection,
     engine: Engine,
-    declared: Manifests,
-    watch: Watch,
+    files: Files,
     finder: Result<Finder, Missing>,
 ) -> Result<(), RuntimeError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RuntimeError::System)?;
@@ -235,11 +252,20 @@ async fn serve(
     };
     if !config.manifests.is_empty() {
         let inputs = ends.inputs.downgrade();
-        tokio::spawn(manifests::watch(config.manifests.clone(), declared, inputs));
+        tokio::spawn(manifests::watch(
+            config.manifests.clone(),
+            files.declared,
+            inputs,
+        ));
     }
     if !config.nsg.is_empty() {
         let (sources, inputs) = (config.nsg.clone(), ends.inputs.clone());
-        tokio::spawn(nsg::reload(sources, watch, inputs, stop_told(&stopped)));
+        tokio::spawn(nsg::reload(
+            sources,
+            files.watch,
+            inputs,
+            stop_told(&stopped),
+        ));
     }
     let (started, has_started) = oneshot::channel();
     let mut source = start_source(
@@ -257,12 +283,15 @@ async fn serve(
         stop_told(&stopped),
     ));
     if let Some(http) = http {
-        tokio::spawn(http::serve(
-            http,
-            ends.handle.clone(),
-            is_ready,
-            stop_told(&stopped),
-        ));
+        let web = match files.web {
+            Some((current, reload)) => {
+                tokio::spawn(reload.run(stop_told(&stopped)));
+                current
+            }
+            None => Web::open().into(),
+        };
+        let context = http::Context::new(ends.handle.clone(), is_ready, web);
+        tokio::spawn(http::serve(http, context, stop_told(&stopped)));
     }
     tokio::spawn(async move {
         if has_started.await.is_ok() {

@@ -95,7 +95,7 @@ fn flags_override_the_file() {
 fn errors_name_file_line_and_key() {
     check_file(
         "# fine\nuplnk = \"eth0\"\n",
-        ":2: unknown key `uplnk`, expected one of `uplink`, `workload`, `listen`, `socket`, \
+        ":2: unknown key `uplnk`, expected one of `uplink`, `workload`, `listen`, `web_config`, `socket`, \
          `max_series`, `max_flows4`, `max_flows6`, `recent`, `poll_interval`, `attach`, \
          `kernel_log`, `range`, `expect_ssh`, `expect_ssh_pod`, `manifests`, `proposed`, \
          `ip_block_matches_pods`, `nsg`, `effective`, `service_tags`, `tag`, `asg`, \

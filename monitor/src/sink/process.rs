@@ -8,6 +8,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use super::web::{Counts, Refused};
+
 /// Registers the process metrics as they are now; those that the system does not tell are absent.
 pub(super) fn register(registry: &mut Registry) {
     let build = Family::<[(&str, &str); 1], Gauge>::default();
@@ -43,6 +45,29 @@ pub(super) fn register(registry: &mut Registry) {
             gauge(open),
         );
     }
+}
+
+/// Registers what the HTTP server counted.
+pub(super) fn register_web(registry: &mut Registry, counts: &Counts) {
+    let refused = Family::<[(&str, &str); 1], Counter>::default();
+    for why in Refused::ALL {
+        let count = refused.get_or_create(&[("reason", why.name())]);
+        count.inc_by(counts.refused(why));
+    }
+    registry.register(
+        "nodewatch_http_refused",
+        "Connections and requests that the HTTP server turned away, by why",
+        refused,
+    );
+    let loads = Family::<[(&str, &str); 1], Counter>::default();
+    for (result, count) in counts.loads() {
+        loads.get_or_create(&[("result", result)]).inc_by(count);
+    }
+    registry.register(
+        "nodewatch_web_config_loads",
+        "Changed web configurations and certificates that came into force, or were refused",
+        loads,
+    );
 }
 
 fn gauge(value: i64) -> Gauge {

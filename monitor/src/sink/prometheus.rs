@@ -16,16 +16,17 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::process;
+use super::{process, web::Counts};
 
 /// Content type of [`render`]'s text.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// All metrics of a snapshot and of this process.
-pub(super) fn render(snapshot: Arc<Snapshot>) -> Result<String, fmt::Error> {
+/// All metrics of a snapshot, of this process and of its HTTP server.
+pub(super) fn render(snapshot: Arc<Snapshot>, counts: &Counts) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Rows(snapshot)));
     process::register(&mut registry);
+    process::register_web(&mut registry, counts);
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)
@@ -84,7 +85,8 @@ mod tests {
     #[test]
     fn every_metric_is_described_once() {
         let engine = Engine::new(Config::default()).expect("no ranges");
-        let text = render(Arc::new(engine.snapshot())).expect("strings take all");
+        let text = render(Arc::new(engine.snapshot()), &Counts::default());
+        let text = text.expect("strings take all");
         for definition in ALL {
             let line = format!(
                 "# TYPE {} {}\n",
