@@ -41,7 +41,7 @@ use tokio::{
 use crate::{
     api,
     azure::{SourceError, Watch},
-    config::{Attach, Config},
+    config::{Attach, Config, Labels},
     host::{
         self,
         owner::{Finder, Missing},
@@ -154,6 +154,8 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
         owners: finder.is_ok(),
         timeouts: config.timeouts,
         max_series: config.max_series,
+        by_workload: config.labels == Labels::Workload,
+        series_ttl: config.series_ttl,
         capacity: Capacity {
             ipv4: u64::from(config.max_flows4),
             ipv6: u64::from(config.max_flows6),
@@ -290,7 +292,8 @@ async fn serve(
             }
             None => Web::open().into(),
         };
-        let context = http::Context::new(ends.handle.clone(), is_ready, web);
+        let reboot = config.reboot_required_file.clone();
+        let context = http::Context::new(ends.handle.clone(), is_ready, web, reboot);
         tokio::spawn(http::serve(http, context, stop_told(&stopped)));
     }
     tokio::spawn(async move {

@@ -7,11 +7,12 @@
 mod rows;
 mod series;
 mod symbol;
+mod table;
 
 pub use rows::{Rows, Value};
 
 pub(crate) use rows::{Fixed, Text};
-pub(crate) use series::{FlowTexts, SeriesId, Store};
+pub(crate) use series::{FlowTexts, SeriesId, Store, Subject};
 
 /// Value of every label of the row that counts what is beyond the cap.
 pub const OTHER: &str = "other";
@@ -57,6 +58,8 @@ pub enum Metric {
     Anomalies,
     /// `nodewatch_series_folded_total`.
     SeriesFolded,
+    /// `nodewatch_series_ended_total`.
+    SeriesEnded,
     /// `nodewatch_flows_active`.
     FlowsActive,
     /// `nodewatch_flows_capacity`.
@@ -284,6 +287,12 @@ pub const ALL: &[MetricDef] = &[
         "nodewatch_series_folded_total",
         &["metric"],
         "Flows and connections counted in the row `other`, as the series cap was reached",
+    ),
+    counter(
+        Metric::SeriesEnded,
+        "nodewatch_series_ended_total",
+        &[],
+        "Sets of flow labels that are served no more, as their pod is gone since --series-ttl",
     ),
     gauge(
         Metric::FlowsActive,

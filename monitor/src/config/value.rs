@@ -62,6 +62,16 @@ pub enum LogFormat {
     Json,
 }
 
+/// What series tell apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Labels {
+    /// Pods.
+    #[default]
+    Pod,
+    /// Workloads: the label `pod` is empty.
+    Workload,
+}
+
 /// Where to serve HTTP; `None` for nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listen(pub Option<SocketAddr>);
@@ -145,6 +155,12 @@ words!(
     Info = "info",
     Debug = "debug",
     Trace = "trace"
+);
+words!(
+    Labels,
+    "pod or workload",
+    Pod = "pod",
+    Workload = "workload"
 );
 words!(LogFormat, "text or json", Text = "text", Json = "json");
 
@@ -306,6 +322,7 @@ macro_rules! deserialize_from_text {
 deserialize_from_text!(
     Attach,
     KernelLog,
+    Labels,
     LogFormat,
     Listen,
     Period,

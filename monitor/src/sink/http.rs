@@ -5,7 +5,7 @@
 
 mod connection;
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc};
+use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use http_body_util::Full;
 use hyper::{
@@ -51,6 +51,8 @@ pub struct Context {
     handle: EngineHandle,
     ready: watch::Receiver<bool>,
     web: Current,
+    /// The file that says that the node wants to be rebooted.
+    reboot: PathBuf,
     /// Holds one encoding at a time: each takes a megabyte or so.
     encoding: Mutex<()>,
 }
@@ -58,12 +60,19 @@ pub struct Context {
 // === impl Context ===
 
 impl Context {
-    /// Answers from the engine's snapshot, to those whom `web` allows.
-    pub fn new(handle: EngineHandle, ready: watch::Receiver<bool>, web: Current) -> Self {
+    /// Answers from the engine's snapshot, to those whom `web` allows. `reboot` is the file that says
+    /// that the node wants to be rebooted.
+    pub fn new(
+        handle: EngineHandle,
+        ready: watch::Receiver<bool>,
+        web: Current,
+        reboot: PathBuf,
+    ) -> Self {
         Self {
             handle,
             ready,
             web,
+            reboot,
             encoding: Mutex::new(()),
         }
     }
@@ -139,7 +148,9 @@ async fn metrics(context: &Context) -> Response<Full<Bytes>> {
     let _turn = context.encoding.lock().await;
     let snapshot = context.handle.snapshot();
     let counts = Arc::clone(context.web.counts());
-    let rendered = tokio::task::spawn_blocking(move || prometheus::render(snapshot, &counts));
+    let reboot = context.reboot.clone();
+    let rendered =
+        tokio::task::spawn_blocking(move || prometheus::render(snapshot, &counts, &reboot));
     match rendered.await {
         Ok(Ok(body)) => text(StatusCode::OK, prometheus::CONTENT_TYPE, body),
         Ok(Err(_)) | Err(_) => {

@@ -361,5 +361,6 @@ mod nsg;
 mod owner;
 mod policy;
 mod property;
+mod series;
 mod ssh;
 mod status;
