@@ -42,7 +42,7 @@ use tokio::{
 use crate::{
     api,
     azure::{SourceError, Watch},
-    config::{Attach, Config},
+    config::{Attach, Config, Labels},
     host::{
         self,
         owner::{Finder, Missing},
@@ -51,6 +51,7 @@ use crate::{
     sink::{
         events::{self, EventLog},
         http,
+        web::{self, Web, WebError},
     },
     source::{
         ebpf::{AttachMode, Command, Kernel, Live, LiveError, LiveOptions, LoadError, LoadOptions},
@@ -102,6 +103,9 @@ pub enum RuntimeError {
     /// The HTTP server cannot be served.
     #[error(transparent)]
     Http(#[from] http::BindError),
+    /// The web configuration cannot be used.
+    #[error(transparent)]
+    Web(#[from] WebError),
     /// The event log cannot be opened.
     #[error(transparent)]
     Events(#[from] events::OpenError),
@@ -127,6 +131,7 @@ impl RuntimeError {
             | Self::Manifests(_)
             | Self::Cluster(_)
             | Self::Nsg(_)
+            | Self::Web(_)
             | Self::Live(LiveError::UnknownUplink(_)) => 2,
             _ => 3,
         }
@@ -138,6 +143,7 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
     // What is given is checked before the system is asked. From here on changes are noticed.
     let watch = Watch::new(&config.nsg);
     let chain = config.nsg.watched()?;
+    let web = config.web_config.clone().map(web::reload).transpose()?;
     let mut declared = Manifests::read(&config.manifests)?;
     manifests::log(&declared);
     let proposed = manifests::proposed(&config.proposed, &mut declared)?;
@@ -158,6 +164,8 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
         owners: finder.is_ok(),
         timeouts: config.timeouts,
         max_series: config.max_series,
+        by_workload: config.labels == Labels::Workload,
+        series_ttl: config.series_ttl,
         capacity: Capacity {
             ipv4: u64::from(config.max_flows4),
             ipv6: u64::from(config.max_flows6),
@@ -188,17 +196,20 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
     let given = Given {
         declared,
         watch,
+        web,
         cluster,
     };
     runtime.block_on(serve(config, selection, engine, given, finder))
 }
 
-/// Where what is declared comes from.
+/// Where what is declared comes from, and what was read from files and is read again when they change.
 struct Given {
     /// By manifests.
     declared: Manifests,
     /// Of network security groups.
     watch: Watch,
+    /// How metrics are served.
+    web: Option<(web::Current, web::Reload)>,
     /// A live cluster.
     cluster: cluster::Source,
 }
@@ -210,6 +221,7 @@ async fn serve(
     Given {
         declared,
         watch,
+        web,
         cluster,
     }: Given,
     finder: Result<Finder, Missing>,
@@ -267,11 +279,20 @@ async fn serve(
     cluster.start(&ends.inputs);
     if !config.manifests.is_empty() {
         let inputs = ends.inputs.downgrade();
-        tokio::spawn(manifests::watch(config.manifests.clone(), declared, inputs));
+        tokio::spawn(manifests::watch(
+            config.manifests.clone(),
+            declared,
+            inputs,
+        ));
     }
     if !config.nsg.is_empty() {
         let (sources, inputs) = (config.nsg.clone(), ends.inputs.clone());
-        tokio::spawn(nsg::reload(sources, watch, inputs, stop_told(&stopped)));
+        tokio::spawn(nsg::reload(
+            sources,
+            watch,
+            inputs,
+            stop_told(&stopped),
+        ));
     }
     let (started, has_started) = oneshot::channel();
     let mut source = start_source(
@@ -289,12 +310,16 @@ async fn serve(
         stop_told(&stopped),
     ));
     if let Some(http) = http {
-        tokio::spawn(http::serve(
-            http,
-            ends.handle.clone(),
-            is_ready,
-            stop_told(&stopped),
-        ));
+        let web = match web {
+            Some((current, reload)) => {
+                tokio::spawn(reload.run(stop_told(&stopped)));
+                current
+            }
+            None => Web::open().into(),
+        };
+        let reboot = config.reboot_required_file.clone();
+        let context = http::Context::new(ends.handle.clone(), is_ready, web, reboot);
+        tokio::spawn(http::serve(http, context, stop_told(&stopped)));
     }
     tokio::spawn(async move {
         if has_started.await.is_ok() {

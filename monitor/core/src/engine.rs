@@ -60,6 +60,10 @@ pub struct Config {
     pub capacity: Capacity,
     /// How many closed connections are remembered for queries.
     pub recent: usize,
+    /// Whether series tell workloads apart only, not their pods.
+    pub by_workload: bool,
+    /// How long series of a pod that is gone are kept.
+    pub series_ttl: Duration,
     /// The most entries that the source is asked to delete at one tick.
     pub max_expire: usize,
     /// Whether to make records of connections that open and close.
@@ -207,7 +211,12 @@ pub struct Engine {
     events_lost: BTreeMap<LossStage, u64>,
     connections_merged: u64,
     kubernetes: Option<KubernetesStatus>,
+    /// When series of gone pods were last looked for.
+    swept: Timestamp,
 }
+
+/// How often series of gone pods are looked for.
+const SWEEP: Duration = Duration::from_secs(10);
 
 // === impl Config ===
 
@@ -219,6 +228,8 @@ impl Default for Config {
             max_series: 20_000,
             capacity: Capacity::default(),
             recent: 4_096,
+            by_workload: false,
+            series_ttl: Duration::from_hours(1),
             max_expire: 32_768,
             records: true,
             ranges: Vec::new(),
@@ -304,7 +315,9 @@ impl Engine {
                 records: config.records.then(Vec::new),
                 now: Timestamp::UNIX_EPOCH,
                 blank: "".into(),
+                by_workload: config.by_workload,
             },
+            swept: Timestamp::UNIX_EPOCH,
             config,
             clock: ClockMap::default(),
             now: Timestamp::UNIX_EPOCH,
@@ -445,6 +458,10 @@ impl Engine {
     }
 
     fn tick(&mut self) -> Vec<FlowKey> {
+        if self.now.saturating_since(self.swept) >= SWEEP {
+            self.swept = self.now;
+            self.books.sweep_series(self.now, self.config.series_ttl);
+        }
         let used = self.table.live().map(|live| live as u64);
         let expiry = Expiry::new(
             &self.config.timeouts,

@@ -7,6 +7,7 @@
 mod rows;
 mod series;
 mod symbol;
+mod table;
 
 pub use rows::{Rows, Value};
 
@@ -71,6 +72,8 @@ pub enum Metric {
     Anomalies,
     /// `nodewatch_series_folded_total`.
     SeriesFolded,
+    /// `nodewatch_series_ended_total`.
+    SeriesEnded,
     /// `nodewatch_flows_active`.
     FlowsActive,
     /// `nodewatch_flows_capacity`.
@@ -341,6 +344,12 @@ pub const ALL: &[MetricDef] = &[
         "nodewatch_series_folded_total",
         &["metric"],
         "Flows and connections counted in the row `other`, as the series cap was reached",
+    ),
+    counter(
+        Metric::SeriesEnded,
+        "nodewatch_series_ended_total",
+        &[],
+        "Sets of flow labels that are served no more, as their pod is gone since --series-ttl",
     ),
     gauge(
         Metric::FlowsActive,

@@ -1,6 +1,10 @@
 //! What connections leave behind: series, accounts, records, recent connections.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::record;
 use crate::{
@@ -37,6 +41,8 @@ pub(super) struct Books {
     pub(super) now: Timestamp,
     /// The empty label.
     pub(super) blank: Arc<str>,
+    /// Whether the label `pod` is left empty.
+    pub(super) by_workload: bool,
 }
 
 /// A closed connection.
@@ -95,11 +101,34 @@ impl Books {
             point: interface.point,
             namespace: local.namespace.as_ref().unwrap_or(&self.blank),
             workload: local.workload.as_ref().unwrap_or(&self.blank),
-            pod: local.pod.as_ref().unwrap_or(&self.blank),
+            pod: match &local.pod {
+                Some(pod) if !self.by_workload => pod,
+                _ => &self.blank,
+            },
             port: flow.orientation(key).service_port(key),
             protocol: key.protocol(),
             peer: &remote.class,
         })
+    }
+
+    /// Ends series of pods, or of workloads, that are gone.
+    pub(super) fn sweep_series(&mut self, now: Timestamp, ttl: Duration) {
+        let cluster = self.names.cluster();
+        let mut workloads = HashSet::new();
+        if self.by_workload {
+            for known in cluster.pods() {
+                if let Some(workload) = &known.pod.workload {
+                    workloads.insert((&*known.pod.namespace, &**workload));
+                }
+            }
+        }
+        self.store.sweep(now, ttl, |subject| {
+            if !subject.pod.is_empty() {
+                return cluster.pod(subject.namespace, subject.pod).is_some();
+            }
+            subject.workload.is_empty()
+                || workloads.contains(&(subject.namespace, subject.workload))
+        });
     }
 
     fn count(&mut self, key: &FlowKey, flow: &Tracked, outcome: Outcome) {
@@ -146,6 +175,7 @@ impl Effects for Books {
         if self.store.is_at_other_port(flow.series, port)
             && let Some(interface) = self.ledger.interface(key.interface_id()).map(Arc::clone)
         {
+            self.store.release(flow.series);
             flow.series = self.series(key, flow, &interface);
         }
         self.store.add(flow.series, delta);
@@ -172,6 +202,7 @@ impl Effects for Books {
             self.count(key, flow, outcome);
             self.policy_decided(key, flow, outcome);
         }
+        self.store.release(flow.series);
         self.push_record(key, flow, State::Closed);
         self.ssh_closed(key, flow);
         self.judge_blocked(key, flow);

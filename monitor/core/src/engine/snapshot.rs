@@ -140,6 +140,11 @@ impl Engine {
                 Value::Counter(count),
             );
         }
+        push(
+            Metric::SeriesEnded,
+            "",
+            Value::Counter(self.books.store.ended()),
+        );
         for (family, status) in self.families() {
             let gauge = |count: u64| Value::Gauge(i64::try_from(count).unwrap_or(i64::MAX));
             push(Metric::FlowsActive, family.name(), gauge(status.active));

@@ -361,6 +361,7 @@ mod nsg;
 mod owner;
 mod policy;
 mod property;
+mod series;
 mod ssh;
 mod ssh_judged;
 mod ssh_memory;
