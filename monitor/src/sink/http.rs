@@ -20,6 +20,8 @@ use tokio::{
     task::JoinSet,
 };
 
+use monitor_core::{account::InterfaceStatus, event::Point};
+
 use super::prometheus;
 use crate::runtime::EngineHandle;
 
@@ -30,7 +32,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// For a whole connection.
 const CONNECTION_TIMEOUT: Duration = Duration::from_mins(5);
 const TEXT: &str = "text/plain; charset=utf-8";
-const INDEX: &str = "nodewatch\n\n/metrics  OpenMetrics\n/healthz  the process is alive\n/readyz   attached and counting\n";
+const INDEX: &str = "nodewatch\n\n/metrics  OpenMetrics\n/healthz  the process is alive\n/readyz   an uplink is attached to and counted\n";
 
 /// The address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -119,12 +121,10 @@ async fn answer(
     Ok(match request.uri().path() {
         "/" => text(StatusCode::OK, TEXT, INDEX),
         "/healthz" => text(StatusCode::OK, TEXT, "ok\n"),
-        "/readyz" if *context.ready.borrow() => text(StatusCode::OK, TEXT, "ok\n"),
-        "/readyz" => text(
-            StatusCode::SERVICE_UNAVAILABLE,
-            TEXT,
-            "the interfaces are not yet watched\n",
-        ),
+        "/readyz" => match unready(&context) {
+            None => text(StatusCode::OK, TEXT, "ok\n"),
+            Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, TEXT, reason + "\n"),
+        },
         "/metrics" => metrics(&context).await,
         _ => text(
             StatusCode::NOT_FOUND,
@@ -132,6 +132,32 @@ async fn answer(
             "there is /metrics, /healthz and /readyz\n",
         ),
     })
+}
+
+/// Why the daemon is not ready, if it is not.
+fn unready(context: &Context) -> Option<String> {
+    if !*context.ready.borrow() {
+        return Some("the interfaces are not yet watched".to_owned());
+    }
+    uncovered(&context.handle.snapshot().status.interfaces)
+}
+
+/// Why no uplink is watched, if none is. A workload interface that cannot be watched does not
+/// make the whole daemon unready; `nodewatch_interface_covered` tells of it.
+fn uncovered(interfaces: &[InterfaceStatus]) -> Option<String> {
+    let is_uplink = |interface: &&InterfaceStatus| interface.point == Point::Uplink;
+    let mut reason = "no uplink: no default route leads to an interface, and --uplink names none \
+                      that is there"
+        .to_owned();
+    for uplink in interfaces.iter().filter(is_uplink) {
+        if uplink.covered {
+            return None;
+        }
+        if let Some(why) = &uplink.reason {
+            reason = format!("the uplink {} is not watched: {why}", uplink.name);
+        }
+    }
+    Some(reason)
 }
 
 async fn metrics(context: &Context) -> Response<Full<Bytes>> {
