@@ -18,6 +18,8 @@ use tokio::{
     sync::{Mutex, watch},
 };
 
+use monitor_core::{account::InterfaceStatus, event::Point};
+
 use super::{
     prometheus,
     web::{Current, Refused, Verdict},
@@ -27,7 +29,7 @@ use crate::runtime::EngineHandle;
 pub use connection::serve;
 
 const TEXT: &str = "text/plain; charset=utf-8";
-const INDEX: &str = "nodewatch\n\n/metrics  OpenMetrics\n/healthz  the process is alive\n/readyz   attached, counting, and in sync with the cluster\n";
+const INDEX: &str = "nodewatch\n\n/metrics  OpenMetrics\n/healthz  the process is alive\n/readyz   an uplink is attached to and counted, and the cluster is in sync\n";
 
 /// The address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -111,7 +113,7 @@ async fn answer(
     })
 }
 
-/// Ready: the interfaces are watched, and what there is to know of the cluster is known. A kind of
+/// Ready: an uplink is watched, and what there is to know of the cluster is known. A kind of
 /// object that there is no right to watch is named and holds up nothing.
 fn readiness(context: &Context) -> Response<Full<Bytes>> {
     const NOT: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
@@ -119,6 +121,9 @@ fn readiness(context: &Context) -> Response<Full<Bytes>> {
         return text(NOT, TEXT, "the interfaces are not yet watched\n");
     }
     let snapshot = context.handle.snapshot();
+    if let Some(reason) = uncovered(&snapshot.status.interfaces) {
+        return text(NOT, TEXT, reason + "\n");
+    }
     let Some(cluster) = &snapshot.status.kubernetes else {
         return text(StatusCode::OK, TEXT, "ok\n");
     };
@@ -159,6 +164,24 @@ async fn refuse(
         response.headers_mut().append(WWW_AUTHENTICATE, challenge);
     }
     Some(response)
+}
+
+/// Why no uplink is watched, if none is. A workload interface that cannot be watched does not
+/// make the whole daemon unready; `nodewatch_interface_covered` tells of it.
+fn uncovered(interfaces: &[InterfaceStatus]) -> Option<String> {
+    let is_uplink = |interface: &&InterfaceStatus| interface.point == Point::Uplink;
+    let mut reason = "no uplink: no default route leads to an interface, and --uplink names none \
+                      that is there"
+        .to_owned();
+    for uplink in interfaces.iter().filter(is_uplink) {
+        if uplink.covered {
+            return None;
+        }
+        if let Some(why) = &uplink.reason {
+            reason = format!("the uplink {} is not watched: {why}", uplink.name);
+        }
+    }
+    Some(reason)
 }
 
 async fn metrics(context: &Context) -> Response<Full<Bytes>> {

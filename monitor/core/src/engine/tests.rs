@@ -17,6 +17,7 @@ fn interface(id: u32, name: &str, point: Point) -> Interface {
         point,
         attach: "tcx".into(),
         covered: true,
+        reason: None,
         attached_ns: Some(SECOND),
     }
 }
