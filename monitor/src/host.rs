@@ -2,6 +2,7 @@
 
 mod cgroup;
 mod clock;
+pub mod conntrack;
 mod login;
 mod names;
 mod namespaces;

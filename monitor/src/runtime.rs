@@ -5,6 +5,7 @@
 //!        ^---------- commands (expire) -----------'  ^   |          |
 //! owner thread (sockets, processes) -> answers ------'   |          |
 //!        ^---------- questions --------------------------'          |
+//! conntrack thread (translation): likewise                          |
 //!                         API socket, HTTP server <- EngineHandle --'
 //! ```
 //!
@@ -12,6 +13,7 @@
 //! engine, having drained its inputs, closes all flows; then the servers end.
 
 mod capabilities;
+mod conntrack;
 mod engine;
 mod handle;
 mod lock;
@@ -146,6 +148,7 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
     }
     let mut engine = Engine::new(EngineConfig {
         owners: finder.is_ok(),
+        translations: true,
         timeouts: config.timeouts,
         max_series: config.max_series,
         capacity: Capacity {
@@ -224,6 +227,7 @@ async fn serve(
         owner::start(finder, ends.questions, ends.answers, ends.given)
             .map_err(RuntimeError::System)?;
     }
+    conntrack::start(ends.translations, ends.found).map_err(RuntimeError::System)?;
     let options = LiveOptions {
         selection,
         attach: match config.attach {

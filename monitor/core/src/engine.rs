@@ -10,6 +10,7 @@ mod query;
 mod record;
 mod snapshot;
 mod ssh;
+mod translate;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -25,7 +26,7 @@ use crate::{
     account::{Interface, InterfaceAccount, Ledger},
     cluster::Change,
     entity::{NamedRange, Names, RangeError},
-    event::{Record, SummaryRecord, VERSION},
+    event::Record,
     flow::{Anomaly, Expiry, Family, FlowKey, SegmentEvent, Table, Timeouts},
     judge::{Expectations, Thresholds},
     metric::Store,
@@ -37,6 +38,9 @@ use crate::{
 pub use nsg::{NsgRuleStatus, NsgStatus};
 pub use snapshot::{FamilyStatus, Snapshot, Status};
 pub use ssh::{Owner, OwnerAnswer, OwnerQuestion, Wanted};
+pub use translate::{
+    Lookup, Pair, Translation, TranslationAnswer, TranslationQuestion, TranslationStatus,
+};
 
 use books::Books;
 
@@ -70,6 +74,9 @@ pub struct Config {
     pub thresholds: Thresholds,
     /// Whether someone answers [`Outputs::owners`].
     pub owners: bool,
+    /// Whether someone answers [`Outputs::translations`], or says by [`Input::Conntrack`] that
+    /// nobody can.
+    pub translations: bool,
     /// Nothing tells which addresses are local: both ends are judged where declarations name them.
     pub is_all_local: bool,
     /// What networks differ in about network policies.
@@ -105,6 +112,10 @@ pub enum Input {
     Policies(Vec<PolicyChange>),
     /// Who holds an SSH connection on this node. Answers [`Outputs::owners`].
     Owner(OwnerAnswer),
+    /// The kernel's connection tracking can be asked from now on, or why it cannot.
+    Conntrack(Result<(), String>),
+    /// What connection tracking says. Answers [`Outputs::translations`].
+    Translations(Vec<TranslationAnswer>),
     /// Entries of the kernel's maps: keys with cumulative values. May be any part of a map.
     Flows(Vec<(FlowKey, FlowValue)>),
     /// An event of the kernel: a new connection takes over the entry; the value is the old one's.
@@ -156,6 +167,8 @@ pub enum LossStage {
     SshConnections,
     /// Too many questions at a time about who holds an SSH connection.
     Owner,
+    /// Too many questions at a time about how connections are translated.
+    Translation,
     /// Looks at all processes, for who holds SSH connections, that there was no time to finish.
     ProcessScan,
     /// A client that follows did not keep up.
@@ -185,6 +198,9 @@ pub struct Outputs {
     /// Whose connections to find out, on this node. Each is answered with [`Input::Owner`], or
     /// not at all.
     pub owners: Vec<OwnerQuestion>,
+    /// Which connections may be translated. Each is answered with [`Input::Translations`]; what
+    /// depends on one that is not goes on without after two seconds.
+    pub translations: Vec<TranslationQuestion>,
 }
 
 /// The engine.
@@ -215,6 +231,7 @@ impl Default for Config {
             expectations: Expectations::default(),
             thresholds: Thresholds::default(),
             owners: false,
+            translations: false,
             is_all_local: false,
             policy_options: netpol::Options::default(),
             policy_everywhere: false,
@@ -226,11 +243,12 @@ impl Default for Config {
 
 impl LossStage {
     /// Every stage, from the kernel outwards.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::KernelRing,
         Self::Channel,
         Self::SshConnections,
         Self::Owner,
+        Self::Translation,
         Self::ProcessScan,
         Self::Follower,
         Self::EventLog,
@@ -243,6 +261,7 @@ impl LossStage {
             Self::Channel => "channel",
             Self::SshConnections => "ssh_connections",
             Self::Owner => "owner",
+            Self::Translation => "translation",
             Self::ProcessScan => "process_scan",
             Self::Follower => "follower",
             Self::EventLog => "event_log",
@@ -282,6 +301,7 @@ impl Engine {
                 ),
                 policy: policy::Judge::new(config.policy_options, config.policy_everywhere),
                 nsg: nsg::Declared::new(config.is_all_local),
+                translations: translate::Translations::new(config.translations),
                 store: Store::new(config.max_series),
                 ledger: Ledger::default(),
                 recent: VecDeque::new(),
@@ -330,6 +350,8 @@ impl Engine {
             }
             Input::FlowEnded { key, value } => table.ended(&key, &value, clock, books),
             Input::Owner(answer) => books.owner_found(answer, table),
+            Input::Conntrack(available) => books.translations.set_available(available),
+            Input::Translations(answers) => books.translations_found(&answers, table),
             Input::Segment(segment) => {
                 let tracked = table.get(&segment.key, segment.generation);
                 books.ssh_segment(&segment, clock, tracked);
@@ -356,6 +378,7 @@ impl Engine {
             Input::Nsg(chain) => books.nsg.set(chain, now),
             Input::NsgRefused { error } => books.nsg.refuse(error),
             Input::Tick => {
+                books.translation_tick(table);
                 books.ssh_tick(clock, table);
                 let untracked = books.ssh.untracked();
                 self.raise_lost(LossStage::SshConnections, untracked);
@@ -366,6 +389,7 @@ impl Engine {
             records: self.books.take_records(),
             expire,
             owners: self.books.ssh.take_questions(),
+            translations: self.books.translations.take_questions(),
         }
     }
 
@@ -391,6 +415,7 @@ impl Engine {
             records: self.books.take_records(),
             expire: Vec::new(),
             owners: Vec::new(),
+            translations: Vec::new(),
         }
     }
 
@@ -398,33 +423,6 @@ impl Engine {
     /// nothing.
     pub fn set_records(&mut self, wanted: bool) {
         self.books.records = wanted.then(Vec::new);
-    }
-
-    /// Totals of all that was seen. Who replays fills in the files and how long it took.
-    pub fn summary(&self) -> SummaryRecord {
-        let totals = self.books.ledger.totals();
-        let sum = |counts: [u64; 2]| counts.iter().fold(0_u64, |sum, n| sum.saturating_add(*n));
-        let mut uncounted = BTreeMap::new();
-        for (hook, _) in crate::account::HOOKS {
-            for (reason, packets) in totals.reasons(hook).filter(|(_, packets)| *packets > 0) {
-                *uncounted.entry(reason.name().into()).or_default() += packets;
-            }
-        }
-        SummaryRecord {
-            version: VERSION,
-            time: self.now,
-            files: Vec::new(),
-            interfaces: self.books.ledger.seen_interfaces(),
-            packets_seen: sum(totals.counters.seen),
-            packets_counted: sum(totals.counters.counted),
-            packets_uncounted: uncounted.values().sum(),
-            uncounted,
-            bytes_counted: sum(totals.counters.bytes),
-            flows: self.books.connections,
-            ssh_connections: self.books.ssh.connections(),
-            findings: self.books.ssh.findings(),
-            wall_time_ms: 0,
-        }
     }
 
     fn tick(&mut self) -> Vec<FlowKey> {

@@ -221,6 +221,11 @@ impl Names {
         }
     }
 
+    /// Whether an address is not one of the Internet, nor of many hosts.
+    pub(crate) fn is_private(&self, ip: IpAddr) -> bool {
+        Reach::of(normalise(ip)) == Reach::Private
+    }
+
     /// Whether packets to this address go to many: multicast, limited broadcast, and the
     /// broadcast addresses of the node's networks.
     pub fn is_multicast(&self, ip: IpAddr) -> bool {

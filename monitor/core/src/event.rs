@@ -6,6 +6,7 @@
 mod protocol;
 mod ssh;
 mod tcp;
+mod translation;
 mod vocabulary;
 
 use std::{borrow::Cow, collections::BTreeMap, net::IpAddr, sync::Arc};
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use protocol::Protocol;
 pub use ssh::{FindingKind, FindingRecord, ProcessRecord, Severity, SshRecord, Target};
 pub use tcp::TcpFlags;
+pub use translation::{Translated, TranslatedEnds, TranslatedWord};
 pub use vocabulary::{EntityKind, Initiator, LocalEnd, Outcome, Point, State, UnknownName};
 
 use crate::{
@@ -90,6 +92,10 @@ pub struct FlowRecord {
     /// Cgroup of the local socket, where the hook knows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup_id: Option<u64>,
+    /// The ends on the other side of a translation on this node, or that it is not known; absent
+    /// where nothing is translated, or no name or verdict depends on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub translated: Option<Translated>,
     /// What the network policies say; absent where nobody is known to have opened the connection,
     /// where neither end is a pod, and at uplinks.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -17,6 +17,7 @@ use crate::{
     config::Config,
     host::{
         self,
+        conntrack::Conntrack,
         owner::{self, Finder},
     },
     source::{ebpf, links::Watcher, select::Selection},
@@ -98,6 +99,7 @@ async fn checks(config: &Config) -> Vec<Check> {
         kernel(),
         capabilities(),
         processes(),
+        translation(),
         program(config),
         memory(config),
         jit(),
@@ -171,6 +173,19 @@ fn processes() -> Check {
         Some(_) => "run as root, or grant CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
     };
     bad("processes", Verdict::Warn, found, advice)
+}
+
+/// Whether the daemon can tell how connections are translated; it does without.
+fn translation() -> Check {
+    match Conntrack::new() {
+        Ok(_) => ok("address translation", "known from connection tracking"),
+        Err(error) => bad(
+            "address translation",
+            Verdict::Warn,
+            format!("unknown: {error}"),
+            "needed only where the node translates addresses: kube-proxy loads nf_conntrack",
+        ),
+    }
 }
 
 /// Loads the program and throws it away: the only sure way to know.

@@ -76,6 +76,16 @@ fn text(status: &StatusAnswer, color: bool) -> String {
     {
         let _ = writeln!(text, "processes: {}", escape(processes));
     }
+    if let Some(translation) = &engine.translation {
+        let told = match &translation.unavailable {
+            Some(why) => format!("unknown: {why}"),
+            None => format!(
+                "{} of {} connections asked about, {} unknown",
+                translation.translated, translation.asked, translation.unknown
+            ),
+        };
+        let _ = writeln!(text, "translated: {}", escape(&told));
+    }
     let mut losses: Vec<String> = Vec::new();
     for (stage, events) in &engine.events_lost {
         if *events > 0 {

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use monitor_core::engine::{
-    Engine, Input, LossStage, Outputs, OwnerAnswer, OwnerQuestion, Snapshot,
+    Engine, Input, LossStage, Outputs, OwnerAnswer, OwnerQuestion, Snapshot, TranslationQuestion,
 };
 use tokio::{
     sync::{broadcast, mpsc, watch},
@@ -14,6 +14,7 @@ use tokio::{
 };
 
 use super::{
+    conntrack,
     handle::{EngineHandle, Query, Reply},
     now,
     owner::{Given, QUESTIONS},
@@ -38,6 +39,11 @@ pub(super) struct EngineTask {
     questions: SyncSender<OwnerQuestion>,
     answers: mpsc::Receiver<OwnerAnswer>,
     given: Given,
+    translations: SyncSender<TranslationQuestion>,
+    /// What other threads found out.
+    found: mpsc::Receiver<Input>,
+    /// Questions that the conntrack thread had no room for.
+    untied: u64,
     /// Questions that the owner thread had no room for.
     unasked: u64,
     snapshot: watch::Sender<Arc<Snapshot>>,
@@ -53,6 +59,8 @@ pub(super) struct Ends {
     pub(super) questions: Receiver<OwnerQuestion>,
     pub(super) answers: mpsc::Sender<OwnerAnswer>,
     pub(super) given: Given,
+    pub(super) translations: Receiver<TranslationQuestion>,
+    pub(super) found: mpsc::Sender<Input>,
 }
 
 /// Wraps an engine into a task.
@@ -63,6 +71,8 @@ pub(super) fn task(engine: Engine) -> Ends {
     let (questions, question_receiver) = sync_channel(QUESTIONS);
     let (answer_sender, answers) = mpsc::channel(INPUTS);
     let given = Given::default();
+    let (translations, translation_receiver) = sync_channel(conntrack::QUESTIONS);
+    let (found_sender, found) = mpsc::channel(INPUTS);
     let (records, _) = broadcast::channel(FOLLOWED);
     let (snapshot, latest) = watch::channel(Arc::new(engine.snapshot()));
     let handle = EngineHandle {
@@ -79,6 +89,9 @@ pub(super) fn task(engine: Engine) -> Ends {
         questions,
         answers,
         given: given.clone(),
+        translations,
+        found,
+        untied: 0,
         unasked: 0,
         snapshot,
         handle: handle.clone(),
@@ -91,6 +104,8 @@ pub(super) fn task(engine: Engine) -> Ends {
         questions: question_receiver,
         answers: answer_sender,
         given,
+        translations: translation_receiver,
+        found: found_sender,
     }
 }
 
@@ -122,6 +137,8 @@ impl EngineTask {
                 }
                 // Gone where nobody looks for owners.
                 Some(answer) = self.answers.recv() => self.step(Input::Owner(answer)).await,
+                // Gone where no thread looks for anything.
+                Some(input) = self.found.recv() => self.step(input).await,
                 input = self.inputs.recv() => match input {
                     Some(input) => self.step(input).await,
                     None => break,
@@ -139,6 +156,7 @@ impl EngineTask {
             for (stage, total) in [
                 (LossStage::Follower, self.handle.followers_lost()),
                 (LossStage::Owner, self.unasked),
+                (LossStage::Translation, self.untied),
                 (LossStage::ProcessScan, self.given.up()),
             ] {
                 let outputs = self.engine.step(Input::EventsLost { stage, total }, now());
@@ -162,6 +180,7 @@ impl EngineTask {
             records,
             expire,
             owners,
+            translations,
         }: Outputs,
     ) {
         for (index, record) in records.into_iter().enumerate() {
@@ -178,6 +197,9 @@ impl EngineTask {
         }
         for question in owners {
             self.unasked += u64::from(self.questions.try_send(question).is_err());
+        }
+        for question in translations {
+            self.untied += u64::from(self.translations.try_send(question).is_err());
         }
     }
 

@@ -2,12 +2,15 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::record;
+use super::{
+    record::{self, Context},
+    translate::{Kept, Translations},
+};
 use crate::{
     account::{Interface, Ledger},
     cluster::Change,
     entity::{Names, Sight},
-    event::{Outcome, Record, State},
+    event::{FlowRecord, Outcome, Record, State},
     flow::{Anomaly, Delta, Effects, FlowKey, Mark, Tracked},
     metric::{FlowTexts, SeriesId, Store},
     netpol::PolicyChange,
@@ -21,6 +24,7 @@ pub(super) struct Books {
     pub(super) ssh: super::ssh::Connections,
     pub(super) policy: super::policy::Judge,
     pub(super) nsg: super::nsg::Declared,
+    pub(super) translations: Translations,
     pub(super) store: Store,
     pub(super) ledger: Ledger,
     /// Closed connections, the latest last.
@@ -45,11 +49,12 @@ pub(super) struct Closed {
     pub(super) key: FlowKey,
     pub(super) flow: Tracked,
     pub(super) interface: Arc<Interface>,
+    pub(super) translation: Option<Kept>,
 }
 
 /// Whether an outcome can be counted now: no packet that may still come makes it another, or only
 /// one that says how an established connection ended.
-const fn is_decided(outcome: Outcome) -> bool {
+pub(super) const fn is_decided(outcome: Outcome) -> bool {
     match outcome {
         Outcome::Established | Outcome::Refused | Outcome::Reset | Outcome::Midstream => true,
         Outcome::Unanswered | Outcome::OneWay => false,
@@ -108,16 +113,56 @@ impl Books {
         self.nsg_counted(key, flow, outcome);
     }
 
+    /// Judges a connection, and tells of it once its outcome is decided.
+    pub(super) fn settle(&mut self, key: &FlowKey, flow: &mut Tracked, is_final: bool) {
+        self.judge_policy(key, flow);
+        let outcome = flow.outcome(key);
+        if is_decided(outcome) && !flow.has(Mark::Counted) {
+            flow.set(Mark::Counted, true);
+            self.count(key, flow, outcome);
+            self.policy_decided(key, flow, outcome);
+            if !is_final {
+                self.push_record(key, flow, State::Open);
+            }
+        }
+        // Before there is an outcome, too: an inbound packet that is denied has passed already.
+        if !is_final && self.judge_nsg(key, flow, State::Open) {
+            flow.set(Mark::NsgTold, true);
+        }
+    }
+
+    /// What records are made with.
+    pub(super) fn context(&self) -> Context<'_> {
+        Context {
+            names: &self.names,
+            nsg: &self.nsg,
+            translations: &self.translations,
+            kept: None,
+        }
+    }
+
+    /// The record of a connection now.
+    pub(super) fn record(
+        &self,
+        key: &FlowKey,
+        flow: &Tracked,
+        interface: &Interface,
+        state: State,
+    ) -> FlowRecord {
+        record::of(&self.context(), key, flow, interface, state, self.now)
+    }
+
     fn push_record(&mut self, key: &FlowKey, flow: &Tracked, state: State) {
-        let Some(records) = &mut self.records else {
+        if self.records.is_none() {
             return;
-        };
+        }
         let Some(interface) = self.ledger.interface(key.interface_id()) else {
             return;
         };
-        let names = &self.names;
-        let record = record::of(names, &self.nsg, key, flow, interface, state, self.now);
-        records.push(record.into());
+        let record = self.record(key, flow, interface, state);
+        if let Some(records) = &mut self.records {
+            records.push(record.into());
+        }
     }
 }
 
@@ -150,19 +195,8 @@ impl Effects for Books {
         }
         self.store.add(flow.series, delta);
         self.ledger.advanced(key.interface_id(), delta);
-        self.judge_policy(key, flow);
-        let outcome = flow.outcome(key);
-        if is_decided(outcome) && !flow.has(Mark::Counted) {
-            flow.set(Mark::Counted, true);
-            self.count(key, flow, outcome);
-            self.policy_decided(key, flow, outcome);
-            if !is_final {
-                self.push_record(key, flow, State::Open);
-            }
-        }
-        // Before there is an outcome, too: an inbound packet that is denied has passed already.
-        if !is_final && self.judge_nsg(key, flow, State::Open) {
-            flow.set(Mark::NsgTold, true);
+        if flow.has(Mark::Counted) || !self.awaits_translation(key, flow, is_final) {
+            self.settle(key, flow, is_final);
         }
     }
 
@@ -176,6 +210,7 @@ impl Effects for Books {
         self.ssh_closed(key, flow);
         self.judge_blocked(key, flow);
         self.judge_nsg(key, flow, State::Closed);
+        let translation = self.translations.close(key, flow.generation);
         if self.recent_max > 0
             && let Some(interface) = self.ledger.interface(key.interface_id())
         {
@@ -187,6 +222,7 @@ impl Effects for Books {
                 key: *key,
                 flow: flow.clone(),
                 interface,
+                translation,
             });
         }
         self.ledger.closed(key.interface_id());

@@ -4,9 +4,10 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Engine, LossStage, NsgStatus};
+use super::{Engine, LossStage, NsgStatus, TranslationStatus};
 use crate::{
     account::InterfaceStatus,
+    event::{SummaryRecord, VERSION},
     flow::{Anomaly, Family},
     metric::{Fixed, Metric, Rows, Text, Value},
     time::Timestamp,
@@ -37,6 +38,9 @@ pub struct Status {
     /// Network security groups that are declared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nsg: Option<NsgStatus>,
+    /// How connections are tied that are translated on this node; absent in a replay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub translation: Option<TranslationStatus>,
     /// Events lost so far, by stage.
     pub events_lost: BTreeMap<LossStage, u64>,
     /// Connections counted within an earlier one of the same ports.
@@ -81,6 +85,7 @@ impl Engine {
             connections: self.books.connections,
             interfaces: self.books.ledger.status(),
             nsg: self.books.nsg.status(),
+            translation: self.books.translations.status(),
             events_lost: self.events_lost.clone(),
             connections_merged: self.connections_merged,
             anomalies: self.anomalies().filter(|(_, count)| *count > 0).collect(),
@@ -95,6 +100,33 @@ impl Engine {
         }
     }
 
+    /// Totals of all that was seen. Who replays fills in the files and how long it took.
+    pub fn summary(&self) -> SummaryRecord {
+        let totals = self.books.ledger.totals();
+        let sum = |counts: [u64; 2]| counts.iter().fold(0_u64, |sum, n| sum.saturating_add(*n));
+        let mut uncounted = BTreeMap::new();
+        for (hook, _) in crate::account::HOOKS {
+            for (reason, packets) in totals.reasons(hook).filter(|(_, packets)| *packets > 0) {
+                *uncounted.entry(reason.name().into()).or_default() += packets;
+            }
+        }
+        SummaryRecord {
+            version: VERSION,
+            time: self.now,
+            files: Vec::new(),
+            interfaces: self.books.ledger.seen_interfaces(),
+            packets_seen: sum(totals.counters.seen),
+            packets_counted: sum(totals.counters.counted),
+            packets_uncounted: uncounted.values().sum(),
+            uncounted,
+            bytes_counted: sum(totals.counters.bytes),
+            flows: self.books.connections,
+            ssh_connections: self.books.ssh.connections(),
+            findings: self.books.ssh.findings(),
+            wall_time_ms: 0,
+        }
+    }
+
     fn anomalies(&self) -> impl Iterator<Item = (Anomaly, u64)> {
         Anomaly::ALL.into_iter().zip(self.books.anomalies)
     }
@@ -106,6 +138,7 @@ impl Engine {
         self.books.ssh.samples(&mut fixed);
         self.books.policy.samples(&mut fixed);
         self.books.nsg.samples(&mut fixed);
+        self.books.translations.samples(&mut fixed);
         let mut push = |metric: Metric, label: &'static str, value: Value| {
             let labels = vec![Text::Static(label)];
             fixed.push(Fixed {

@@ -363,3 +363,4 @@ mod policy;
 mod property;
 mod ssh;
 mod status;
+mod translate;

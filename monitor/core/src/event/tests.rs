@@ -61,6 +61,7 @@ fn flow() -> FlowRecord {
         }),
         outcome: Outcome::OneWay,
         cgroup_id: Some(4_711),
+        translated: None,
         policy: None,
         proposed: None,
         nsg: None,

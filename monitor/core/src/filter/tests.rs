@@ -39,6 +39,7 @@ fn record() -> FlowRecord {
         retransmits: None,
         outcome: Outcome::Established,
         cgroup_id: None,
+        translated: None,
         policy: None,
         proposed: None,
         nsg: None,

@@ -18,6 +18,8 @@ use crate::{
 pub(in crate::engine) struct Connection {
     pub(in crate::engine) session: Session,
     pub(super) local_is_client: bool,
+    /// Who opened it and who answers, the lower address first, where the interface shows others.
+    pub(super) ends: Option<Box<[std::net::SocketAddr; 2]>>,
     pub(super) first_ns: u64,
     pub(super) first: Timestamp,
     pub(super) last: Timestamp,
@@ -49,6 +51,7 @@ impl Connection {
         Self {
             session: Session::default(),
             local_is_client,
+            ends: None,
             first_ns,
             first,
             last: first,

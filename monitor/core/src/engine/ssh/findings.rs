@@ -1,6 +1,6 @@
 //! Findings about SSH: what is not as declared, and what points to an attack.
 
-use super::super::{books::Books, record};
+use super::super::books::Books;
 use crate::{
     entity::Sight,
     event::{
@@ -192,15 +192,7 @@ impl Books {
             self.ssh.blocked.clear();
         }
         self.ssh.blocked.insert((source, destination), at_ns);
-        let record = record::of(
-            &self.names,
-            &self.nsg,
-            key,
-            flow,
-            interface,
-            State::Closed,
-            self.now,
-        );
+        let record = self.record(key, flow, interface, State::Closed);
         let finding = FindingKind::SshExpectedBlocked;
         self.push_finding(FindingRecord {
             version: VERSION,

@@ -201,7 +201,7 @@ fn text_that_is_no_ssh_leaves_nothing() {
 }
 
 /// An identification line and a KEXINIT without algorithms (RFC 4253 section 7.1).
-fn offer(line: &[u8], cookie: u8) -> Vec<u8> {
+pub(super) fn offer(line: &[u8], cookie: u8) -> Vec<u8> {
     let mut bytes = [line, &[0, 0, 0, 68, 5, 20], &[cookie; 16]].concat();
     bytes.resize(line.len() + 72, 0);
     bytes
