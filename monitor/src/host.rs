@@ -1,6 +1,7 @@
 //! What this host is and what it allows.
 
 mod cgroup;
+pub mod cgroups;
 mod clock;
 pub mod conntrack;
 mod login;

@@ -13,6 +13,7 @@
 //! engine, having drained its inputs, closes all flows; then the servers end.
 
 mod capabilities;
+mod cgroups;
 mod conntrack;
 mod engine;
 mod handle;
@@ -46,6 +47,7 @@ use crate::{
     config::{Attach, Config},
     host::{
         self,
+        cgroups::{Cgroups, CgroupsError},
         owner::{Finder, Missing},
     },
     kube::manifests::{ManifestError, Manifests},
@@ -146,9 +148,14 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
     if let Err(error) = &finder {
         tracing::warn!("{error}");
     }
+    let cgroups = Cgroups::new();
+    if let Err(error) = &cgroups {
+        tracing::warn!("control groups cannot be told: {error}");
+    }
     let mut engine = Engine::new(EngineConfig {
         owners: finder.is_ok(),
         translations: true,
+        cgroups: cgroups.is_ok(),
         timeouts: config.timeouts,
         max_series: config.max_series,
         capacity: Capacity {
@@ -175,7 +182,14 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
         engine.propose(proposed);
     }
     engine.declare(declared.cluster.clone(), declared.policies.clone());
-    runtime.block_on(serve(config, selection, engine, declared, watch, finder))
+    let looks = Looks { finder, cgroups };
+    runtime.block_on(serve(config, selection, engine, declared, watch, looks))
+}
+
+/// What finds out who on this node a connection belongs to.
+struct Looks {
+    finder: Result<Finder, Missing>,
+    cgroups: Result<Cgroups, CgroupsError>,
 }
 
 async fn serve(
@@ -184,7 +198,7 @@ async fn serve(
     engine: Engine,
     declared: Manifests,
     watch: Watch,
-    finder: Result<Finder, Missing>,
+    Looks { finder, cgroups }: Looks,
 ) -> Result<(), RuntimeError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RuntimeError::System)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RuntimeError::System)?;
@@ -208,7 +222,7 @@ async fn serve(
         log_level: config.kernel_log.level(),
     })?;
     capabilities::loaded();
-    let info = info(config, &kernel, finder.as_ref().err());
+    let info = info(config, &kernel, finder.as_ref().err(), &cgroups);
 
     let ends = engine::task(engine);
     let (stop, stopped) = watch::channel(false);
@@ -226,6 +240,9 @@ async fn serve(
     if let Ok(finder) = finder {
         owner::start(finder, ends.questions, ends.answers, ends.given)
             .map_err(RuntimeError::System)?;
+    }
+    if let Ok(cgroups) = cgroups {
+        cgroups::start(cgroups, ends.cgroups, ends.found.clone()).map_err(RuntimeError::System)?;
     }
     conntrack::start(ends.translations, ends.found).map_err(RuntimeError::System)?;
     let options = LiveOptions {
@@ -353,7 +370,12 @@ fn stop_told(stop: &watch::Receiver<bool>) -> impl Future<Output = ()> + Send + 
 }
 
 /// What `status` tells about the daemon itself.
-fn info(config: &Config, kernel: &Kernel, missing: Option<&Missing>) -> api::DaemonInfo {
+fn info(
+    config: &Config,
+    kernel: &Kernel,
+    missing: Option<&Missing>,
+    cgroups: &Result<Cgroups, CgroupsError>,
+) -> api::DaemonInfo {
     let mut info = api::DaemonInfo::new(now());
     let details = [
         ("attach", json!(config.attach.name())),
@@ -367,6 +389,7 @@ fn info(config: &Config, kernel: &Kernel, missing: Option<&Missing>) -> api::Dae
             json!(config.listen.map(|address| address.to_string())),
         ),
         ("processes", json!(host::owner::words(missing))),
+        ("cgroups", json!(host::cgroups::words(cgroups))),
         ("ns_per_tick", json!(kernel.ns_per_tick())),
         (
             "verified_instructions",

@@ -5,6 +5,7 @@
 //! was derived from one version is never taken for another's.
 
 mod addresses;
+mod host_pods;
 mod object;
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
 
 use crate::{entity::normalise, event::Labels, event::Protocol, time::Timestamp};
 use addresses::Addresses;
+use host_pods::HostPods;
 
 pub use object::{
     ContainerPort, NAME_LABEL, Namespace, Node, Phase, Pod, Service, ServicePort, TargetPort,
@@ -86,6 +88,7 @@ pub struct Cluster {
     services: HashMap<(Arc<str>, Arc<str>), Arc<Service>>,
     service_ips: HashMap<IpAddr, (Arc<str>, Arc<str>)>,
     addresses: Addresses,
+    host_pods: HostPods,
     last_id: u64,
     /// Grows with every change that is not about a pod.
     epoch: u64,
@@ -191,6 +194,7 @@ impl Cluster {
         };
         if let Some(replaced) = replaced {
             self.addresses.release(&replaced, now);
+            self.host_pods.release(&replaced.pod);
         }
         self.last_id += 1;
         let known = Arc::new(KnownPod {
@@ -200,6 +204,7 @@ impl Cluster {
             pod,
         });
         self.addresses.hold(&known, before.as_deref(), now);
+        self.host_pods.set(&known);
         pods.insert(Arc::clone(&known.pod.name), known);
     }
 
@@ -209,6 +214,7 @@ impl Cluster {
         };
         if let Some(pod) = pods.remove(name) {
             self.addresses.release(&pod, now);
+            self.host_pods.release(&pod.pod);
         }
         if pods.is_empty() {
             self.pods.remove(namespace);
@@ -269,6 +275,11 @@ impl Cluster {
     /// The pod of this namespace and name.
     pub fn pod(&self, namespace: &str, name: &str) -> Option<&Arc<KnownPod>> {
         self.pods.get(namespace)?.get(name)
+    }
+
+    /// The pod that uses its node's network and has this uid there, also just after it is gone.
+    pub(crate) fn host_pod(&self, uid: &str) -> Option<&Arc<KnownPod>> {
+        self.host_pods.get(uid)
     }
 
     /// All pods of a namespace, by name.

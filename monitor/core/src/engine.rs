@@ -4,6 +4,7 @@
 //! replay and tests differ only in who calls it.
 
 mod books;
+mod cgroup;
 mod nsg;
 mod policy;
 mod query;
@@ -35,6 +36,7 @@ use crate::{
     time::{ClockMap, Timestamp},
 };
 
+pub use cgroup::CgroupAnswer;
 pub use nsg::{NsgRuleStatus, NsgStatus};
 pub use snapshot::{FamilyStatus, Snapshot, Status};
 pub use ssh::{Owner, OwnerAnswer, OwnerQuestion, Wanted};
@@ -77,6 +79,8 @@ pub struct Config {
     /// Whether someone answers [`Outputs::translations`], or says by [`Input::Conntrack`] that
     /// nobody can.
     pub translations: bool,
+    /// Whether someone answers [`Outputs::cgroups`].
+    pub cgroups: bool,
     /// Nothing tells which addresses are local: both ends are judged where declarations name them.
     pub is_all_local: bool,
     /// What networks differ in about network policies.
@@ -116,6 +120,8 @@ pub enum Input {
     Conntrack(Result<(), String>),
     /// What connection tracking says. Answers [`Outputs::translations`].
     Translations(Vec<TranslationAnswer>),
+    /// What control groups are. Answers [`Outputs::cgroups`], or comes unasked.
+    Cgroups(Vec<CgroupAnswer>),
     /// Entries of the kernel's maps: keys with cumulative values. May be any part of a map.
     Flows(Vec<(FlowKey, FlowValue)>),
     /// An event of the kernel: a new connection takes over the entry; the value is the old one's.
@@ -169,6 +175,8 @@ pub enum LossStage {
     Owner,
     /// Too many questions at a time about how connections are translated.
     Translation,
+    /// Control groups that could not be looked up.
+    Cgroup,
     /// Looks at all processes, for who holds SSH connections, that there was no time to finish.
     ProcessScan,
     /// A client that follows did not keep up.
@@ -201,6 +209,9 @@ pub struct Outputs {
     /// Which connections may be translated. Each is answered with [`Input::Translations`]; what
     /// depends on one that is not goes on without after two seconds.
     pub translations: Vec<TranslationQuestion>,
+    /// Control groups of this node's sockets that are not known, by number. Answered with
+    /// [`Input::Cgroups`], or not at all: flows wait for two seconds.
+    pub cgroups: Vec<u64>,
 }
 
 /// The engine.
@@ -232,6 +243,7 @@ impl Default for Config {
             thresholds: Thresholds::default(),
             owners: false,
             translations: false,
+            cgroups: false,
             is_all_local: false,
             policy_options: netpol::Options::default(),
             policy_everywhere: false,
@@ -243,12 +255,13 @@ impl Default for Config {
 
 impl LossStage {
     /// Every stage, from the kernel outwards.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::KernelRing,
         Self::Channel,
         Self::SshConnections,
         Self::Owner,
         Self::Translation,
+        Self::Cgroup,
         Self::ProcessScan,
         Self::Follower,
         Self::EventLog,
@@ -262,6 +275,7 @@ impl LossStage {
             Self::SshConnections => "ssh_connections",
             Self::Owner => "owner",
             Self::Translation => "translation",
+            Self::Cgroup => "cgroup",
             Self::ProcessScan => "process_scan",
             Self::Follower => "follower",
             Self::EventLog => "event_log",
@@ -301,6 +315,7 @@ impl Engine {
                 ),
                 policy: policy::Judge::new(config.policy_options, config.policy_everywhere),
                 nsg: nsg::Declared::new(config.is_all_local),
+                cgroups: cgroup::CgroupQuestions::new(config.cgroups),
                 translations: translate::Translations::new(config.translations),
                 store: Store::new(config.max_series),
                 ledger: Ledger::default(),
@@ -351,6 +366,7 @@ impl Engine {
             Input::FlowEnded { key, value } => table.ended(&key, &value, clock, books),
             Input::Owner(answer) => books.owner_found(answer, table),
             Input::Conntrack(available) => books.translations.set_available(available),
+            Input::Cgroups(answers) => books.cgroups_found(answers, table),
             Input::Translations(answers) => books.translations_found(&answers, table),
             Input::Segment(segment) => {
                 let tracked = table.get(&segment.key, segment.generation);
@@ -378,6 +394,7 @@ impl Engine {
             Input::Nsg(chain) => books.nsg.set(chain, now),
             Input::NsgRefused { error } => books.nsg.refuse(error),
             Input::Tick => {
+                books.cgroup_tick(table);
                 books.translation_tick(table);
                 books.ssh_tick(clock, table);
                 let untracked = books.ssh.untracked();
@@ -390,6 +407,7 @@ impl Engine {
             expire,
             owners: self.books.ssh.take_questions(),
             translations: self.books.translations.take_questions(),
+            cgroups: self.books.cgroups.take(),
         }
     }
 
@@ -413,9 +431,7 @@ impl Engine {
         self.table.close_all(&mut self.books);
         Outputs {
             records: self.books.take_records(),
-            expire: Vec::new(),
-            owners: Vec::new(),
-            translations: Vec::new(),
+            ..Outputs::default()
         }
     }
 

@@ -136,6 +136,16 @@ pub struct Endpoint {
     /// Labels of the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<Labels>,
+    /// The pod uses the network of its node, whose address this is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub host_network: bool,
+    /// Control group on this node of the socket with this end, where the kernel told: its path in
+    /// the unified hierarchy, escaped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<Arc<str>>,
+    /// Identifier of the container of that group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Arc<str>>,
     /// Process on this node that holds this end, where it was looked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<Box<ProcessRecord>>,

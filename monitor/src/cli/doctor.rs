@@ -17,6 +17,7 @@ use crate::{
     config::Config,
     host::{
         self,
+        cgroups::{self, Cgroups},
         conntrack::Conntrack,
         owner::{self, Finder},
     },
@@ -100,6 +101,7 @@ async fn checks(config: &Config) -> Vec<Check> {
         capabilities(),
         processes(),
         translation(),
+        control_groups(),
         program(config),
         memory(config),
         jit(),
@@ -186,6 +188,18 @@ fn translation() -> Check {
             "needed only where the node translates addresses: kube-proxy loads nf_conntrack",
         ),
     }
+}
+
+/// Whether the daemon can name pods that use the node's network; it does without.
+fn control_groups() -> Check {
+    let cgroups = Cgroups::new();
+    let found = cgroups::words(&cgroups);
+    let advice = match cgroups {
+        Ok(cgroups) if cgroups.is_whole() => return ok("control groups", found),
+        Ok(_) => "mount the node's /sys/fs/cgroup, read-only, anywhere",
+        Err(_) => "pods that use the node's network are told as the node",
+    };
+    bad("control groups", Verdict::Warn, found, advice)
 }
 
 /// Loads the program and throws it away: the only sure way to know.

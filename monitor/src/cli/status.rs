@@ -76,6 +76,9 @@ fn text(status: &StatusAnswer, color: bool) -> String {
     {
         let _ = writeln!(text, "processes: {}", escape(processes));
     }
+    if let Some(cgroups) = daemon.details.get("cgroups").and_then(|told| told.as_str()) {
+        let _ = writeln!(text, "control groups: {}", escape(cgroups));
+    }
     if let Some(translation) = &engine.translation {
         let told = match &translation.unavailable {
             Some(why) => format!("unknown: {why}"),

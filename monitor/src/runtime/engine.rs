@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    conntrack,
+    cgroups, conntrack,
     handle::{EngineHandle, Query, Reply},
     now,
     owner::{Given, QUESTIONS},
@@ -40,10 +40,13 @@ pub(super) struct EngineTask {
     answers: mpsc::Receiver<OwnerAnswer>,
     given: Given,
     translations: SyncSender<TranslationQuestion>,
+    cgroups: SyncSender<u64>,
     /// What other threads found out.
     found: mpsc::Receiver<Input>,
     /// Questions that the conntrack thread had no room for.
     untied: u64,
+    /// Questions that the cgroup thread had no room for.
+    ungrouped: u64,
     /// Questions that the owner thread had no room for.
     unasked: u64,
     snapshot: watch::Sender<Arc<Snapshot>>,
@@ -60,6 +63,7 @@ pub(super) struct Ends {
     pub(super) answers: mpsc::Sender<OwnerAnswer>,
     pub(super) given: Given,
     pub(super) translations: Receiver<TranslationQuestion>,
+    pub(super) cgroups: Receiver<u64>,
     pub(super) found: mpsc::Sender<Input>,
 }
 
@@ -72,6 +76,7 @@ pub(super) fn task(engine: Engine) -> Ends {
     let (answer_sender, answers) = mpsc::channel(INPUTS);
     let given = Given::default();
     let (translations, translation_receiver) = sync_channel(conntrack::QUESTIONS);
+    let (cgroups, cgroup_receiver) = sync_channel(cgroups::QUESTIONS);
     let (found_sender, found) = mpsc::channel(INPUTS);
     let (records, _) = broadcast::channel(FOLLOWED);
     let (snapshot, latest) = watch::channel(Arc::new(engine.snapshot()));
@@ -92,6 +97,8 @@ pub(super) fn task(engine: Engine) -> Ends {
         translations,
         found,
         untied: 0,
+        cgroups,
+        ungrouped: 0,
         unasked: 0,
         snapshot,
         handle: handle.clone(),
@@ -105,6 +112,7 @@ pub(super) fn task(engine: Engine) -> Ends {
         answers: answer_sender,
         given,
         translations: translation_receiver,
+        cgroups: cgroup_receiver,
         found: found_sender,
     }
 }
@@ -157,6 +165,7 @@ impl EngineTask {
                 (LossStage::Follower, self.handle.followers_lost()),
                 (LossStage::Owner, self.unasked),
                 (LossStage::Translation, self.untied),
+                (LossStage::Cgroup, self.ungrouped),
                 (LossStage::ProcessScan, self.given.up()),
             ] {
                 let outputs = self.engine.step(Input::EventsLost { stage, total }, now());
@@ -181,6 +190,7 @@ impl EngineTask {
             expire,
             owners,
             translations,
+            cgroups,
         }: Outputs,
     ) {
         for (index, record) in records.into_iter().enumerate() {
@@ -200,6 +210,9 @@ impl EngineTask {
         }
         for question in translations {
             self.untied += u64::from(self.translations.try_send(question).is_err());
+        }
+        for question in cgroups {
+            self.ungrouped += u64::from(self.cgroups.try_send(question).is_err());
         }
     }
 

@@ -24,6 +24,7 @@ pub(super) struct Books {
     pub(super) ssh: super::ssh::Connections,
     pub(super) policy: super::policy::Judge,
     pub(super) nsg: super::nsg::Declared,
+    pub(super) cgroups: super::cgroup::CgroupQuestions,
     pub(super) translations: Translations,
     pub(super) store: Store,
     pub(super) ledger: Ledger,
@@ -88,14 +89,14 @@ impl Books {
     }
 
     /// Where to count a connection's traffic.
-    fn series(&mut self, key: &FlowKey, flow: &Tracked, interface: &Interface) -> SeriesId {
+    pub(super) fn series(&mut self, key: &FlowKey, flow: &Tracked, interface: &Interface) -> SeriesId {
         let sight = |ip| Sight {
             ip,
             point: interface.point,
             at: flow.start,
         };
-        let local = self.names.resolve(&sight(key.local()));
-        let remote = self.names.resolve(&sight(key.remote()));
+        let resolve = |ip| self.names.resolve_socket(&sight(ip), flow.cgroup_id);
+        let (local, remote) = (resolve(key.local()), resolve(key.remote()));
         self.store.flow(&FlowTexts {
             point: interface.point,
             namespace: local.namespace.as_ref().unwrap_or(&self.blank),
@@ -118,6 +119,12 @@ impl Books {
         self.judge_policy(key, flow);
         let outcome = flow.outcome(key);
         if is_decided(outcome) && !flow.has(Mark::Counted) {
+            // What it is counted for may be known only by now.
+            if flow.cgroup_id != 0
+                && let Some(interface) = self.ledger.interface(key.interface_id()).map(Arc::clone)
+            {
+                flow.series = self.series(key, flow, &interface);
+            }
             flow.set(Mark::Counted, true);
             self.count(key, flow, outcome);
             self.policy_decided(key, flow, outcome);
@@ -181,6 +188,7 @@ impl Effects for Books {
         flow.set(Mark::Unsettled, is_unsettled);
         flow.set(Mark::Gone, is_gone);
         flow.set(Mark::Multicast, is_multicast);
+        self.cgroup_opened(flow);
         flow.series = self.series(key, flow, &interface);
         self.nsg_opened(flow);
     }
@@ -195,7 +203,13 @@ impl Effects for Books {
         }
         self.store.add(flow.series, delta);
         self.ledger.advanced(key.interface_id(), delta);
-        if flow.has(Mark::Counted) || !self.awaits_translation(key, flow, is_final) {
+        if !flow.has(Mark::Counted) {
+            self.cgroup_opened(flow);
+        }
+        let awaits = !flow.has(Mark::Counted)
+            && (self.awaits_translation(key, flow, is_final)
+                || !is_final && self.awaits_cgroup(flow));
+        if !awaits {
             self.settle(key, flow, is_final);
         }
     }

@@ -130,11 +130,12 @@ impl Engine {
             ..
         } = *candidate;
         let entities = [key.local(), key.remote()].map(|ip| {
-            self.books.names.resolve(&Sight {
+            let sight = Sight {
                 ip,
                 point: interface.point,
                 at: flow.start,
-            })
+            };
+            self.books.names.resolve_socket(&sight, flow.cgroup_id)
         });
         let [local, remote] = &entities;
         let end = |entity| {

@@ -48,11 +48,12 @@ pub(super) fn of(
     let orientation = flow.orientation(key);
     let (forward, reverse) = (orientation.forward(), orientation.forward() ^ 1);
     let endpoint = |ip, port| {
-        let entity = names.resolve(&Sight {
+        let sight = Sight {
             ip,
             point: interface.point,
             at: flow.start,
-        });
+        };
+        let entity = names.resolve_socket(&sight, flow.cgroup_id);
         entity.endpoint(ip, protocol.has_ports().then_some(port))
     };
     let local = endpoint(key.local(), key.local_port());

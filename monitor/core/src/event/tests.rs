@@ -12,6 +12,9 @@ fn endpoint(ip: &str, port: Option<u16>, kind: EntityKind) -> Endpoint {
         pod: None,
         workload: None,
         labels: None,
+        host_network: false,
+        cgroup: None,
+        container: None,
         process: None,
     }
 }

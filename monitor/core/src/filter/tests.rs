@@ -13,6 +13,9 @@ fn endpoint(ip: &str, port: u16, pod: Option<(&str, &str)>) -> Endpoint {
         pod: pod.map(|(_, name)| name.into()),
         workload: None,
         labels: None,
+        host_network: false,
+        cgroup: None,
+        container: None,
         process: None,
     }
 }

@@ -98,6 +98,13 @@ impl Table {
             .filter(|flow| flow.generation == generation && !flow.has(Mark::Ended))
     }
 
+    /// Connections that are not closed and whose entries are theirs, to change them.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&FlowKey, &mut Tracked)> {
+        self.flows
+            .iter_mut()
+            .filter(|(_, flow)| !flow.has(Mark::Ended))
+    }
+
     /// Whether a connection is not closed.
     pub(crate) fn has(&self, key: &FlowKey, generation: u32) -> bool {
         let displaced = || {

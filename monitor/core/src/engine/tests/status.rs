@@ -117,6 +117,7 @@ fn status_and_summary_tell_the_totals() {
             "ssh_connections": 0,
             "owner": 0,
             "translation": 0,
+            "cgroup": 0,
             "process_scan": 0,
             "follower": 9,
             "event_log": 0

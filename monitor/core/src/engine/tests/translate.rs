@@ -263,6 +263,7 @@ fn only_what_depends_on_it_is_asked_about() {
     assert!(asked(UPLINK, node(22), end(OUTSIDE, 1), theirs, 0));
     assert!(asked(UPLINK, end("20.0.0.1", 80), end(OUTSIDE, 2), theirs, 0));
     assert!(!asked(UPLINK, cart(22), end(OUTSIDE, 3), theirs, 0));
+    assert!(!asked(UPLINK, node(24), end(OUTSIDE, 5), theirs, 77));
     let scan = [0, OPENS | FIRST | SYN];
     assert!(!asked(UPLINK, node(23), end(OUTSIDE, 4), scan, 0));
 }

@@ -57,8 +57,9 @@ fn may_depend(
         (Point::Workload, false) => names.is_own(remote),
         // What a socket of the node sends is the node's own.
         (Point::Uplink, true) => names.is_own(local) && cgroup_id == 0,
-        // A port of the node, or an address of a load balancer, may lead to a pod.
-        (Point::Uplink, false) => kind(local) != EntityKind::Pod,
+        // A port of the node, or an address of a load balancer, may lead to a pod, unless a socket
+        // of the node has answered.
+        (Point::Uplink, false) => cgroup_id == 0 && kind(local) != EntityKind::Pod,
     }
 }
 
@@ -192,7 +193,9 @@ impl Books {
     fn translation_known(&mut self, at: &At, table: &mut Table) {
         let (key, generation) = at;
         if let Some(flow) = table.get_mut(key, *generation) {
-            self.settle(key, flow, false);
+            if !self.awaits_cgroup(flow) {
+                self.settle(key, flow, false);
+            }
         }
         self.ssh_translated(key, *generation, table.get(key, *generation));
     }
