@@ -1,7 +1,9 @@
 //! What this host is and what it allows.
 
 mod cgroup;
+pub mod cgroups;
 mod clock;
+pub mod conntrack;
 mod login;
 mod names;
 mod namespaces;

@@ -5,6 +5,7 @@
 //!        ^---------- commands (expire) -----------'  ^   |          |
 //! owner thread (sockets, processes) -> answers ------'   |          |
 //!        ^---------- questions --------------------------'          |
+//! conntrack thread (translation): likewise                          |
 //!                         API socket, HTTP server <- EngineHandle --'
 //! ```
 //!
@@ -12,6 +13,8 @@
 //! engine, having drained its inputs, closes all flows; then the servers end.
 
 mod capabilities;
+mod cgroups;
+mod conntrack;
 mod cluster;
 mod engine;
 mod handle;
@@ -45,6 +48,7 @@ use crate::{
     config::{Attach, Config, Labels},
     host::{
         self,
+        cgroups::{Cgroups, CgroupsError},
         owner::{Finder, Missing},
     },
     kube::manifests::{ManifestError, Manifests},
@@ -160,8 +164,14 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
     if let Err(error) = &finder {
         tracing::warn!("{error}");
     }
+    let cgroups = Cgroups::new();
+    if let Err(error) = &cgroups {
+        tracing::warn!("control groups cannot be told: {error}");
+    }
     let mut engine = Engine::new(EngineConfig {
         owners: finder.is_ok(),
+        translations: true,
+        cgroups: cgroups.is_ok(),
         timeouts: config.timeouts,
         max_series: config.max_series,
         by_workload: config.labels == Labels::Workload,
@@ -199,7 +209,8 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
         web,
         cluster,
     };
-    runtime.block_on(serve(config, selection, engine, given, finder))
+    let looks = Looks { finder, cgroups };
+    runtime.block_on(serve(config, selection, engine, given, looks))
 }
 
 /// Where what is declared comes from, and what was read from files and is read again when they change.
@@ -214,6 +225,12 @@ struct Given {
     cluster: cluster::Source,
 }
 
+/// What finds out who on this node a connection belongs to.
+struct Looks {
+    finder: Result<Finder, Missing>,
+    cgroups: Result<Cgroups, CgroupsError>,
+}
+
 async fn serve(
     config: &Config,
     selection: Selection,
@@ -224,7 +241,7 @@ async fn serve(
         web,
         cluster,
     }: Given,
-    finder: Result<Finder, Missing>,
+    Looks { finder, cgroups }: Looks,
 ) -> Result<(), RuntimeError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RuntimeError::System)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RuntimeError::System)?;
@@ -248,7 +265,7 @@ async fn serve(
         log_level: config.kernel_log.level(),
     })?;
     capabilities::loaded();
-    let info = info(config, &kernel, finder.as_ref().err());
+    let info = info(config, &kernel, finder.as_ref().err(), &cgroups);
 
     let ends = engine::task(engine);
     let (stop, stopped) = watch::channel(false);
@@ -267,6 +284,10 @@ async fn serve(
         owner::start(finder, ends.questions, ends.answers, ends.given)
             .map_err(RuntimeError::System)?;
     }
+    if let Ok(cgroups) = cgroups {
+        cgroups::start(cgroups, ends.cgroups, ends.found.clone()).map_err(RuntimeError::System)?;
+    }
+    conntrack::start(ends.translations, ends.found).map_err(RuntimeError::System)?;
     let options = LiveOptions {
         selection,
         attach: match config.attach {
@@ -406,7 +427,12 @@ fn stop_told(stop: &watch::Receiver<bool>) -> impl Future<Output = ()> + Send + 
 }
 
 /// What `status` tells about the daemon itself.
-fn info(config: &Config, kernel: &Kernel, missing: Option<&Missing>) -> api::DaemonInfo {
+fn info(
+    config: &Config,
+    kernel: &Kernel,
+    missing: Option<&Missing>,
+    cgroups: &Result<Cgroups, CgroupsError>,
+) -> api::DaemonInfo {
     let mut info = api::DaemonInfo::new(now());
     let details = [
         ("attach", json!(config.attach.name())),
@@ -420,6 +446,7 @@ fn info(config: &Config, kernel: &Kernel, missing: Option<&Missing>) -> api::Dae
             json!(config.listen.map(|address| address.to_string())),
         ),
         ("processes", json!(host::owner::words(missing))),
+        ("cgroups", json!(host::cgroups::words(cgroups))),
         ("ns_per_tick", json!(kernel.ns_per_tick())),
         (
             "verified_instructions",

@@ -12,6 +12,7 @@
 //! is no address translation unless [`Lab::masquerade`] asks for the one of an overlay network.
 
 pub mod capture;
+pub mod cgroup;
 pub mod client;
 pub mod gate;
 pub mod interrupt;

@@ -4,6 +4,7 @@
 //! replay and tests differ only in who calls it.
 
 mod books;
+mod cgroup;
 mod kubernetes;
 mod nsg;
 mod policy;
@@ -11,6 +12,7 @@ mod query;
 mod record;
 mod snapshot;
 mod ssh;
+mod translate;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -26,7 +28,7 @@ use crate::{
     account::{Interface, InterfaceAccount, Ledger},
     cluster::Change,
     entity::{NamedRange, Names, RangeError},
-    event::{Record, SummaryRecord, VERSION},
+    event::Record,
     flow::{Anomaly, Expiry, Family, FlowKey, SegmentEvent, Table, Timeouts},
     judge::{Expectations, Thresholds},
     metric::Store,
@@ -35,10 +37,14 @@ use crate::{
     time::{ClockMap, Timestamp},
 };
 
+pub use cgroup::CgroupAnswer;
 pub use kubernetes::{KubernetesStatus, ResourceStatus, WatchError, WatchState};
 pub use nsg::{NsgRuleStatus, NsgStatus};
 pub use snapshot::{FamilyStatus, Snapshot, Status};
 pub use ssh::{Owner, OwnerAnswer, OwnerQuestion, Wanted};
+pub use translate::{
+    Lookup, Pair, Translation, TranslationAnswer, TranslationQuestion, TranslationStatus,
+};
 
 use books::Books;
 
@@ -76,6 +82,11 @@ pub struct Config {
     pub thresholds: Thresholds,
     /// Whether someone answers [`Outputs::owners`].
     pub owners: bool,
+    /// Whether someone answers [`Outputs::translations`], or says by [`Input::Conntrack`] that
+    /// nobody can.
+    pub translations: bool,
+    /// Whether someone answers [`Outputs::cgroups`].
+    pub cgroups: bool,
     /// Nothing tells which addresses are local: both ends are judged where declarations name them.
     pub is_all_local: bool,
     /// What networks differ in about network policies.
@@ -115,6 +126,12 @@ pub enum Input {
     Kubernetes(KubernetesStatus),
     /// Who holds an SSH connection on this node. Answers [`Outputs::owners`].
     Owner(OwnerAnswer),
+    /// The kernel's connection tracking can be asked from now on, or why it cannot.
+    Conntrack(Result<(), String>),
+    /// What connection tracking says. Answers [`Outputs::translations`].
+    Translations(Vec<TranslationAnswer>),
+    /// What control groups are. Answers [`Outputs::cgroups`], or comes unasked.
+    Cgroups(Vec<CgroupAnswer>),
     /// Entries of the kernel's maps: keys with cumulative values. May be any part of a map.
     Flows(Vec<(FlowKey, FlowValue)>),
     /// An event of the kernel: a new connection takes over the entry; the value is the old one's.
@@ -169,6 +186,10 @@ pub enum LossStage {
     SshPending,
     /// Too many questions at a time about who holds an SSH connection.
     Owner,
+    /// Too many questions at a time about how connections are translated.
+    Translation,
+    /// Control groups that could not be looked up.
+    Cgroup,
     /// Looks at all processes, for who holds SSH connections, that there was no time to finish.
     ProcessScan,
     /// A client that follows did not keep up.
@@ -198,6 +219,12 @@ pub struct Outputs {
     /// Whose connections to find out, on this node. Each is answered with [`Input::Owner`], or
     /// not at all.
     pub owners: Vec<OwnerQuestion>,
+    /// Which connections may be translated. Each is answered with [`Input::Translations`]; what
+    /// depends on one that is not goes on without after two seconds.
+    pub translations: Vec<TranslationQuestion>,
+    /// Control groups of this node's sockets that are not known, by number. Answered with
+    /// [`Input::Cgroups`], or not at all: flows wait for two seconds.
+    pub cgroups: Vec<u64>,
 }
 
 /// The engine.
@@ -236,6 +263,8 @@ impl Default for Config {
             expectations: Expectations::default(),
             thresholds: Thresholds::default(),
             owners: false,
+            translations: false,
+            cgroups: false,
             is_all_local: false,
             policy_options: netpol::Options::default(),
             policy_everywhere: false,
@@ -247,12 +276,14 @@ impl Default for Config {
 
 impl LossStage {
     /// Every stage, from the kernel outwards.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::KernelRing,
         Self::Channel,
         Self::SshConnections,
         Self::SshPending,
         Self::Owner,
+        Self::Translation,
+        Self::Cgroup,
         Self::ProcessScan,
         Self::Follower,
         Self::EventLog,
@@ -266,6 +297,8 @@ impl LossStage {
             Self::SshConnections => "ssh_connections",
             Self::SshPending => "ssh_pending",
             Self::Owner => "owner",
+            Self::Translation => "translation",
+            Self::Cgroup => "cgroup",
             Self::ProcessScan => "process_scan",
             Self::Follower => "follower",
             Self::EventLog => "event_log",
@@ -305,6 +338,8 @@ impl Engine {
                 ),
                 policy: policy::Judge::new(config.policy_options, config.policy_everywhere),
                 nsg: nsg::Declared::new(config.is_all_local),
+                cgroups: cgroup::CgroupQuestions::new(config.cgroups),
+                translations: translate::Translations::new(config.translations),
                 store: Store::new(config.max_series),
                 ledger: Ledger::default(),
                 recent: VecDeque::new(),
@@ -358,6 +393,9 @@ impl Engine {
             Input::Proposed(changes) => books.policy.propose_changes(changes),
             Input::Kubernetes(status) => self.kubernetes = Some(status),
             Input::Owner(answer) => books.owner_found(answer, table),
+            Input::Conntrack(available) => books.translations.set_available(available),
+            Input::Cgroups(answers) => books.cgroups_found(answers, table),
+            Input::Translations(answers) => books.translations_found(&answers, table),
             Input::Segment(segment) => {
                 let tracked = table.get(&segment.key, segment.generation);
                 books.ssh_segment(&segment, clock, tracked);
@@ -384,6 +422,8 @@ impl Engine {
             Input::Nsg(chain) => books.nsg.set(chain, now),
             Input::NsgRefused { error } => books.nsg.refuse(error),
             Input::Tick => {
+                books.cgroup_tick(table);
+                books.translation_tick(table);
                 books.ssh_tick(clock, table);
                 let untracked = books.ssh.untracked();
                 let forgotten = books.ssh.forgotten();
@@ -396,6 +436,8 @@ impl Engine {
             records: self.books.take_records(),
             expire,
             owners: self.books.ssh.take_questions(),
+            translations: self.books.translations.take_questions(),
+            cgroups: self.books.cgroups.take(),
         }
     }
 
@@ -419,8 +461,7 @@ impl Engine {
         self.table.close_all(&mut self.books);
         Outputs {
             records: self.books.take_records(),
-            expire: Vec::new(),
-            owners: Vec::new(),
+            ..Outputs::default()
         }
     }
 
@@ -428,33 +469,6 @@ impl Engine {
     /// nothing.
     pub fn set_records(&mut self, wanted: bool) {
         self.books.records = wanted.then(Vec::new);
-    }
-
-    /// Totals of all that was seen. Who replays fills in the files and how long it took.
-    pub fn summary(&self) -> SummaryRecord {
-        let totals = self.books.ledger.totals();
-        let sum = |counts: [u64; 2]| counts.iter().fold(0_u64, |sum, n| sum.saturating_add(*n));
-        let mut uncounted = BTreeMap::new();
-        for (hook, _) in crate::account::HOOKS {
-            for (reason, packets) in totals.reasons(hook).filter(|(_, packets)| *packets > 0) {
-                *uncounted.entry(reason.name().into()).or_default() += packets;
-            }
-        }
-        SummaryRecord {
-            version: VERSION,
-            time: self.now,
-            files: Vec::new(),
-            interfaces: self.books.ledger.seen_interfaces(),
-            packets_seen: sum(totals.counters.seen),
-            packets_counted: sum(totals.counters.counted),
-            packets_uncounted: uncounted.values().sum(),
-            uncounted,
-            bytes_counted: sum(totals.counters.bytes),
-            flows: self.books.connections,
-            ssh_connections: self.books.ssh.connections(),
-            findings: self.books.ssh.findings(),
-            wall_time_ms: 0,
-        }
     }
 
     fn tick(&mut self) -> Vec<FlowKey> {

@@ -66,6 +66,8 @@ pub enum Metric {
     AccountingDifference,
     /// `nodewatch_events_lost_total`.
     EventsLost,
+    /// `nodewatch_translations_total`.
+    Translations,
     /// `nodewatch_connections_merged_total`.
     ConnectionsMerged,
     /// `nodewatch_anomalies_total`.
@@ -325,6 +327,13 @@ pub const ALL: &[MetricDef] = &[
         "nodewatch_events_lost_total",
         &["stage"],
         "Events that were lost, by where",
+    ),
+    counter(
+        Metric::Translations,
+        "nodewatch_translations_total",
+        &["result"],
+        "Connections that the kernel's connection tracking was asked about: translated on this node, \
+         direct, missing there, failed or late",
     ),
     counter(
         Metric::ConnectionsMerged,

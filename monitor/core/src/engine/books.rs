@@ -6,12 +6,15 @@ use std::{
     time::Duration,
 };
 
-use super::record;
+use super::{
+    record::{self, Context},
+    translate::{Kept, Translations},
+};
 use crate::{
     account::{Interface, Ledger},
     cluster::Change,
     entity::{Names, Sight},
-    event::{Outcome, Record, State},
+    event::{FlowRecord, Outcome, Record, State},
     flow::{Anomaly, Delta, Effects, FlowKey, Mark, Tracked},
     metric::{FlowTexts, SeriesId, Store},
     netpol::PolicyChange,
@@ -25,6 +28,8 @@ pub(super) struct Books {
     pub(super) ssh: super::ssh::Connections,
     pub(super) policy: super::policy::Judge,
     pub(super) nsg: super::nsg::Declared,
+    pub(super) cgroups: super::cgroup::CgroupQuestions,
+    pub(super) translations: Translations,
     pub(super) store: Store,
     pub(super) ledger: Ledger,
     /// Closed connections, the latest last.
@@ -51,11 +56,12 @@ pub(super) struct Closed {
     pub(super) key: FlowKey,
     pub(super) flow: Tracked,
     pub(super) interface: Arc<Interface>,
+    pub(super) translation: Option<Kept>,
 }
 
 /// Whether an outcome can be counted now: no packet that may still come makes it another, or only
 /// one that says how an established connection ended.
-const fn is_decided(outcome: Outcome) -> bool {
+pub(super) const fn is_decided(outcome: Outcome) -> bool {
     match outcome {
         Outcome::Established | Outcome::Refused | Outcome::Reset | Outcome::Midstream => true,
         Outcome::Unanswered | Outcome::OneWay => false,
@@ -89,14 +95,14 @@ impl Books {
     }
 
     /// Where to count a connection's traffic.
-    fn series(&mut self, key: &FlowKey, flow: &Tracked, interface: &Interface) -> SeriesId {
+    pub(super) fn series(&mut self, key: &FlowKey, flow: &Tracked, interface: &Interface) -> SeriesId {
         let sight = |ip| Sight {
             ip,
             point: interface.point,
             at: flow.start,
         };
-        let local = self.names.resolve(&sight(key.local()));
-        let remote = self.names.resolve(&sight(key.remote()));
+        let resolve = |ip| self.names.resolve_socket(&sight(ip), flow.cgroup_id);
+        let (local, remote) = (resolve(key.local()), resolve(key.remote()));
         self.store.flow(&FlowTexts {
             point: interface.point,
             namespace: local.namespace.as_ref().unwrap_or(&self.blank),
@@ -137,16 +143,62 @@ impl Books {
         self.nsg_counted(key, flow, outcome);
     }
 
+    /// Judges a connection, and tells of it once its outcome is decided.
+    pub(super) fn settle(&mut self, key: &FlowKey, flow: &mut Tracked, is_final: bool) {
+        self.judge_policy(key, flow);
+        let outcome = flow.outcome(key);
+        if is_decided(outcome) && !flow.has(Mark::Counted) {
+            // What it is counted for may be known only by now.
+            if flow.cgroup_id != 0
+                && let Some(interface) = self.ledger.interface(key.interface_id()).map(Arc::clone)
+            {
+                flow.series = self.series(key, flow, &interface);
+            }
+            flow.set(Mark::Counted, true);
+            self.count(key, flow, outcome);
+            self.policy_decided(key, flow, outcome);
+            if !is_final {
+                self.push_record(key, flow, State::Open);
+            }
+        }
+        // Before there is an outcome, too: an inbound packet that is denied has passed already.
+        if !is_final && self.judge_nsg(key, flow, State::Open) {
+            flow.set(Mark::NsgTold, true);
+        }
+    }
+
+    /// What records are made with.
+    pub(super) fn context(&self) -> Context<'_> {
+        Context {
+            names: &self.names,
+            nsg: &self.nsg,
+            translations: &self.translations,
+            kept: None,
+        }
+    }
+
+    /// The record of a connection now.
+    pub(super) fn record(
+        &self,
+        key: &FlowKey,
+        flow: &Tracked,
+        interface: &Interface,
+        state: State,
+    ) -> FlowRecord {
+        record::of(&self.context(), key, flow, interface, state, self.now)
+    }
+
     fn push_record(&mut self, key: &FlowKey, flow: &Tracked, state: State) {
-        let Some(records) = &mut self.records else {
+        if self.records.is_none() {
             return;
-        };
+        }
         let Some(interface) = self.ledger.interface(key.interface_id()) else {
             return;
         };
-        let names = &self.names;
-        let record = record::of(names, &self.nsg, key, flow, interface, state, self.now);
-        records.push(record.into());
+        let record = self.record(key, flow, interface, state);
+        if let Some(records) = &mut self.records {
+            records.push(record.into());
+        }
     }
 }
 
@@ -165,6 +217,7 @@ impl Effects for Books {
         flow.set(Mark::Unsettled, is_unsettled);
         flow.set(Mark::Gone, is_gone);
         flow.set(Mark::Multicast, is_multicast);
+        self.cgroup_opened(flow);
         flow.series = self.series(key, flow, &interface);
         self.nsg_opened(flow);
     }
@@ -180,19 +233,14 @@ impl Effects for Books {
         }
         self.store.add(flow.series, delta);
         self.ledger.advanced(key.interface_id(), delta);
-        self.judge_policy(key, flow);
-        let outcome = flow.outcome(key);
-        if is_decided(outcome) && !flow.has(Mark::Counted) {
-            flow.set(Mark::Counted, true);
-            self.count(key, flow, outcome);
-            self.policy_decided(key, flow, outcome);
-            if !is_final {
-                self.push_record(key, flow, State::Open);
-            }
+        if !flow.has(Mark::Counted) {
+            self.cgroup_opened(flow);
         }
-        // Before there is an outcome, too: an inbound packet that is denied has passed already.
-        if !is_final && self.judge_nsg(key, flow, State::Open) {
-            flow.set(Mark::NsgTold, true);
+        let awaits = !flow.has(Mark::Counted)
+            && (self.awaits_translation(key, flow, is_final)
+                || !is_final && self.awaits_cgroup(flow));
+        if !awaits {
+            self.settle(key, flow, is_final);
         }
     }
 
@@ -207,6 +255,7 @@ impl Effects for Books {
         self.ssh_closed(key, flow);
         self.judge_blocked(key, flow);
         self.judge_nsg(key, flow, State::Closed);
+        let translation = self.translations.close(key, flow.generation);
         if self.recent_max > 0
             && let Some(interface) = self.ledger.interface(key.interface_id())
         {
@@ -218,6 +267,7 @@ impl Effects for Books {
                 key: *key,
                 flow: flow.clone(),
                 interface,
+                translation,
             });
         }
         self.ledger.closed(key.interface_id());

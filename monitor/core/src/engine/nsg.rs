@@ -10,11 +10,14 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{books::Books, record};
+use super::books::Books;
 use crate::{
     account::Interface,
     entity::normalise,
-    event::{FindingKind, FindingRecord, NsgRecord, Outcome, Point, Severity, State, VERSION},
+    event::{
+        Endpoint, FindingKind, FindingRecord, FlowRecord, NsgRecord, Outcome, Point, Severity, State,
+        Translated, VERSION,
+    },
     flow::{FlowKey, Mark, Tracked},
     judge::nsg_finding,
     metric::{Fixed, Metric, Text, Value},
@@ -361,15 +364,7 @@ impl Books {
         let Some(expected) = self.nsg.expect(key, flow, interface) else {
             return false;
         };
-        let mut record = record::of(
-            &self.names,
-            &self.nsg,
-            key,
-            flow,
-            interface,
-            state,
-            self.now,
-        );
+        let mut record = self.record(key, flow, interface, state);
         record.finding = Some(finding.name().into());
         let port = record.destination.port.unwrap_or(0);
         let ends = (record.source.ip, record.destination.ip, port);
@@ -396,6 +391,7 @@ impl Books {
         };
         let protocol = record.protocol;
         let (source, destination) = (record.source.ip, record.destination.ip);
+        let behind = pods_behind(&record);
         let verb = match expected.access {
             Access::Deny => "denies",
             Access::Allow | Access::Indeterminate => "allows",
@@ -409,7 +405,7 @@ impl Books {
             time: self.now,
             finding,
             severity,
-            reason: format!("rule {rule} {verb} {protocol} from {source} to {to}, {says}"),
+            reason: format!("rule {rule} {verb} {protocol} from {source} to {to}{behind}, {says}"),
             declared_by: format!("network security group {group}, rule {rule}"),
             technique: None,
             basis: vec!["flow".to_owned()],
@@ -419,4 +415,22 @@ impl Books {
         });
         true
     }
+}
+
+/// The pods behind the addresses that the network card sees, where these are the node's.
+fn pods_behind(record: &FlowRecord) -> String {
+    let Some(ends) = record.translated.as_ref().and_then(Translated::ends) else {
+        return String::new();
+    };
+    let pod = |end: &Option<Endpoint>, word: &str| {
+        let end = end.as_ref()?;
+        let (namespace, pod) = (end.namespace.as_ref()?, end.pod.as_ref()?);
+        Some(format!("{word} pod {namespace}/{pod}"))
+    };
+    let pods = [pod(&ends.source, "from"), pod(&ends.destination, "to")];
+    let pods: Vec<_> = pods.into_iter().flatten().collect();
+    if pods.is_empty() {
+        return String::new();
+    }
+    format!(" ({})", pods.join(", "))
 }

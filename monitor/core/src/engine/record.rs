@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use monitor_common::abi::flag;
 
-use super::{nsg::Declared, policy};
+use super::{
+    nsg::Declared,
+    policy,
+    translate::{Kept, Translations},
+};
 use crate::{
     account::Interface,
     entity::{Names, Sight},
@@ -20,25 +24,36 @@ use crate::{
 /// Nanoseconds in a microsecond.
 const MICROSECOND: u32 = 1_000;
 
+/// What a record is made with.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
+    pub(super) names: &'a Names,
+    pub(super) nsg: &'a Declared,
+    pub(super) translations: &'a Translations,
+    /// What was known of a closed connection's translation.
+    pub(super) kept: Option<&'a Kept>,
+}
+
 /// The record of a connection, made at `time`.
 pub(super) fn of(
-    names: &Names,
-    nsg: &Declared,
+    context: &Context<'_>,
     key: &FlowKey,
     flow: &Tracked,
     interface: &Interface,
     state: State,
     time: Timestamp,
 ) -> FlowRecord {
+    let Context { names, nsg, .. } = context;
     let protocol = key.protocol();
     let orientation = flow.orientation(key);
     let (forward, reverse) = (orientation.forward(), orientation.forward() ^ 1);
     let endpoint = |ip, port| {
-        let entity = names.resolve(&Sight {
+        let sight = Sight {
             ip,
             point: interface.point,
             at: flow.start,
-        });
+        };
+        let entity = names.resolve_socket(&sight, flow.cgroup_id);
         entity.endpoint(ip, protocol.has_ports().then_some(port))
     };
     let local = endpoint(key.local(), key.local_port());
@@ -96,6 +111,7 @@ pub(super) fn of(
         }),
         outcome,
         cgroup_id: (flow.cgroup_id != 0).then_some(flow.cgroup_id),
+        translated: context.translated(key, flow, interface),
         policy: judged.map(|judged| Arc::clone(&judged.verdict)),
         proposed: judged.and_then(|judged| judged.proposed.clone()),
         nsg: expected,

@@ -5,6 +5,7 @@ pub(super) mod connections;
 mod findings;
 mod owner;
 mod report;
+mod translated;
 
 pub(super) use connections::{Connections, Id};
 pub(super) use findings::severity;
@@ -82,6 +83,7 @@ impl Books {
         if is_new {
             self.ssh.marked(id);
             self.owner_marked(id, event.time_ns);
+            self.ssh_ask_translation(id, tracked);
         }
         if side == Side::Server && is_marked {
             self.owner_suspected(id, event.time_ns);
@@ -97,7 +99,10 @@ impl Books {
         if !connection.is_marked {
             return;
         }
-        if !connection.is_told && connection.session.is_identified() {
+        if !connection.is_told
+            && connection.session.is_identified()
+            && !self.translations.is_asked(&id.key, id.generation)
+        {
             self.ssh_tell(id, tracked);
         }
         if self.ssh.live.get(&id).is_some_and(|connection| {

@@ -358,6 +358,7 @@ fn without_readers_no_records_are_made() {
     assert_eq!(step(&mut engine, flows(2)).records.len(), 1);
 }
 
+mod cgroup;
 mod nsg;
 mod owner;
 mod policy;
@@ -367,3 +368,4 @@ mod ssh;
 mod ssh_judged;
 mod ssh_memory;
 mod status;
+mod translate;

@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Endpoint, FlowRecord, LocalEnd, Point, State, Traffic};
+use super::{Endpoint, FlowRecord, LocalEnd, Point, State, Traffic, Translated};
 use crate::{
     ssh::{AuthOutcome, Basis, Class, Hint},
     time::Timestamp,
@@ -35,6 +35,10 @@ pub struct SshRecord {
     pub source: Endpoint,
     /// The other end.
     pub destination: Endpoint,
+    /// What the ends are called where addresses are translated on this node, `source` and
+    /// `destination` being who opened the connection and who answers; or that it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub translated: Option<Translated>,
     /// Which of both ends is the local one.
     pub local: LocalEnd,
     /// What the connection leads to.

@@ -24,6 +24,8 @@ pub(in crate::engine) struct Connection {
     pub(super) local_is_client: bool,
     /// Neither end's SYN was seen: which one is the client is a guess.
     pub(super) is_midstream: bool,
+    /// Who opened it and who answers, the lower address first, where the interface shows others.
+    pub(super) ends: Option<Box<[std::net::SocketAddr; 2]>>,
     pub(super) first_ns: u64,
     pub(super) first: Timestamp,
     pub(super) last: Timestamp,
@@ -58,6 +60,7 @@ impl Connection {
             session: Session::default(),
             local_is_client: local_is_client(key, flags),
             is_midstream: (flags[TX] | flags[RX]) & (flag::OPENS | flag::ACCEPTS) == 0,
+            ends: None,
             first_ns,
             first,
             last: first,

@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    engine::translate::Pair,
     event::{FindingKind, FindingRecord, Severity, SshRecord, State, Target},
     flow::FlowKey,
     judge::{Attempt, Expectations, Thresholds, Told, Watch},
@@ -266,14 +267,29 @@ impl Connections {
             let first = self.live.get(first);
             first.is_some_and(|first| first.first_ns.abs_diff(began) < SAME_START_NS)
         };
-        let by_ends = self.ends.get(&id.ends()).copied().filter(began_so);
+        let ends = connection.ends.as_deref().copied();
+        let ends = ends.unwrap_or_else(|| id.ends());
+        let by_ends = self.ends.get(&ends).copied().filter(began_so);
         let is_other = |first: &Id| first.key.interface_id() != id.key.interface_id();
         let mut firsts = by_cookies.filter(began_so).into_iter().chain(by_ends);
         let is_shadow = firsts.any(|first| is_other(&first));
         if by_ends.is_none() {
-            self.ends.insert(id.ends(), id);
+            self.ends.insert(ends, id);
         }
         is_shadow
+    }
+
+    /// A connection that was not told of yet has these ends, whatever its interface shows.
+    pub(super) fn tie(&mut self, id: Id, ends: &Pair) {
+        if let Some(connection) = self.live.get_mut(&id).filter(|live| !live.is_told) {
+            let (source, destination) = (ends.source, ends.destination);
+            connection.ends = Some([source.min(destination), source.max(destination)].into());
+        }
+    }
+
+    /// Whether the local end of a connection opened it.
+    pub(super) fn is_client(&self, id: Id) -> bool {
+        self.live.get(&id).is_some_and(|live| live.local_is_client)
     }
 
     pub(super) fn opened(&mut self, id: Id, record: &SshRecord) {
@@ -290,8 +306,10 @@ impl Connections {
             return;
         };
         self.held -= connection.held;
-        if self.ends.get(&id.ends()) == Some(&id) {
-            self.ends.remove(&id.ends());
+        let ends = connection.ends.as_deref().copied();
+        let ends = ends.unwrap_or_else(|| id.ends());
+        if self.ends.get(&ends) == Some(&id) {
+            self.ends.remove(&ends);
         }
         if let Some(cookies) = cookies(&connection.session)
             && self.cookies.get(&cookies) == Some(&id)

@@ -2,10 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use super::{
-    super::{books::Books, record},
-    connection::PORT,
-};
+use super::{super::books::Books, connection::PORT};
 use crate::{
     entity::{Sight, normalise},
     event::{
@@ -316,15 +313,7 @@ impl Books {
         {
             return;
         }
-        let record = record::of(
-            &self.names,
-            &self.nsg,
-            key,
-            flow,
-            interface,
-            State::Closed,
-            self.now,
-        );
+        let record = self.record(key, flow, interface, State::Closed);
         self.push_finding(FindingRecord {
             version: VERSION,
             time: self.now,

@@ -97,6 +97,8 @@ pub(super) struct Attribution {
     pub(super) end: Option<LocalEnd>,
     /// That end is not the node's own.
     is_pod: bool,
+    /// That end and the other as its own namespace has them, where the interface shows others.
+    elsewhere: Option<Box<[SocketAddr; 2]>>,
     /// Since when the looks are counted.
     since_ns: u64,
     /// Looks so far since then.
@@ -150,6 +152,9 @@ impl Attribution {
 impl Connection {
     /// Both ends, the one on this node first.
     fn tuple(&self, id: Id) -> Option<(SocketAddr, SocketAddr)> {
+        if let (Some(_), Some([local, remote])) = (self.owner.end, self.owner.elsewhere.as_deref()) {
+            return Some((*local, *remote));
+        }
         let key = &id.key;
         let local = SocketAddr::new(key.local(), key.local_port());
         let remote = SocketAddr::new(key.remote(), key.remote_port());
@@ -212,6 +217,19 @@ impl Books {
             connection.owner.is_pod = is_pod;
             connection.owner.restart(now_ns);
             self.ssh.questions.extend(connection.question(id, now_ns));
+        }
+    }
+
+    /// The end on this node is that of a pod with these ends: asks anew.
+    pub(super) fn owner_elsewhere(&mut self, id: Id, ends: [SocketAddr; 2]) {
+        if let Some(connection) = self.ssh.live.get_mut(&id)
+            && connection.owner.end.is_some()
+        {
+            connection.owner.is_pod = true;
+            connection.owner.elsewhere = Some(ends.into());
+            let since_ns = connection.owner.since_ns;
+            connection.owner.restart(since_ns);
+            self.ssh.questions.extend(connection.question(id, since_ns));
         }
     }
 

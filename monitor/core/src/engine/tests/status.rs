@@ -116,6 +116,8 @@ fn status_and_summary_tell_the_totals() {
             "channel": 0,
             "ssh_connections": 0,
             "owner": 0,
+            "translation": 0,
+            "cgroup": 0,
             "process_scan": 0,
             "follower": 9,
             "event_log": 0
