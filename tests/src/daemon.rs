@@ -106,7 +106,29 @@ impl<'lab> Daemon<'lab> {
         arguments: &[&str],
         socket: &Path,
     ) -> Result<Self> {
-        let mut command = command(namespace, &["run", "--listen", &LISTEN.to_string()])?;
+        let command = command(namespace, &["run", "--listen", &LISTEN.to_string()])?;
+        Self::spawn(namespace, command, arguments, socket)
+    }
+
+    /// Starts `nodewatch run` by another program, which is to run its last arguments.
+    pub fn launch_by(
+        namespace: &'lab Namespace,
+        mut by: Command,
+        arguments: &[&str],
+    ) -> Result<Self> {
+        by.arg(binary()?)
+            .args(["run", "--listen", &LISTEN.to_string()]);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let socket = namespace.directory().join(format!("api-{number}.sock"));
+        Self::spawn(namespace, by, arguments, &socket)
+    }
+
+    fn spawn(
+        namespace: &'lab Namespace,
+        mut command: Command,
+        arguments: &[&str],
+        socket: &Path,
+    ) -> Result<Self> {
         command.arg("--socket").arg(socket).args(arguments);
         let guard = namespace.spawn("nodewatch", &mut command)?;
         Ok(Self {
