@@ -87,7 +87,7 @@ fn until_objects(daemon: &Daemon<'_>, name: &str, objects: usize) {
 fn flow(daemon: &Daemon<'_>, port: u16, wanted: impl Fn(&Value) -> bool) -> Value {
     let mut last = Vec::new();
     let found = wait::until("a flow", SOON, || {
-        let arguments = ["flows", "--point", "workload"];
+        let arguments = ["flows", "--point", "workload", "--last", "1000"];
         last = daemon.records(&arguments).expect("records");
         let is_it = |record: &&Value| record["source"]["port"] == port && wanted(record);
         last.iter().find(is_it).cloned()

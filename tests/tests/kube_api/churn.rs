@@ -95,7 +95,7 @@ impl World<'_> {
 
     /// Flows that are not named as they should be.
     fn misnamed(&self, daemon: &Daemon<'_>) -> (usize, Vec<String>) {
-        let arguments = ["flows", "--point", "workload", "--protocol", "udp"];
+        let arguments = ["flows", "--point", "workload", "--protocol", "udp", "--last", "100000"];
         let records = daemon.records(&arguments).expect("records");
         let named: BTreeMap<u64, &Value> = records
             .iter()

@@ -77,6 +77,8 @@ pub(crate) const NEEDS: &[Need] = &[
     program(Group::Deploy, "kubectl", &["kubectl", "kubernetes-client"]),
     program(Group::Deploy, "python3", &["python3-minimal"]),
     program(Group::Image, "buildah", &["buildah"]),
+    // TLS has some C and assembly in it, built for the static binary, too
+    program(Group::Image, "musl-gcc", &["musl-tools"]),
     // kernels in virtual machines
     program(Group::Vm, "qemu-system-x86_64", &["qemu-system-x86"]),
     file(Group::Vm, "/usr/share/seabios/bios-256k.bin", &["seabios"]),

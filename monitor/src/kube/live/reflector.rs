@@ -348,7 +348,7 @@ impl Reflector {
         }
         self.is_behind = true;
         let is_refused = fault.error == WatchError::Refused;
-        if fault.is_invalid || is_refused || fault.error == WatchError::Expired {
+        if fault.is_invalid || fault.error == WatchError::Expired {
             self.position = None;
         }
         if !is_refused {
