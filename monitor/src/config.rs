@@ -23,8 +23,8 @@ use serde::Deserialize;
 
 pub use file::FileError;
 pub use value::{
-    Attach, InterfaceName, KernelLog, Kubernetes, Listen, LogFormat, Pattern, Period, PollInterval, Range,
-    ValueError, parse_duration,
+    Attach, InterfaceName, KernelLog, Kubernetes, Listen, LogFormat, Pattern, Period, PollInterval,
+    Range, ValueError, parse_duration,
 };
 
 use crate::{azure::Sources, source::select::WORKLOAD_PATTERNS};

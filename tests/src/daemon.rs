@@ -72,6 +72,8 @@ pub fn command(namespace: &Namespace, arguments: &[&str]) -> Result<Command> {
     command
         .args(arguments)
         .env_remove("RUST_LOG")
+        // The tests may themselves run in a pod.
+        .env_remove("KUBERNETES_SERVICE_HOST")
         .env_remove("NO_COLOR");
     Ok(command)
 }
@@ -116,7 +118,8 @@ impl<'lab> Daemon<'lab> {
         mut by: Command,
         arguments: &[&str],
     ) -> Result<Self> {
-        by.arg(binary()?)
+        by.env_remove("RUST_LOG")
+            .arg(binary()?)
             .args(["run", "--listen", &LISTEN.to_string()]);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let socket = namespace.directory().join(format!("api-{number}.sock"));

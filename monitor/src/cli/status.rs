@@ -178,7 +178,10 @@ fn cluster_text(cluster: &KubernetesStatus) -> String {
         }
         if resource.skipped > 0 {
             let skipped = resource.skipped;
-            let _ = writeln!(text, "cluster: {name}: {skipped} are not valid and left out");
+            let _ = writeln!(
+                text,
+                "cluster: {name}: {skipped} are not valid and left out"
+            );
         }
     }
     text

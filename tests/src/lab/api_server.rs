@@ -134,12 +134,9 @@ impl<'lab> ApiServer<'lab> {
 
     /// Starts the server on a port, and waits until it is ready.
     pub fn run(&mut self, port: u16) -> Result<()> {
-        let mut command = self
-            .namespace
-            .command(self.programs.join("kube-apiserver"));
-        let flag = |name: &str, path: &str| {
-            format!("--{name}={}", self.directory.join(path).display())
-        };
+        let mut command = self.namespace.command(self.programs.join("kube-apiserver"));
+        let flag =
+            |name: &str, path: &str| format!("--{name}={}", self.directory.join(path).display());
         command.args([
             format!("--etcd-servers=http://{ETCD}"),
             format!("--secure-port={port}"),
@@ -224,10 +221,7 @@ impl<'lab> ApiServer<'lab> {
     }
 
     /// Does something with the cluster, as its administrator.
-    pub fn write<T: Send>(
-        &self,
-        what: impl AsyncFnOnce(Writer) -> Result<T> + Send,
-    ) -> Result<T> {
+    pub fn write<T: Send>(&self, what: impl AsyncFnOnce(Writer) -> Result<T> + Send) -> Result<T> {
         self.write_at(PORT, what)
     }
 

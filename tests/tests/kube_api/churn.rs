@@ -95,7 +95,15 @@ impl World<'_> {
 
     /// Flows that are not named as they should be.
     fn misnamed(&self, daemon: &Daemon<'_>) -> (usize, Vec<String>) {
-        let arguments = ["flows", "--point", "workload", "--protocol", "udp", "--last", "100000"];
+        let arguments = [
+            "flows",
+            "--point",
+            "workload",
+            "--protocol",
+            "udp",
+            "--last",
+            "100000",
+        ];
         let records = daemon.records(&arguments).expect("records");
         let named: BTreeMap<u64, &Value> = records
             .iter()
@@ -206,7 +214,9 @@ fn a_thousand_pods_come_and_go_with_the_server() {
     api.run(PORT).expect("an API server");
     until_followed(&daemon, &known);
     world.send(&numbers);
-    let pods = until_resource(&daemon, "pods", BACK, |pods| pods["lists"] != known["lists"]);
+    let pods = until_resource(&daemon, "pods", BACK, |pods| {
+        pods["lists"] != known["lists"]
+    });
     assert!(pods["errors"]["expired"].as_u64() > Some(0), "{pods:#}");
 
     // Each flow is named after the pod that had the address then.
@@ -217,7 +227,12 @@ fn a_thousand_pods_come_and_go_with_the_server() {
     })
     .unwrap_or_else(|error| panic!("{error:#}: {}", world.misnamed(&daemon).0));
     println!("{told} flows, {} misnamed", wrong.len());
-    assert!(wrong.is_empty(), "{} of {told}: {:#?}", wrong.len(), &wrong[..wrong.len().min(5)]);
+    assert!(
+        wrong.is_empty(),
+        "{} of {told}: {:#?}",
+        wrong.len(),
+        &wrong[..wrong.len().min(5)]
+    );
     let after = memory(&daemon);
     println!(
         "memory {:.1} MB before, {:.1} MB after",

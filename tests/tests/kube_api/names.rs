@@ -71,7 +71,11 @@ fn pods_services_and_policies_come_from_the_cluster() {
     assert_eq!(record["source"]["labels"]["app"], "cart-0");
     assert_eq!(record["destination"]["namespace"], "shop");
     assert_eq!(record["destination"]["pod"], "pg-0");
-    send(&client, 20_002, "10.96.0.80:80".parse().expect("an address"));
+    send(
+        &client,
+        20_002,
+        "10.96.0.80:80".parse().expect("an address"),
+    );
     let record = flow(&daemon, 20_002, |_| true);
     assert_eq!(record["destination"]["kind"], "service", "{record:#}");
     assert_eq!(record["destination"]["name"], "pg");

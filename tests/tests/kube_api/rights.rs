@@ -77,7 +77,9 @@ fn a_right_that_is_missing_costs_only_its_kind() {
     let told = daemon.tell(&["status"]).expect("a status");
     assert!(told.contains("services: refused"), "{told}");
     // The other kinds work.
-    let address = "10.244.9.9".parse::<std::net::IpAddr>().expect("an address");
+    let address = "10.244.9.9"
+        .parse::<std::net::IpAddr>()
+        .expect("an address");
     api.write(async |cluster| cluster.create(pod("late", address)).await)
         .expect("a pod");
     until_objects(&daemon, "pods", 1);
@@ -119,7 +121,11 @@ fn a_server_that_is_not_there_holds_up_readiness_and_nothing_else() {
     assert_eq!(pods["state"], "pending", "{pods:#}");
     let ready = daemon.http("/readyz").expect("an answer");
     assert_eq!(ready.status, 503);
-    assert!(ready.body.contains("cluster: pods pending"), "{}", ready.body);
+    assert!(
+        ready.body.contains("cluster: pods pending"),
+        "{}",
+        ready.body
+    );
     // It counts.
     let to = std::net::SocketAddr::new(tests::lab::NODE.v4.into(), 9);
     pod.run(|| {
@@ -150,7 +156,10 @@ fn what_cannot_be_used_is_refused_at_once() {
     std::fs::write(&broken, "clusters: [").expect("a file");
     let broken = broken.to_str().expect("a path");
     for (arguments, words) in [
-        (&["--kubeconfig", "/nowhere/config"][..], &["--kubeconfig", "/nowhere/config"][..]),
+        (
+            &["--kubeconfig", "/nowhere/config"][..],
+            &["--kubeconfig", "/nowhere/config"][..],
+        ),
         (&["--kubeconfig", broken], &["--kubeconfig", broken]),
         (&["--kubernetes", "maybe"], &["auto, on or off"]),
         (
@@ -162,6 +171,9 @@ fn what_cannot_be_used_is_refused_at_once() {
         command.args(arguments);
         let output = process::output(&mut command, SOON).expect("it ends");
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
-        assert!(daemon::mentions(&output, words), "{arguments:?}: {output:?}");
+        assert!(
+            daemon::mentions(&output, words),
+            "{arguments:?}: {output:?}"
+        );
     }
 }

@@ -119,7 +119,10 @@ async fn a_list_may_be_the_beginning_of_a_watch() {
     assert_eq!(watcher.pods().await, ["+c"]);
     assert_eq!(watcher.pods().await, ["-a"]);
     let pods = watcher.until("pods", |pods| pods.events == 2).await;
-    assert_eq!((pods.state, pods.objects, pods.lists), (WatchState::Synced, 2, 1));
+    assert_eq!(
+        (pods.state, pods.objects, pods.lists),
+        (WatchState::Synced, 2, 1)
+    );
     let asked = fake.asked();
     assert!(asked[0].contains("sendInitialEvents=true"), "{asked:?}");
     // It goes on from the last event, without a new list.
@@ -207,7 +210,9 @@ async fn what_a_server_does_not_have_costs_nothing_else() {
     );
     // The fake has no others.
     for name in ["namespaces", "adminnetworkpolicies"] {
-        let it = watcher.until(name, |it| it.state != WatchState::Pending).await;
+        let it = watcher
+            .until(name, |it| it.state != WatchState::Pending)
+            .await;
         assert_eq!(it.state, WatchState::Absent, "{name}");
     }
     watcher

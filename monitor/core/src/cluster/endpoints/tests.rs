@@ -149,8 +149,18 @@ fn with_a_selector_its_pods_count_and_else_the_endpoints() {
     let found = behind(&found, &service, "10.96.0.1", Protocol::TCP);
     assert_eq!(found, some(&[("one", 6443)]));
     // No right to see pods.
-    let found = behind(&cluster_of(vec![endpoints]), &service, "10.96.0.1", Protocol::TCP);
+    let found = behind(
+        &cluster_of(vec![endpoints]),
+        &service,
+        "10.96.0.1",
+        Protocol::TCP,
+    );
     assert_eq!(found, some(&[("192.0.2.1", 6443)]));
-    let found = behind(&cluster_of(Vec::new()), &service, "10.96.0.1", Protocol::TCP);
+    let found = behind(
+        &cluster_of(Vec::new()),
+        &service,
+        "10.96.0.1",
+        Protocol::TCP,
+    );
     assert_eq!(found, Err("no pod is behind it"));
 }

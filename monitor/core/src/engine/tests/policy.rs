@@ -474,6 +474,9 @@ fn proposals_of_a_live_cluster_come_and_go() {
     let gone = |name: &str| PolicyChange::NamespacedGone("shop".into(), name.into());
     step(&mut engine, Input::Proposed(vec![gone("web")]));
     assert_eq!(judged(&mut engine), None);
-    step(&mut engine, Input::Proposed(vec![gone("other"), gone("never")]));
+    step(
+        &mut engine,
+        Input::Proposed(vec![gone("other"), gone("never")]),
+    );
     assert_eq!(judged(&mut engine), None);
 }

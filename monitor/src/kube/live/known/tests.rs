@@ -137,8 +137,17 @@ fn an_object_that_is_not_valid_is_as_if_it_were_not_there() {
     let mut large = valid.clone();
     large["spec"]["podSelector"] = json!({"matchLabels": labels});
     let (changes, skipped) = known.apply(seen(&large));
-    assert_eq!((told(&changes), known.counts()), (vec!["-p".to_owned()], (0, 1)));
-    assert!(skipped.expect("it is told of").fault.to_string().contains("4096"));
+    assert_eq!(
+        (told(&changes), known.counts()),
+        (vec!["-p".to_owned()], (0, 1))
+    );
+    assert!(
+        skipped
+            .expect("it is told of")
+            .fault
+            .to_string()
+            .contains("4096")
+    );
 }
 
 #[test]
@@ -147,10 +156,7 @@ fn a_policy_is_in_force_or_proposed() {
     let proposed = policy("p", &["Ingress"], PROPOSE);
     assert_eq!(told(&known.apply(seen(&proposed)).0), ["proposed +p"]);
     let in_force = policy("p", &["Ingress"], "");
-    assert_eq!(
-        told(&known.apply(seen(&in_force)).0),
-        ["+p", "proposed -p"]
-    );
+    assert_eq!(told(&known.apply(seen(&in_force)).0), ["+p", "proposed -p"]);
     let changes = list(&mut known, &[proposed]);
     assert_eq!(told(&changes), ["-p", "proposed +p"]);
     assert_eq!(told(&list(&mut known, &[])), ["proposed -p"]);

@@ -87,9 +87,7 @@ impl Fake {
                 let (stream, _) = listener.accept().await.unwrap();
                 let script = Arc::clone(&script);
                 let service = service_fn(move |request| answer(Arc::clone(&script), request));
-                tokio::spawn(
-                    http1::Builder::new().serve_connection(TokioIo::new(stream), service),
-                );
+                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
             }
         });
         fake
