@@ -72,6 +72,8 @@ pub fn command(namespace: &Namespace, arguments: &[&str]) -> Result<Command> {
     command
         .args(arguments)
         .env_remove("RUST_LOG")
+        // The tests may themselves run in a pod.
+        .env_remove("KUBERNETES_SERVICE_HOST")
         .env_remove("NO_COLOR");
     Ok(command)
 }
@@ -106,7 +108,30 @@ impl<'lab> Daemon<'lab> {
         arguments: &[&str],
         socket: &Path,
     ) -> Result<Self> {
-        let mut command = command(namespace, &["run", "--listen", &LISTEN.to_string()])?;
+        let command = command(namespace, &["run", "--listen", &LISTEN.to_string()])?;
+        Self::spawn(namespace, command, arguments, socket)
+    }
+
+    /// Starts `nodewatch run` by another program, which is to run its last arguments.
+    pub fn launch_by(
+        namespace: &'lab Namespace,
+        mut by: Command,
+        arguments: &[&str],
+    ) -> Result<Self> {
+        by.env_remove("RUST_LOG")
+            .arg(binary()?)
+            .args(["run", "--listen", &LISTEN.to_string()]);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let socket = namespace.directory().join(format!("api-{number}.sock"));
+        Self::spawn(namespace, by, arguments, &socket)
+    }
+
+    fn spawn(
+        namespace: &'lab Namespace,
+        mut command: Command,
+        arguments: &[&str],
+        socket: &Path,
+    ) -> Result<Self> {
         command.arg("--socket").arg(socket).args(arguments);
         let guard = namespace.spawn("nodewatch", &mut command)?;
         Ok(Self {

@@ -11,6 +11,7 @@
 //! Pods are routed: the node has one host route per pod and version, as most cloud CNIs do. There
 //! is no address translation unless [`Lab::masquerade`] asks for the one of an overlay network.
 
+pub mod api_server;
 pub mod capture;
 pub mod cgroup;
 pub mod client;

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 
-use monitor_core::flow::Family;
+use monitor_core::{engine::KubernetesStatus, flow::Family};
 
 use super::{
     human,
@@ -115,6 +115,9 @@ fn text(status: &StatusAnswer, color: bool) -> String {
             let _ = writeln!(text, "nsg: a change is refused: {}", escape(error));
         }
     }
+    if let Some(cluster) = &engine.kubernetes {
+        text.push_str(&cluster_text(cluster));
+    }
     text.push('\n');
 
     let titles = [
@@ -161,6 +164,40 @@ fn text(status: &StatusAnswer, color: bool) -> String {
         }
     }
     text + &table(&titles, &rows, color)
+}
+
+/// How far a cluster is known, and what of it is not.
+fn cluster_text(cluster: &KubernetesStatus) -> String {
+    let mut text = String::new();
+    let known: Vec<String> = ["pods", "services", "networkpolicies"]
+        .into_iter()
+        .filter_map(|name| {
+            let resource = cluster.resources.iter().find(|one| one.resource == name)?;
+            Some(format!("{} {name}", resource.objects))
+        })
+        .collect();
+    let _ = writeln!(
+        text,
+        "cluster: {}, {}",
+        escape(&cluster.server),
+        known.join(", ")
+    );
+    for resource in &cluster.resources {
+        let name = escape(&resource.resource);
+        if !resource.state.is_in_sync() {
+            let message = resource.message.as_deref().unwrap_or("no answer yet");
+            let state = resource.state.name();
+            let _ = writeln!(text, "cluster: {name}: {state}: {}", escape(message));
+        }
+        if resource.skipped > 0 {
+            let skipped = resource.skipped;
+            let _ = writeln!(
+                text,
+                "cluster: {name}: {skipped} are not valid and left out"
+            );
+        }
+    }
+    text
 }
 
 /// The family's name as people write it.

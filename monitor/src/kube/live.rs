@@ -89,3 +89,6 @@ impl Live {
         tasks.join_next().await;
     }
 }
+
+#[cfg(test)]
+mod tests;

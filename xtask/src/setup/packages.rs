@@ -77,7 +77,7 @@ pub(crate) const NEEDS: &[Need] = &[
     program(Group::Deploy, "kubectl", &["kubectl", "kubernetes-client"]),
     program(Group::Deploy, "python3", &["python3-minimal"]),
     program(Group::Image, "buildah", &["buildah"]),
-    // ring, for TLS, has parts in C
+    // TLS has some C and assembly in it, built for the static binary, too
     program(Group::Image, "musl-gcc", &["musl-tools"]),
     // kernels in virtual machines
     program(Group::Vm, "qemu-system-x86_64", &["qemu-system-x86"]),

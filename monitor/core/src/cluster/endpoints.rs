@@ -139,3 +139,6 @@ impl Cluster {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -356,3 +356,43 @@ fn addresses_of_nodes_and_services_move_and_go() {
         assert_eq!(found(address), None, "{address}");
     }
 }
+
+#[test]
+fn an_end_that_nobody_saw_is_before_the_next_begins() {
+    let address = "10.244.1.7";
+    let next = Pod {
+        start: Some(at(195)),
+        ..pod("next", address)
+    };
+    // Seen: the earlier one holds its address until then.
+    let mut cluster = Cluster::new();
+    cluster.apply(pod("first", address).into(), at(100));
+    cluster.apply(next.clone().into(), at(205));
+    cluster.apply(gone("first"), at(210));
+    assert_eq!(holder(&cluster, address, 200).as_deref(), Some("first"));
+    // Not seen, as after an outage: whoever learns of it in which order.
+    let lost = Change::PodLost("shop".into(), "first".into());
+    for order in [[true, false], [false, true]] {
+        let mut cluster = Cluster::new();
+        cluster.apply(pod("first", address).into(), at(100));
+        for is_lost in order {
+            let change = if is_lost {
+                lost.clone()
+            } else {
+                next.clone().into()
+            };
+            cluster.apply(change, at(300));
+        }
+        for (time, name) in [(100, "first"), (194, "first"), (195, "next"), (299, "next")] {
+            let found = holder(&cluster, address, time);
+            assert_eq!(found.as_deref(), Some(name), "{time}");
+        }
+        assert_eq!(current(&cluster, address).as_deref(), Some("next"));
+    }
+    // Nobody else has it: it held it as long as that is known.
+    let mut cluster = Cluster::new();
+    cluster.apply(pod("first", address).into(), at(100));
+    cluster.apply(lost, at(300));
+    assert_eq!(holder(&cluster, address, 299).as_deref(), Some("first"));
+    assert_eq!(holder(&cluster, address, 331), None);
+}

@@ -107,11 +107,7 @@ impl KubernetesStatus {
                 resource,
                 gauge(resource.state.is_in_sync().into()),
             );
-            push(
-                Metric::KubernetesObjects,
-                resource,
-                gauge(resource.objects),
-            );
+            push(Metric::KubernetesObjects, resource, gauge(resource.objects));
             push(
                 Metric::KubernetesObjectsSkipped,
                 resource,

@@ -359,6 +359,7 @@ fn without_readers_no_records_are_made() {
 }
 
 mod cgroup;
+mod kubernetes;
 mod nsg;
 mod owner;
 mod policy;

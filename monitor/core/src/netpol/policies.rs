@@ -106,8 +106,7 @@ impl Policies {
     /// All of them, as the changes that bring them about.
     pub(crate) fn all(&self) -> impl Iterator<Item = PolicyChange> {
         let namespaced = self.namespaced.values().flat_map(BTreeMap::values);
-        let namespaced =
-            namespaced.map(|named| PolicyChange::Namespaced(named.policy.clone()));
+        let namespaced = namespaced.map(|named| PolicyChange::Namespaced(named.policy.clone()));
         let tiers = self.tiers.iter().flatten();
         namespaced.chain(tiers.map(|named| PolicyChange::Tier(named.policy.clone())))
     }

@@ -122,7 +122,12 @@ impl Both {
                 simple.services.retain(|one| one.name != service.name);
                 simple.services.push(service);
             }
-            Change::NamespaceGone(_) | Change::PodGone(..) | Change::ServiceGone(..) => {}
+            Change::NamespaceGone(_)
+            | Change::PodGone(..)
+            | Change::PodLost(..)
+            | Change::ServiceGone(..)
+            | Change::EndpointSlice(_)
+            | Change::EndpointSliceGone(..) => {}
         }
         self.cluster.apply(change, Timestamp::UNIX_EPOCH);
     }

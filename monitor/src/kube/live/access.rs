@@ -93,6 +93,13 @@ impl Access {
         Self(config)
     }
 
+    /// A server that is asked without encryption.
+    #[cfg(test)]
+    pub(super) fn plain(address: std::net::SocketAddr) -> Self {
+        let url = format!("http://{address}");
+        Self::new(Config::new(url.parse().expect("an address is one")))
+    }
+
     /// The server's address.
     pub(super) fn server(&self) -> String {
         self.0.cluster_url.to_string()

@@ -12,8 +12,8 @@ use monitor_core::engine::WatchError;
 const FIRST: Duration = Duration::from_secs(1);
 /// The longest wait: a server that is back is found within that.
 const LONGEST: Duration = Duration::from_secs(30);
-/// Wait where somebody has to grant a right, or to install a kind, first.
-pub(super) const UNTIL_CHANGED: Duration = Duration::from_mins(1);
+/// Wait where somebody has to install a kind first: most clusters never do.
+pub(super) const UNTIL_INSTALLED: Duration = Duration::from_mins(2);
 
 /// A request that failed.
 #[derive(Debug)]

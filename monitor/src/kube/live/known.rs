@@ -297,3 +297,6 @@ impl<H: Hasher> fmt::Write for Digest<H> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

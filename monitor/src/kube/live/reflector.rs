@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use super::{
-    fault::{Backoff, Fault, UNTIL_CHANGED},
+    fault::{Backoff, Fault, UNTIL_INSTALLED},
     known::{Changes, Known, Skipped},
     report::Report,
     resource::Resource,
@@ -46,6 +46,11 @@ const LIST_SILENCE: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_secs(5);
 /// For this long after an outage, deletions may be told of late.
 const LATE: Duration = Duration::from_secs(30);
+/// A refusal counts once it has lasted this long: a server that starts does not know its own rules
+/// at first.
+const REFUSED: Duration = Duration::from_secs(3);
+/// So does that there is no such kind, where there was one: its objects are gone then.
+const REMOVED: Duration = Duration::from_secs(30);
 /// How long the last kind waits for the others.
 const OTHERS: Duration = Duration::from_secs(10);
 /// Marks the end of the list at the beginning of a watch (KEP-3157).
@@ -67,6 +72,8 @@ pub(super) struct Reflector {
     version: usize,
     /// Versions that the server does not have, since one worked.
     absent: usize,
+    /// Since when the server refuses, or has no such kind.
+    without_since: Option<Instant>,
     /// Whether the server may send lists as the beginning of a watch.
     streams_lists: bool,
     /// What the watch goes on from; without it, all is listed.
@@ -93,6 +100,16 @@ impl From<Fault> for Stop {
     }
 }
 
+/// Whether an error is about one event and not about the watch. What is no event is taken for a
+/// status without a code.
+fn is_one_event(error: &Error) -> bool {
+    match error {
+        Error::SerdeError(_) => true,
+        Error::Api(status) => status.code == 0,
+        _ => false,
+    }
+}
+
 // === impl Reflector ===
 
 impl Reflector {
@@ -112,6 +129,7 @@ impl Reflector {
             inputs,
             version: 0,
             absent: 0,
+            without_since: None,
             streams_lists: true,
             position: None,
             is_first: true,
@@ -188,6 +206,7 @@ impl Reflector {
         self.is_first = false;
         self.send(changes).await?;
         self.absent = 0;
+        self.without_since = None;
         self.stands(|status| status.lists += 1);
         Ok(Duration::ZERO)
     }
@@ -267,16 +286,13 @@ impl Reflector {
                     }
                 }
                 Ok(WatchEvent::Error(status)) => return Err(Fault::of_status(&status).into()),
-                // One event, not the watch.
-                Err(error @ Error::SerdeError(_)) if !is_list => {
-                    let fault = Fault::from(error);
+                Err(error) if !is_list && is_one_event(&error) => {
                     tracing::warn!(
                         resource = self.resource.name,
-                        "cluster: an event is not understood: {}",
-                        fault.message
+                        "cluster: an event is not understood: {error}"
                     );
                     self.report.update(self.index, |status| {
-                        *status.errors.entry(fault.error).or_default() += 1;
+                        *status.errors.entry(WatchError::Protocol).or_default() += 1;
                     });
                 }
                 Err(error) => return Err(Fault::from(error).into()),
@@ -328,28 +344,33 @@ impl Reflector {
             return Ok(Duration::ZERO);
         }
         if fault.is_absent {
-            return self.absent().await;
+            return self.absent(fault).await;
         }
         self.is_behind = true;
         let is_refused = fault.error == WatchError::Refused;
-        if fault.is_invalid || is_refused || fault.error == WatchError::Expired {
+        if fault.is_invalid || fault.error == WatchError::Expired {
             self.position = None;
         }
-        let state = if is_refused {
+        if !is_refused {
+            self.without_since = None;
+        }
+        let state = if is_refused && self.without_for() >= REFUSED {
             WatchState::Refused
         } else {
             WatchState::Stale
         };
         self.report.failed(self.index, fault, state);
-        Ok(if is_refused {
-            self.backoff.spread(UNTIL_CHANGED)
-        } else {
-            self.backoff.next()
-        })
+        Ok(self.backoff.next())
+    }
+
+    /// How long the server has refused, or had no such kind.
+    fn without_for(&mut self) -> Duration {
+        let now = Instant::now();
+        now - *self.without_since.get_or_insert(now)
     }
 
     /// The server does not have the version that was asked for.
-    async fn absent(&mut self) -> Result<Duration, Stop> {
+    async fn absent(&mut self, fault: &Fault) -> Result<Duration, Stop> {
         let versions = self.resource.versions;
         self.position = None;
         self.version = (self.version + 1) % versions.len();
@@ -359,6 +380,12 @@ impl Reflector {
             return Ok(Duration::ZERO);
         }
         self.absent = 0;
+        let without = self.without_for();
+        if self.known.counts() != (0, 0) && without < REMOVED {
+            self.is_behind = true;
+            self.report.failed(self.index, fault, WatchState::Stale);
+            return Ok(self.backoff.next());
+        }
         let changes = self.known.clear();
         self.send(changes).await?;
         self.report.update(self.index, |status| {
@@ -366,7 +393,11 @@ impl Reflector {
             status.message = None;
             (status.objects, status.skipped) = (0, 0);
         });
-        Ok(self.backoff.spread(UNTIL_CHANGED))
+        Ok(if without < REMOVED {
+            self.backoff.next()
+        } else {
+            self.backoff.spread(UNTIL_INSTALLED)
+        })
     }
 
     /// Hands changes on.

@@ -83,7 +83,6 @@ impl Report {
             *resource.errors.entry(fault.error).or_default() += 1;
             resource.state = match (state, resource.state) {
                 (WatchState::Stale, WatchState::Pending | WatchState::Refused) => resource.state,
-                (WatchState::Stale, WatchState::Absent) => WatchState::Stale,
                 (state, _) => state,
             };
             resource.message = Some(fault.message.clone());
@@ -169,16 +168,15 @@ mod tests {
         Fault::of_kind(error, "no".to_owned())
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn pods_wait_for_the_others_and_not_for_ever() {
         let report = report();
-        let start = tokio::time::Instant::now();
-        let within = Duration::from_secs(10);
+        let start = std::time::Instant::now();
+        let within = Duration::from_millis(50);
         report.others(within).await;
-        assert_eq!(start.elapsed(), within);
+        assert!(start.elapsed() >= within);
         report.failed(0, &fault(WatchError::Refused), WatchState::Refused);
-        report.others(within).await;
-        assert_eq!(start.elapsed(), within);
+        report.others(Duration::from_hours(1)).await;
     }
 
     #[test]

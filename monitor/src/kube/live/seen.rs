@@ -38,7 +38,9 @@ impl<'de> Deserialize<'de> for Seen {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Pruned::root().deserialize(deserializer)? {
             value @ Value::Object(_) => Ok(Self(value)),
-            _ => Err(D::Error::custom("an object of Kubernetes is no JSON object")),
+            _ => Err(D::Error::custom(
+                "an object of Kubernetes is no JSON object",
+            )),
         }
     }
 }

@@ -453,3 +453,30 @@ fn what_is_proposed_is_judged_beside_what_is_in_force() {
     assert_eq!(judged(egress("web", &[443]), 40_000), (yes, no));
     assert_eq!(judged(egress("more", &[443]), 40_001), (yes, None));
 }
+
+#[test]
+fn proposals_of_a_live_cluster_come_and_go() {
+    let mut engine = engine_of(vec![egress("web", &[443])]);
+    let mut port = 40_000;
+    let mut judged = |engine: &mut Engine| {
+        port += 1;
+        let key = key4(VETH, Protocol::TCP, port, 443);
+        let records = connection(engine, key, 150, [A, B]);
+        let proposed = flows(&records)[0].proposed.clone();
+        proposed.map(|verdict| verdict.allowed)
+    };
+    assert_eq!(judged(&mut engine), None);
+    // Beside what is in force already, in place of what has its name.
+    step(&mut engine, Input::Proposed(vec![egress("web", &[80])]));
+    assert_eq!(judged(&mut engine), Some(Some(false)));
+    // Gone, what is in force counts again; so does what came in force meanwhile.
+    step(&mut engine, Input::Proposed(vec![egress("other", &[22])]));
+    let gone = |name: &str| PolicyChange::NamespacedGone("shop".into(), name.into());
+    step(&mut engine, Input::Proposed(vec![gone("web")]));
+    assert_eq!(judged(&mut engine), None);
+    step(
+        &mut engine,
+        Input::Proposed(vec![gone("other"), gone("never")]),
+    );
+    assert_eq!(judged(&mut engine), None);
+}
