@@ -8,6 +8,7 @@
 //! | [`test`] | everything that must pass before a change is merged |
 //! | [`vm`] | the test programs on other kernels, in QEMU |
 //! | [`programs`] | lab, demo and bench: programs of the package `tests` |
+//! | [`fuzz`] | inputs that break what reads bytes of strangers |
 //! | [`dist`], [`image`] | the release archive, the container image |
 
 use std::process::ExitCode;
@@ -20,6 +21,7 @@ use crate::workspace::Workspace;
 
 mod build;
 mod dist;
+mod fuzz;
 mod image;
 mod lint;
 mod programs;
@@ -82,6 +84,8 @@ enum Chore {
     Bench(programs::Options),
     /// The daemon in a lab, with flows as they happen
     Demo(programs::Options),
+    /// Look for inputs that break what reads bytes of strangers
+    Fuzz(fuzz::Options),
     /// Archive of the binary, licences and README for a release
     Dist,
     /// The container image, with neither a container engine nor a registry
@@ -119,6 +123,7 @@ fn run(chore: Chore) -> Result<ExitCode> {
         Chore::Lab(options) => return programs::run(&workspace, "lab", &options),
         Chore::Bench(options) => return programs::run(&workspace, "bench", &options),
         Chore::Demo(options) => return programs::run(&workspace, "demo", &options),
+        Chore::Fuzz(options) => fuzz::run(&workspace, &options)?,
         Chore::Dist => dist::run(&workspace)?,
         Chore::Image => image::run(&workspace)?,
     }

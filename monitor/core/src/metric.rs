@@ -12,7 +12,7 @@ mod table;
 pub use rows::{Rows, Value};
 
 pub(crate) use rows::{Fixed, Text};
-pub(crate) use series::{FlowTexts, SeriesId, Store, Subject};
+pub(crate) use series::{FlowTexts, SeriesId, Store};
 
 /// Value of every label of the row that counts what is beyond the cap.
 pub const OTHER: &str = "other";
