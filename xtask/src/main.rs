@@ -10,6 +10,7 @@
 //! | [`kube`] | a real Kubernetes from Debian's packages |
 //! | [`archive`] | Debian's archive, by an apt of our own |
 //! | [`programs`] | lab, demo and bench: programs of the package `tests` |
+//! | [`fuzz`] | inputs that break what reads bytes of strangers |
 //! | [`dist`], [`image`] | the release archive, the container image |
 
 use std::process::ExitCode;
@@ -23,6 +24,7 @@ use crate::workspace::Workspace;
 mod archive;
 mod build;
 mod dist;
+mod fuzz;
 mod image;
 mod kube;
 mod lint;
@@ -88,6 +90,8 @@ enum Chore {
     Bench(programs::Options),
     /// The daemon in a lab, with flows as they happen
     Demo(programs::Options),
+    /// Look for inputs that break what reads bytes of strangers
+    Fuzz(fuzz::Options),
     /// Archive of the binary, licences and README for a release
     Dist,
     /// The container image, with neither a container engine nor a registry
@@ -126,6 +130,7 @@ fn run(chore: Chore) -> Result<ExitCode> {
         Chore::Lab(options) => return programs::run(&workspace, "lab", &options),
         Chore::Bench(options) => return programs::run(&workspace, "bench", &options),
         Chore::Demo(options) => return programs::run(&workspace, "demo", &options),
+        Chore::Fuzz(options) => fuzz::run(&workspace, &options)?,
         Chore::Dist => dist::run(&workspace)?,
         Chore::Image => image::run(&workspace)?,
     }

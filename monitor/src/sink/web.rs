@@ -81,8 +81,13 @@ impl Web {
             path: path.to_owned(),
             source,
         })?;
+        Self::parse(path, &text)
+    }
+
+    /// Reads the text of a configuration of this name and all that it names.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, WebError> {
         let folder = path.parent().unwrap_or(Path::new(""));
-        let mut web = file::read(&text, folder).map_err(|error| WebError::Content {
+        let mut web = file::read(text, folder).map_err(|error| WebError::Content {
             path: path.to_owned(),
             line: error.line,
             message: error.message,
