@@ -6,6 +6,7 @@
 
 pub mod client;
 mod listener;
+mod pause;
 mod server;
 mod wire;
 

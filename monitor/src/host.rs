@@ -121,6 +121,12 @@ fn missing_for_processes() -> Vec<&'static str> {
     missing
 }
 
+/// Whether a process has `CAP_NET_ADMIN`; `None` if that is not told.
+pub fn has_net_admin(pid: i32) -> Option<bool> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    Some(effective(&status)? >> CAP_NET_ADMIN & 1 == 1)
+}
+
 fn effective(status: &str) -> Option<u64> {
     let line = status
         .lines()

@@ -3,6 +3,7 @@
 //! | module | does |
 //! |---|---|
 //! | [`setup`] | installs what a command needs, once |
+//! | [`space`] | refuses to start where there is no room on disk |
 //! | [`build`] | builds and runs the daemon |
 //! | [`lint`], [`tidy`] | format, clippy, the kernel program's warnings, rules of this repository |
 //! | [`test`] | everything that must pass before a change is merged |
@@ -31,6 +32,7 @@ mod lint;
 mod programs;
 mod setup;
 mod shell;
+mod space;
 mod test;
 mod tidy;
 #[path = "../../monitor/build/toolchain.rs"]
@@ -111,7 +113,10 @@ fn main() -> ExitCode {
 fn run(chore: Chore) -> Result<ExitCode> {
     let workspace = Workspace::find()?;
     match chore {
-        Chore::Setup { groups } if groups.is_empty() => setup::ensure(&workspace, Group::ALL)?,
+        Chore::Setup { groups } if groups.is_empty() => {
+            space::ensure(&workspace)?;
+            setup::ensure(&workspace, Group::ALL)?;
+        }
         Chore::Setup { groups } => setup::ensure(&workspace, &groups)?,
         Chore::Build { debug } => {
             setup::ensure(&workspace, &[Group::Build])?;
