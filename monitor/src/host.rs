@@ -119,6 +119,12 @@ fn missing_for_processes() -> Vec<&'static str> {
     missing
 }
 
+/// Whether a capability is effective; false where that cannot be told.
+fn has_capability(number: u32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    effective(&status).is_some_and(|effective| effective >> number & 1 == 1)
+}
+
 fn effective(status: &str) -> Option<u64> {
     let line = status
         .lines()

@@ -36,7 +36,7 @@ use crate::{
 
 pub use nsg::{NsgRuleStatus, NsgStatus};
 pub use snapshot::{FamilyStatus, Snapshot, Status};
-pub use ssh::{Owner, OwnerAnswer, OwnerQuestion, Wanted};
+pub use ssh::{Existing, Owner, OwnerAnswer, OwnerQuestion, Wanted};
 
 use books::Books;
 
@@ -105,6 +105,8 @@ pub enum Input {
     Policies(Vec<PolicyChange>),
     /// Who holds an SSH connection on this node. Answers [`Outputs::owners`].
     Owner(OwnerAnswer),
+    /// SSH connections of this node that were there before it was watched.
+    Existing(Vec<Existing>),
     /// Entries of the kernel's maps: keys with cumulative values. May be any part of a map.
     Flows(Vec<(FlowKey, FlowValue)>),
     /// An event of the kernel: a new connection takes over the entry; the value is the old one's.
@@ -335,6 +337,7 @@ impl Engine {
             }
             Input::FlowEnded { key, value } => table.ended(&key, &value, clock, books),
             Input::Owner(answer) => books.owner_found(answer, table),
+            Input::Existing(existing) => books.ssh_existed(existing, table),
             Input::Segment(segment) => {
                 let tracked = table.get(&segment.key, segment.generation);
                 books.ssh_segment(&segment, clock, tracked);

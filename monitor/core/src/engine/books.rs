@@ -138,6 +138,7 @@ impl Effects for Books {
         flow.set(Mark::Multicast, is_multicast);
         flow.series = self.series(key, flow, &interface);
         self.nsg_opened(flow);
+        self.ssh_flow(key, flow);
     }
 
     fn advanced(&mut self, key: &FlowKey, flow: &mut Tracked, delta: &Delta, is_final: bool) {

@@ -2,11 +2,13 @@
 
 pub(super) mod connection;
 pub(super) mod connections;
+mod existing;
 mod findings;
 mod owner;
 mod report;
 
 pub(super) use connections::{Connections, Id};
+pub use existing::Existing;
 pub(super) use findings::severity;
 pub use owner::{Owner, OwnerAnswer, OwnerQuestion, Wanted};
 

@@ -16,6 +16,7 @@ use crate::{
 
 use super::{
     connection::Connection,
+    existing::Existing,
     findings::{self, Statement},
     owner::OwnerQuestion,
 };
@@ -56,12 +57,12 @@ struct Labels {
 /// Cookies of both ends, and their first sequence numbers: a relay repeats the former only.
 type Cookies = ([u8; 16], [u8; 16], [Option<u32>; 2]);
 /// Both ends, the lower one first.
-type Ends = [SocketAddr; 2];
+pub(super) type Ends = [SocketAddr; 2];
 
 // === impl Id ===
 
 impl Id {
-    fn ends(&self) -> Ends {
+    pub(super) fn ends(&self) -> Ends {
         let local = SocketAddr::new(self.key.local(), self.key.local_port());
         let remote = SocketAddr::new(self.key.remote(), self.key.remote_port());
         [local.min(remote), local.max(remote)]
@@ -80,6 +81,8 @@ pub(crate) struct Connections {
     cookies: HashMap<Cookies, Id>,
     /// Whose ends these are.
     ends: HashMap<Ends, Id>,
+    /// Connections that were there before, until a packet of them passes.
+    pub(super) existing: HashMap<Ends, Existing>,
     pub(in super::super) expectations: Expectations,
     pub(super) is_all_local: bool,
     pub(in crate::engine) watch: Watch,
@@ -122,6 +125,7 @@ impl Connections {
             waiting: Vec::new(),
             cookies: HashMap::new(),
             ends: HashMap::new(),
+            existing: HashMap::new(),
             expectations,
             is_all_local,
             watch: Watch::new(thresholds),
@@ -278,7 +282,7 @@ impl Connections {
 
     pub(super) fn opened(&mut self, id: Id, record: &SshRecord) {
         if let Some(connection) = self.live.get_mut(&id)
-            && record.class == Some(Class::Ssh)
+            && (record.class == Some(Class::Ssh) || connection.owner.is_served)
         {
             connection.active = Some((record.target, record.expected));
         }
