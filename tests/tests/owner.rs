@@ -185,8 +185,11 @@ fn without_the_privileges_the_daemon_says_so_and_works() {
         let mut command = daemon::command(lab.node(), arguments).expect("a command");
         process::checked(command.arg("--socket").arg(&socket)).ok()
     };
-    let status = wait::until("the daemon", PATIENCE, || ask(&["status"]))
-        .unwrap_or_else(|error| panic!("{error:#}: {}", guard.log()));
+    let status = wait::until("the daemon", PATIENCE, || {
+        // Before it is ready, a connection is one of before.
+        guard.log().contains("ready").then(|| ask(&["status"]))?
+    })
+    .unwrap_or_else(|error| panic!("{error:#}: {}", guard.log()));
     let told = "processes and users of SSH connections are not told: run as root, or grant \
                 CAP_SYS_PTRACE";
     assert!(status.contains(told), "{status}");
@@ -303,8 +306,11 @@ fn without_a_look_into_pods_the_daemon_says_so_and_works() {
         let mut command = daemon::command(lab.node(), arguments).expect("a command");
         process::checked(command.arg("--socket").arg(&socket)).ok()
     };
-    let status = wait::until("the daemon", PATIENCE, || ask(&["status"]))
-        .unwrap_or_else(|error| panic!("{error:#}: {}", guard.log()));
+    let status = wait::until("the daemon", PATIENCE, || {
+        // Before it is ready, a connection is one of before.
+        guard.log().contains("ready").then(|| ask(&["status"]))?
+    })
+    .unwrap_or_else(|error| panic!("{error:#}: {}", guard.log()));
     let told = "not of its pods, whose network namespaces only CAP_SYS_ADMIN may enter";
     assert!(status.contains(told), "{status}");
     let client = login(&server, &peer, pod.addresses.v4.into(), USER, "client_key");
