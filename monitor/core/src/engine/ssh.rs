@@ -43,7 +43,7 @@ impl Books {
             generation: event.generation,
         };
         let seen = clock.wall(event.time_ns);
-        let Some(connection) = self.ssh.enter(id, || {
+        let Some(connection) = self.ssh.enter(id, event.time_ns, || {
             Connection::new(event.flags, &event.key, event.time_ns, seen)
         }) else {
             return;

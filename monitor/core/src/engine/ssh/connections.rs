@@ -30,6 +30,9 @@ pub(in crate::engine) const BYTES: usize = 32 << 20;
 const KEPT_NS: u64 = 10_000_000_000;
 /// Connections among them that began with text and may become SSH.
 const PENDING: usize = 1_024;
+/// How long after its first line a server's banner may follow; what only said other things until then
+/// is another protocol.
+const LINES_NS: u64 = 10_000_000_000;
 /// Closed connections, and findings, that are remembered.
 const RECENT: usize = 4_096;
 
@@ -145,10 +148,11 @@ impl Connections {
         }
     }
 
-    /// The connection, made anew if there is room for it.
+    /// The connection, made anew if there is room for it at `now_ns`.
     pub(super) fn enter(
         &mut self,
         id: Id,
+        now_ns: u64,
         new: impl FnOnce() -> Connection,
     ) -> Option<&mut Connection> {
         if !self.live.contains_key(&id) {
@@ -162,10 +166,11 @@ impl Connections {
             self.pending.push_back(id);
             while self.pending.len() > PENDING {
                 if let Some(oldest) = self.pending.pop_front()
-                    && self.live.get(&oldest).is_some_and(|live| !live.is_marked)
+                    && let Some(live) = self.live.get(&oldest).filter(|live| !live.is_marked)
                 {
+                    let is_young = now_ns.saturating_sub(live.first_ns) < LINES_NS;
+                    self.forgotten += u64::from(is_young);
                     self.remove(oldest);
-                    self.forgotten += 1;
                 }
             }
             if self.order.len() > 2 * CONNECTIONS {

@@ -60,7 +60,7 @@ impl Books {
         if (flow.flags[TX] | flow.flags[RX]) & (flag::OPENS | flag::ACCEPTS) != 0 {
             return;
         }
-        let entered = self.ssh.enter(id, || {
+        let entered = self.ssh.enter(id, flow.first_seen_ns, || {
             Connection::new([0; 2], key, flow.first_seen_ns, flow.start)
         });
         // One whose packets have told already.
