@@ -127,6 +127,12 @@ pub fn has_net_admin(pid: i32) -> Option<bool> {
     Some(effective(&status)? >> CAP_NET_ADMIN & 1 == 1)
 }
 
+/// Whether a capability is effective; false where that cannot be told.
+fn has_capability(number: u32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    effective(&status).is_some_and(|effective| effective >> number & 1 == 1)
+}
+
 fn effective(status: &str) -> Option<u64> {
     let line = status
         .lines()

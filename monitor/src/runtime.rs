@@ -161,8 +161,9 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
     let _lock = lock::take()?;
     let selection = Selection::new(&config.uplink, &config.workload)?;
     let finder = Finder::new();
-    if let Err(error) = &finder {
-        tracing::warn!("{error}");
+    match &finder {
+        Err(error) => tracing::warn!("{error}"),
+        Ok(_) => tracing::info!("processes and users: {}", host::owner::words(None)),
     }
     let cgroups = Cgroups::new();
     if let Err(error) = &cgroups {
@@ -280,6 +281,7 @@ async fn serve(
         tokio::spawn(events::serve(log, ends.handle.clone(), records, ended))
     });
     let engine = tokio::spawn(ends.task.run());
+    let has_finder = finder.is_ok();
     if let Ok(finder) = finder {
         owner::start(finder, ends.questions, ends.answers, ends.given)
             .map_err(RuntimeError::System)?;
@@ -316,6 +318,7 @@ async fn serve(
         ));
     }
     let (started, has_started) = oneshot::channel();
+    let inputs = has_finder.then(|| ends.inputs.downgrade());
     let mut source = start_source(
         kernel,
         options,
@@ -344,6 +347,10 @@ async fn serve(
     }
     tokio::spawn(async move {
         if has_started.await.is_ok() {
+            // What begins from now on is seen.
+            if let Some(Err(error)) = inputs.as_ref().map(owner::existing) {
+                tracing::warn!(%error, "cannot tell which SSH connections were there before");
+            }
             tracing::info!("ready");
             ready.send_replace(true);
         }

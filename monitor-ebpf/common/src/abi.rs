@@ -243,7 +243,7 @@ pub struct FlowValue {
     pub prefix: [[u8; 8]; 2],
     /// How many of `prefix` are filled.
     pub prefix_length: [u8; 2],
-    /// How many data packets were inspected.
+    /// What looking at data packets has cost so far: their number, where they are datagrams.
     pub inspected: [u8; 2],
     /// How many connections before this one used this entry.
     pub generation: u32,

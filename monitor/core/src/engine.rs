@@ -41,7 +41,7 @@ pub use cgroup::CgroupAnswer;
 pub use kubernetes::{KubernetesStatus, ResourceStatus, WatchError, WatchState};
 pub use nsg::{NsgRuleStatus, NsgStatus};
 pub use snapshot::{FamilyStatus, Snapshot, Status};
-pub use ssh::{Owner, OwnerAnswer, OwnerQuestion, Wanted};
+pub use ssh::{Existing, Owner, OwnerAnswer, OwnerQuestion, Wanted};
 pub use translate::{
     Lookup, Pair, Translation, TranslationAnswer, TranslationQuestion, TranslationStatus,
 };
@@ -132,6 +132,8 @@ pub enum Input {
     Translations(Vec<TranslationAnswer>),
     /// What control groups are. Answers [`Outputs::cgroups`], or comes unasked.
     Cgroups(Vec<CgroupAnswer>),
+    /// SSH connections of this node that were there before it was watched.
+    Existing(Vec<Existing>),
     /// Entries of the kernel's maps: keys with cumulative values. May be any part of a map.
     Flows(Vec<(FlowKey, FlowValue)>),
     /// An event of the kernel: a new connection takes over the entry; the value is the old one's.
@@ -396,6 +398,7 @@ impl Engine {
             Input::Conntrack(available) => books.translations.set_available(available),
             Input::Cgroups(answers) => books.cgroups_found(answers, table),
             Input::Translations(answers) => books.translations_found(&answers, table),
+            Input::Existing(existing) => books.ssh_existed(existing, table),
             Input::Segment(segment) => {
                 let tracked = table.get(&segment.key, segment.generation);
                 books.ssh_segment(&segment, clock, tracked);

@@ -170,6 +170,7 @@ fn processes() -> Check {
     let missing = Finder::new().err();
     let found = owner::words(missing.as_ref());
     let advice = match missing {
+        // Without those of pods, too: that takes a privilege that is not asked for.
         None if owner::sees_all_processes() => return ok("processes", found),
         None => "run with hostPID: true",
         Some(_) => "run as root, or grant CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",

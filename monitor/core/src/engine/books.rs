@@ -220,6 +220,7 @@ impl Effects for Books {
         self.cgroup_opened(flow);
         flow.series = self.series(key, flow, &interface);
         self.nsg_opened(flow);
+        self.ssh_flow(key, flow);
     }
 
     fn advanced(&mut self, key: &FlowKey, flow: &mut Tracked, delta: &Delta, is_final: bool) {

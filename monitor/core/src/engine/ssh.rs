@@ -2,12 +2,14 @@
 
 pub(super) mod connection;
 pub(super) mod connections;
+mod existing;
 mod findings;
 mod owner;
 mod report;
 mod translated;
 
 pub(super) use connections::{Connections, Id};
+pub use existing::Existing;
 pub(super) use findings::severity;
 pub use owner::{Owner, OwnerAnswer, OwnerQuestion, Wanted};
 
@@ -42,7 +44,7 @@ impl Books {
             generation: event.generation,
         };
         let seen = clock.wall(event.time_ns);
-        let Some(connection) = self.ssh.enter(id, || {
+        let Some(connection) = self.ssh.enter(id, event.time_ns, || {
             Connection::new(event.flags, &event.key, event.time_ns, seen)
         }) else {
             return;

@@ -17,6 +17,7 @@ use crate::{
 
 use super::{
     connection::Connection,
+    existing::Existing,
     findings::{self, Statement},
     owner::OwnerQuestion,
 };
@@ -30,6 +31,9 @@ pub(in crate::engine) const BYTES: usize = 32 << 20;
 const KEPT_NS: u64 = 10_000_000_000;
 /// Connections among them that began with text and may become SSH.
 const PENDING: usize = 1_024;
+/// How long after its first line a server's banner may follow; what only said other things until then
+/// is another protocol.
+const LINES_NS: u64 = 10_000_000_000;
 /// Closed connections, and findings, that are remembered.
 const RECENT: usize = 4_096;
 
@@ -57,12 +61,12 @@ struct Labels {
 /// Cookies of both ends, and their first sequence numbers: a relay repeats the former only.
 type Cookies = ([u8; 16], [u8; 16], [Option<u32>; 2]);
 /// Both ends, the lower one first.
-type Ends = [SocketAddr; 2];
+pub(super) type Ends = [SocketAddr; 2];
 
 // === impl Id ===
 
 impl Id {
-    fn ends(&self) -> Ends {
+    pub(super) fn ends(&self) -> Ends {
         let local = SocketAddr::new(self.key.local(), self.key.local_port());
         let remote = SocketAddr::new(self.key.remote(), self.key.remote_port());
         [local.min(remote), local.max(remote)]
@@ -81,6 +85,8 @@ pub(crate) struct Connections {
     cookies: HashMap<Cookies, Id>,
     /// Whose ends these are.
     ends: HashMap<Ends, Id>,
+    /// Connections that were there before, until a packet of them passes.
+    pub(super) existing: HashMap<Ends, Existing>,
     pub(in super::super) expectations: Expectations,
     pub(super) is_all_local: bool,
     pub(in crate::engine) watch: Watch,
@@ -123,6 +129,7 @@ impl Connections {
             waiting: Vec::new(),
             cookies: HashMap::new(),
             ends: HashMap::new(),
+            existing: HashMap::new(),
             expectations,
             is_all_local,
             watch: Watch::new(thresholds),
@@ -142,10 +149,11 @@ impl Connections {
         }
     }
 
-    /// The connection, made anew if there is room for it.
+    /// The connection, made anew if there is room for it at `now_ns`.
     pub(super) fn enter(
         &mut self,
         id: Id,
+        now_ns: u64,
         new: impl FnOnce() -> Connection,
     ) -> Option<&mut Connection> {
         if !self.live.contains_key(&id) {
@@ -159,10 +167,11 @@ impl Connections {
             self.pending.push_back(id);
             while self.pending.len() > PENDING {
                 if let Some(oldest) = self.pending.pop_front()
-                    && self.live.get(&oldest).is_some_and(|live| !live.is_marked)
+                    && let Some(live) = self.live.get(&oldest).filter(|live| !live.is_marked)
                 {
+                    let is_young = now_ns.saturating_sub(live.first_ns) < LINES_NS;
+                    self.forgotten += u64::from(is_young);
                     self.remove(oldest);
-                    self.forgotten += 1;
                 }
             }
             if self.order.len() > 2 * CONNECTIONS {
@@ -294,7 +303,7 @@ impl Connections {
 
     pub(super) fn opened(&mut self, id: Id, record: &SshRecord) {
         if let Some(connection) = self.live.get_mut(&id)
-            && record.class == Some(Class::Ssh)
+            && (record.class == Some(Class::Ssh) || connection.owner.is_served)
         {
             connection.active = Some((record.target, record.expected));
         }

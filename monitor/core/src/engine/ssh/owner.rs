@@ -123,6 +123,18 @@ impl Attribution {
         self.looks = 0;
     }
 
+    /// It was there before it was watched: who holds it is known, and will not be asked.
+    pub(super) fn existed(&mut self, is_server: bool, owner: Owner) {
+        self.end = Some(if is_server {
+            LocalEnd::Destination
+        } else {
+            LocalEnd::Source
+        });
+        self.learn(owner, false);
+        self.is_served = is_server;
+        self.looks = LOOKS_NS.len();
+    }
+
     /// Whether it is the server that is on this node.
     fn is_of_server(&self) -> bool {
         self.end == Some(LocalEnd::Destination)

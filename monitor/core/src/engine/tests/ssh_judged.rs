@@ -212,4 +212,16 @@ fn connections_that_began_with_text_and_were_forgotten_are_counted() {
     step(&mut engine, Input::Tick);
     let lost = engine.status().events_lost;
     assert_eq!(lost[&LossStage::SshPending], 2_000 - 1_024);
+    // Of those that are left no banner follows any more: they are mail servers and the like.
+    for port in 12_000..13_024 {
+        let text = segment(key(port), true, b"220 mail.example\r\n", App::Unknown);
+        let Input::Segment(mut text) = text else {
+            unreachable!("a segment");
+        };
+        text.time_ns += 10 * SECOND;
+        step(&mut engine, Input::Segment(text));
+    }
+    step(&mut engine, Input::Tick);
+    let lost = engine.status().events_lost;
+    assert_eq!(lost[&LossStage::SshPending], 2_000 - 1_024);
 }
