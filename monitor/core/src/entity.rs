@@ -18,7 +18,7 @@ use crate::{
 };
 
 pub use range::{NamedRange, RangeError, parse_net};
-pub use reach::normalise;
+pub use reach::{is_public, normalise};
 
 use range::Ranges;
 use reach::Reach;

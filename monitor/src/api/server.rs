@@ -1,5 +1,7 @@
 //! The daemon's side.
 
+mod declared;
+
 use std::{collections::HashMap, io, net::IpAddr, sync::Arc, time::Duration};
 
 use monitor_core::{
@@ -127,6 +129,8 @@ impl Client {
                 let answer = StatusAnswer::new(info.clone(), status);
                 self.send(&Answer::Status(Box::new(answer))).await
             }
+            Ok(Request::Explain(asked)) => self.explain(handle, asked).await,
+            Ok(Request::Lint(lint)) => self.lint(handle, lint).await,
             Ok(Request::Ssh(list)) => {
                 self.list(
                     handle,

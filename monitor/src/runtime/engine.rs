@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use monitor_core::engine::{
-    Engine, Input, LossStage, Outputs, OwnerAnswer, OwnerQuestion, Snapshot,
+    Declarations, Engine, Input, LossStage, Outputs, OwnerAnswer, OwnerQuestion, Snapshot,
 };
 use tokio::{
     sync::{broadcast, mpsc, watch},
@@ -18,7 +18,10 @@ use super::{
     now,
     owner::{Given, QUESTIONS},
 };
-use crate::source::ebpf::Command;
+use crate::{
+    explain::{World, explained},
+    source::ebpf::Command,
+};
 
 /// Inputs that may wait: passes, events and answers of the source.
 const INPUTS: usize = 256;
@@ -105,7 +108,7 @@ impl EngineTask {
                 query = self.queries.recv() => {
                     // The handle that this task keeps holds the channel open.
                     if let Some(Query { filter, last, reply }) = query {
-                        let engine = &self.engine;
+                        let engine = &mut self.engine;
                         // Whoever asked may have gone.
                         match reply {
                             Reply::Flows(reply) => {
@@ -116,6 +119,14 @@ impl EngineTask {
                             }
                             Reply::Findings(reply) => {
                                 let _ = reply.send(engine.query_findings(&filter, last));
+                            }
+                            Reply::Explain(asked, reply) => {
+                                let Declarations { chain, cluster, policies } = engine.declarations();
+                                let world = World { cluster, policies };
+                                let _ = reply.send(explained(&asked, chain.as_deref(), Some(world)));
+                            }
+                            Reply::Chain(reply) => {
+                                let _ = reply.send(engine.declarations().chain);
                             }
                         }
                     }

@@ -156,6 +156,7 @@ impl Effects for Books {
             flow.set(Mark::Counted, true);
             self.count(key, flow, outcome);
             self.policy_decided(key, flow, outcome);
+            self.judge_public(key, flow, State::Open);
             if !is_final {
                 self.push_record(key, flow, State::Open);
             }
@@ -171,6 +172,7 @@ impl Effects for Books {
             let outcome = flow.outcome(key);
             self.count(key, flow, outcome);
             self.policy_decided(key, flow, outcome);
+            self.judge_public(key, flow, State::Closed);
         }
         self.push_record(key, flow, State::Closed);
         self.ssh_closed(key, flow);

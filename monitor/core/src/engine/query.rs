@@ -1,6 +1,6 @@
 //! Answers to what a user asks for.
 
-use super::{Engine, policy, record};
+use super::{Engine, record};
 use crate::{
     account::Interface,
     entity::{Entity, Sight, normalise},
@@ -140,8 +140,15 @@ impl Engine {
             facts,
             &Named {
                 ends: [end(local), end(remote)],
-                finding: policy::finding(flow, flow.outcome(key), state == State::Closed)
-                    .map(FindingKind::name),
+                finding: record::finding(
+                    &self.books.names,
+                    &self.books.nsg,
+                    key,
+                    flow,
+                    interface,
+                    state,
+                )
+                .map(FindingKind::name),
             },
         )
     }
