@@ -205,6 +205,10 @@ pub struct Settings {
     /// Admin rules of Virtual Network Manager: a JSON array of rules
     #[arg(long, value_name = "FILE")]
     admin_rules: Option<String>,
+    /// What the platform needs from the rules: `aks`, or a file that `nsg profile aks` is an example
+    /// of
+    #[arg(long, value_name = "aks|FILE")]
+    profile: Option<String>,
     /// How to log: text or json [default: text]
     #[arg(long, value_name = "text|json")]
     log_format: Option<LogFormat>,
@@ -342,6 +346,7 @@ impl Config {
                 asg: settings.asg,
                 virtual_network: settings.virtual_network,
                 admin_rules: settings.admin_rules,
+                profile: settings.profile,
             },
             timeouts: settings.timeouts.over_defaults(),
             log_format: settings.log_format.unwrap_or_default(),
@@ -394,6 +399,7 @@ impl Settings {
             asg: list(self.asg, below.asg),
             virtual_network: list(self.virtual_network, below.virtual_network),
             admin_rules: self.admin_rules.or(below.admin_rules),
+            profile: self.profile.or(below.profile),
             log_format: self.log_format.or(below.log_format),
             event_log: self.event_log.or(below.event_log),
             event_log_mib: self.event_log_mib.or(below.event_log_mib),

@@ -146,7 +146,10 @@ impl RuntimeError {
 pub fn run(config: &Config) -> Result<(), RuntimeError> {
     // What is given is checked before the system is asked. From here on changes are noticed.
     let watch = Watch::new(&config.nsg);
-    let chain = config.nsg.watched()?;
+    let chain = config.nsg.watched()?.map(|loaded| {
+        nsg::log(&loaded);
+        loaded.chain
+    });
     let web = config.web_config.clone().map(web::reload).transpose()?;
     let mut declared = Manifests::read(&config.manifests)?;
     manifests::log(&declared);

@@ -8,6 +8,7 @@ mod cgroup;
 mod kubernetes;
 mod nsg;
 mod policy;
+mod public;
 mod query;
 mod record;
 mod snapshot;
@@ -26,13 +27,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     account::{Interface, InterfaceAccount, Ledger},
-    cluster::Change,
+    cluster::{Change, Cluster},
     entity::{NamedRange, Names, RangeError},
     event::Record,
     flow::{Anomaly, Expiry, Family, FlowKey, SegmentEvent, Table, Timeouts},
     judge::{Expectations, Thresholds},
     metric::Store,
-    netpol::{self, PolicyChange},
+    netpol::{self, Policies, PolicyChange},
     nsg::Chain,
     time::{ClockMap, Timestamp},
 };
@@ -324,6 +325,17 @@ impl Capacity {
     }
 }
 
+/// What is declared.
+#[derive(Debug)]
+pub struct Declarations<'a> {
+    /// Network security groups.
+    pub chain: Option<Arc<Chain>>,
+    /// Objects of the cluster.
+    pub cluster: &'a Cluster,
+    /// Network policies in force.
+    pub policies: &'a mut Policies,
+}
+
 // === impl Engine ===
 
 impl Engine {
@@ -455,6 +467,15 @@ impl Engine {
     /// the same names, beside the others. To be called first.
     pub fn propose(&mut self, policies: Vec<PolicyChange>) {
         self.books.policy.propose(policies);
+    }
+
+    /// What is declared now, to explain what it says.
+    pub fn declarations(&mut self) -> Declarations<'_> {
+        Declarations {
+            chain: self.books.nsg.present(),
+            cluster: self.books.names.cluster(),
+            policies: self.books.policy.policies(),
+        }
     }
 
     /// Closes every connection with the counts last seen: the end of a replay or of the daemon.

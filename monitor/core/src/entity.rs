@@ -20,7 +20,7 @@ use crate::{
 
 pub use cgroup::Cgroup;
 pub use range::{NamedRange, RangeError, parse_net};
-pub use reach::normalise;
+pub use reach::{is_public, normalise};
 
 use cgroup::Cgroups;
 use range::Ranges;

@@ -21,7 +21,7 @@ pub use vocabulary::{EntityKind, Initiator, LocalEnd, Outcome, Point, State, Unk
 
 use crate::{
     netpol::Verdict,
-    nsg::{Access, Direction},
+    nsg::{Access, Direction, Maker},
     time::Timestamp,
 };
 
@@ -209,6 +209,12 @@ pub struct NsgRecord {
     /// Name of its group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nsg: Option<Arc<str>>,
+    /// The program that wrote the rule, where its name tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<Maker>,
+    /// What the profile needs it for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub need: Option<Arc<str>>,
     /// Why nobody knows, or why no rule decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

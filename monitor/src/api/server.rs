@@ -1,5 +1,7 @@
 //! The daemon's side.
 
+mod declared;
+
 use std::{
     collections::HashMap,
     io,
@@ -153,6 +155,8 @@ impl Client {
                 let answer = StatusAnswer::new(info.clone(), status);
                 self.send(&Answer::Status(Box::new(answer))).await
             }
+            Ok(Request::Explain(asked)) => self.explain(handle, asked).await,
+            Ok(Request::Lint(lint)) => self.lint(handle, lint).await,
             Ok(Request::Ssh(list)) => {
                 self.list(
                     handle,

@@ -103,7 +103,7 @@ fn errors_name_file_line_and_key() {
          `max_series`, `labels`, `series_ttl`, `reboot_required_file`, `max_flows4`, `max_flows6`, `recent`, `poll_interval`, `attach`, \
          `kernel_log`, `range`, `expect_ssh`, `expect_ssh_pod`, `kubernetes`, `kubeconfig`, `manifests`, `proposed`, \
          `ip_block_matches_pods`, `nsg`, `effective`, `service_tags`, `tag`, `asg`, \
-         `virtual_network`, `admin_rules`, `log_format`, `event_log`, \
+         `virtual_network`, `admin_rules`, `profile`, `log_format`, `event_log`, \
          `event_log_mib`, `timeouts`, `ssh`",
     );
     check_file(
@@ -213,14 +213,23 @@ fn network_security_groups_may_come_from_the_file_or_from_flags() {
         nsg = ["subnet=/etc/a.json", "nic=/etc/b.json#name"]
         service_tags = ["/etc/tags.json"]
         virtual_network = ["10.224.0.0/12"]
+        profile = "/etc/profile.toml"
         "#,
     );
     let file = file.expect("a valid file");
-    let given = flags(&["--nsg", "subnet=/x.json", "--asg", "web=10.224.0.7"]);
+    let given = flags(&[
+        "--nsg",
+        "subnet=/x.json",
+        "--asg",
+        "web=10.224.0.7",
+        "--profile",
+        "aks",
+    ]);
     let sources = Config::new(given, Some(file)).expect("valid").nsg;
     assert_eq!(sources.nsg, ["subnet=/x.json"]);
     assert_eq!(sources.service_tags, ["/etc/tags.json"]);
     assert_eq!(sources.asg, ["web=10.224.0.7"]);
+    assert_eq!(sources.profile.as_deref(), Some("aks"));
     assert_eq!(
         sources.virtual_network,
         ["10.224.0.0/12".parse().expect("a range")]

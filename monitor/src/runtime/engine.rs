@@ -6,7 +6,8 @@ use std::sync::{
 };
 
 use monitor_core::engine::{
-    Engine, Input, LossStage, Outputs, OwnerAnswer, OwnerQuestion, Snapshot, TranslationQuestion,
+    Declarations, Engine, Input, LossStage, Outputs, OwnerAnswer, OwnerQuestion, Snapshot,
+    TranslationQuestion,
 };
 use tokio::{
     sync::{broadcast, mpsc, watch},
@@ -19,7 +20,10 @@ use super::{
     now,
     owner::{Given, QUESTIONS},
 };
-use crate::source::ebpf::Command;
+use crate::{
+    explain::{World, explained},
+    source::ebpf::Command,
+};
 
 /// Inputs that may wait: passes, events and answers of the source.
 const INPUTS: usize = 256;
@@ -128,7 +132,7 @@ impl EngineTask {
                 query = self.queries.recv() => {
                     // The handle that this task keeps holds the channel open.
                     if let Some(Query { filter, last, reply }) = query {
-                        let engine = &self.engine;
+                        let engine = &mut self.engine;
                         // Whoever asked may have gone.
                         match reply {
                             Reply::Flows(reply) => {
@@ -139,6 +143,14 @@ impl EngineTask {
                             }
                             Reply::Findings(reply) => {
                                 let _ = reply.send(engine.query_findings(&filter, last));
+                            }
+                            Reply::Explain(asked, reply) => {
+                                let Declarations { chain, cluster, policies } = engine.declarations();
+                                let world = World { cluster, policies };
+                                let _ = reply.send(explained(&asked, chain.as_deref(), Some(world)));
+                            }
+                            Reply::Chain(reply) => {
+                                let _ = reply.send(engine.declarations().chain);
                             }
                         }
                     }

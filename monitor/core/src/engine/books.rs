@@ -157,6 +157,7 @@ impl Books {
             flow.set(Mark::Counted, true);
             self.count(key, flow, outcome);
             self.policy_decided(key, flow, outcome);
+            self.judge_public(key, flow, State::Open);
             if !is_final {
                 self.push_record(key, flow, State::Open);
             }
@@ -250,6 +251,7 @@ impl Effects for Books {
             let outcome = flow.outcome(key);
             self.count(key, flow, outcome);
             self.policy_decided(key, flow, outcome);
+            self.judge_public(key, flow, State::Closed);
         }
         self.store.release(flow.series);
         self.push_record(key, flow, State::Closed);

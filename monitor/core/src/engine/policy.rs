@@ -122,6 +122,11 @@ impl Judge {
         }
     }
 
+    /// The policies in force, to explain what they say.
+    pub(super) fn policies(&mut self) -> &mut Policies {
+        &mut self.policies
+    }
+
     /// Policies are proposed; those in force are still to come.
     pub(super) fn propose(&mut self, changes: Vec<PolicyChange>) {
         let mut policies = Policies::new(self.options);

@@ -149,8 +149,15 @@ impl Engine {
             facts,
             &Named {
                 ends: [end(local), end(remote)],
-                finding: policy::finding(flow, flow.outcome(key), state == State::Closed)
-                    .map(FindingKind::name),
+                finding: record::finding(
+                    &self.books.names,
+                    &self.books.nsg,
+                    key,
+                    flow,
+                    interface,
+                    state,
+                )
+                .map(FindingKind::name),
             },
         )
     }

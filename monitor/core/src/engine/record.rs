@@ -6,15 +6,15 @@ use monitor_common::abi::flag;
 
 use super::{
     nsg::Declared,
-    policy,
+    policy, public,
     translate::{Kept, Translations},
 };
 use crate::{
     account::Interface,
     entity::{Names, Sight},
     event::{
-        FlowRecord, IcmpRecord, Initiator, LocalEnd, Protocol, Retransmits, State, TcpFlags,
-        TcpRecord, Traffic, VERSION,
+        FindingKind, FlowRecord, IcmpRecord, Initiator, LocalEnd, NsgRecord, Protocol, Retransmits,
+        State, TcpFlags, TcpRecord, Traffic, VERSION,
     },
     flow::{FlowKey, Tracked},
     judge::nsg_finding,
@@ -69,15 +69,9 @@ pub(super) fn of(
     };
     let is_tcp = protocol == Protocol::TCP;
     let outcome = flow.outcome(key);
-    let is_final = state == State::Closed;
     let judged = flow.policy.as_deref();
     let expected = nsg.expect(key, flow, interface);
-    // Policies are judged at workloads and groups at uplinks. Where one interface has both, a
-    // replay, the policy is nearer to the pods.
-    let finding = policy::finding(flow, outcome, is_final).or_else(|| {
-        let expected = expected.as_ref()?;
-        nsg_finding(expected.access, expected.direction, outcome, is_final)
-    });
+    let finding = found(names, nsg, key, flow, interface, state, expected.as_ref());
     FlowRecord {
         version: VERSION,
         time,
@@ -117,6 +111,39 @@ pub(super) fn of(
         nsg: expected,
         finding: finding.map(|finding| finding.name().into()),
     }
+}
+
+/// Where a connection and the declarations disagree.
+pub(super) fn finding(
+    names: &Names,
+    nsg: &Declared,
+    key: &FlowKey,
+    flow: &Tracked,
+    interface: &Interface,
+    state: State,
+) -> Option<FindingKind> {
+    let expected = nsg.expect(key, flow, interface);
+    found(names, nsg, key, flow, interface, state, expected.as_ref())
+}
+
+fn found(
+    names: &Names,
+    nsg: &Declared,
+    key: &FlowKey,
+    flow: &Tracked,
+    interface: &Interface,
+    state: State,
+    expected: Option<&NsgRecord>,
+) -> Option<FindingKind> {
+    let outcome = flow.outcome(key);
+    let is_final = state == State::Closed;
+    // Policies are judged at workloads and groups at uplinks. Where one interface has both, a
+    // replay, the policy is nearer to the pods.
+    policy::finding(flow, outcome, is_final).or_else(|| {
+        let expected = expected?;
+        nsg_finding(expected.access, expected.direction, outcome, is_final)
+            .or_else(|| public::finding(names, nsg, key, flow, interface, outcome))
+    })
 }
 
 fn tcp_flags(flags: u16) -> Option<TcpFlags> {

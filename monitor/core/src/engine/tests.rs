@@ -358,6 +358,7 @@ fn without_readers_no_records_are_made() {
     assert_eq!(step(&mut engine, flows(2)).records.len(), 1);
 }
 
+mod aks;
 mod cgroup;
 mod kubernetes;
 mod nsg;

@@ -193,6 +193,9 @@ pub enum FindingKind {
     SshExpectedBlocked,
     /// A connection that the network policies allow was not answered: something else stops it.
     PolicyOverBlocked,
+    /// A node or pod answers on a public address, or answers the Internet, and no rule that a user
+    /// or a Service asked for says so.
+    PublicAddress,
     /// A source that looks at many SSH servers without logging in.
     SshScan,
     /// Network security groups deny it, and it gets through.
@@ -219,6 +222,7 @@ words!(
     SshNonstandardPort = "ssh-nonstandard-port",
     SshExpectedBlocked = "ssh-expected-blocked",
     PolicyOverBlocked = "policy-over-blocked",
+    PublicAddress = "public-address",
     SshScan = "ssh-scan",
     NsgDrift = "nsg-drift",
     SshFromPod = "ssh-from-pod",

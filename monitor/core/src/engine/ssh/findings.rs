@@ -6,11 +6,12 @@ use super::{super::books::Books, connection::PORT};
 use crate::{
     entity::{Sight, normalise},
     event::{
-        Endpoint, EntityKind, FindingKind, FindingRecord, LocalEnd, Outcome, Point, Protocol,
-        Severity, SshRecord, State, Target, VERSION,
+        Endpoint, EntityKind, FindingKind, FindingRecord, LocalEnd, NsgRecord, Outcome, Point,
+        Protocol, Severity, SshRecord, State, Target, VERSION,
     },
     flow::{FlowKey, Tracked},
     judge::{Attempt, Event, Suspicion, group},
+    nsg::Access,
     ssh::{AuthOutcome, Basis, Class, Hint},
     time::Timestamp,
 };
@@ -40,6 +41,7 @@ const fn technique(finding: FindingKind) -> Option<&'static str> {
         | FindingKind::NsgOverBlocked
         | FindingKind::PolicyOverBlocked
         | FindingKind::PolicyViolation
+        | FindingKind::PublicAddress
         | FindingKind::PolicyWouldAllow
         | FindingKind::PolicyWouldDeny => None,
     }
@@ -58,9 +60,26 @@ pub(in super::super) const fn severity(finding: FindingKind) -> Severity {
         | FindingKind::SshFromPod
         | FindingKind::SshScan
         | FindingKind::SshExpectedBlocked
+        | FindingKind::PublicAddress
         | FindingKind::PolicyOverBlocked => Severity::Medium,
         FindingKind::SshNonstandardPort | FindingKind::NsgOverBlocked => Severity::Low,
         FindingKind::PolicyWouldAllow | FindingKind::PolicyWouldDeny => Severity::Info,
+    }
+}
+
+/// Which of the things that look the same from outside it is, as far as rules tell: a rule is
+/// missing, or the rules allow it and there is no server.
+fn blocked_by(expected: &NsgRecord, range: &str, local: LocalEnd) -> String {
+    let rule = expected.rule.as_deref().unwrap_or("-");
+    match (expected.access, local) {
+        (Access::Deny, _) => format!(
+            ": network security group rule {rule} denies it, a rule that allows {range} is missing"
+        ),
+        (Access::Allow, LocalEnd::Destination) => format!(
+            ": network security group rule {rule} allows it, so SSH is disabled on the node or \
+             its server refuses"
+        ),
+        (Access::Allow, LocalEnd::Source) | (Access::Indeterminate, _) => String::new(),
     }
 }
 
@@ -314,13 +333,17 @@ impl Books {
             return;
         }
         let record = self.record(key, flow, interface, State::Closed);
+        let cause = record
+            .nsg
+            .as_ref()
+            .map_or_else(String::new, |expected| blocked_by(expected, &name, local));
         self.push_finding(FindingRecord {
             version: VERSION,
             time: self.now,
             finding,
             severity: severity(finding),
             reason: format!(
-                "SSH to {target} {destination} from {source}, in the expected range {name}, is {outcome}"
+                "SSH to {target} {destination} from {source}, in the expected range {name}, is {outcome}{cause}"
             ),
             declared_by: format!(
                 "{} {name}={net}",
