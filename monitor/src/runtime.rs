@@ -161,7 +161,7 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
         .block_on(cluster::find(config))?;
     host::check_kernel()?;
     host::check_capabilities()?;
-    let _lock = lock::take()?;
+    let lock = lock::take()?;
     let selection = Selection::new(&config.uplink, &config.workload)?;
     let finder = Finder::new();
     match &finder {
@@ -214,7 +214,10 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
         cluster,
     };
     let looks = Looks { finder, cgroups };
-    runtime.block_on(serve(config, selection, engine, given, looks))
+    runtime.block_on(async {
+        lock.serve().map_err(RuntimeError::System)?;
+        serve(config, selection, engine, given, looks).await
+    })
 }
 
 /// Where what is declared comes from, and what was read from files and is read again when they change.

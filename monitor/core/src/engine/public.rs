@@ -5,7 +5,7 @@
 //! rule of a user lets it in (a default route makes VirtualNetwork everything), is open in a way
 //! that nobody asked for.
 
-use super::{books::Books, nsg::Declared, record};
+use super::{books::Books, nsg::Declared};
 use crate::{
     account::Interface,
     entity::{Names, Sight, is_public, normalise},
@@ -69,15 +69,7 @@ impl Books {
         let outcome = flow.outcome(key);
         let found = finding(&self.names, &self.nsg, key, flow, interface, outcome);
         let Some(finding) = found else { return };
-        let record = record::of(
-            &self.names,
-            &self.nsg,
-            key,
-            flow,
-            interface,
-            state,
-            self.now,
-        );
+        let record = self.record(key, flow, interface, state);
         if record.finding.as_deref() != Some(finding.name()) {
             return;
         }

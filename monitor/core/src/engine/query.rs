@@ -1,7 +1,7 @@
 //! Answers to what a user asks for.
 
 use super::{
-    Engine, policy,
+    Engine,
     record::{self, Context},
     translate::Kept,
 };
