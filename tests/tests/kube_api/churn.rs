@@ -21,7 +21,7 @@ const STEP: u16 = 100;
 /// For the daemon to find a server that is back, and to follow.
 const BACK: Duration = Duration::from_secs(90);
 /// Memory that may be more after all than before: the allocator's.
-const SLACK: f64 = 16e6;
+const SLACK: f64 = 12e6;
 /// A port of the server that the daemon does not know.
 const ELSEWHERE: u16 = 6444;
 
