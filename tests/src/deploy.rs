@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use crate::lab::gate;
 
-/// Metrics that the daemon serves only where security groups and policies are declared, with their labels.
+/// Metrics that the daemon serves only where security groups and policies are declared, or a cluster
+/// is watched, with their labels.
 pub const DECLARED: &[(&str, &[&str])] = &[
     (
         "nodewatch_nsg_connections_total",
@@ -21,6 +22,16 @@ pub const DECLARED: &[(&str, &[&str])] = &[
         &["nsg", "rule"],
     ),
     ("nodewatch_nsg_loads_total", &["result"]),
+    ("nodewatch_kubernetes_synced", &["resource"]),
+    ("nodewatch_kubernetes_objects", &["resource"]),
+    ("nodewatch_kubernetes_objects_skipped", &["resource"]),
+    ("nodewatch_kubernetes_events_total", &["resource"]),
+    (
+        "nodewatch_kubernetes_last_event_timestamp_seconds",
+        &["resource"],
+    ),
+    ("nodewatch_kubernetes_lists_total", &["resource"]),
+    ("nodewatch_kubernetes_errors_total", &["resource", "reason"]),
     (
         "nodewatch_policy_connections_total",
         &[

@@ -122,6 +122,13 @@ fn declared() -> String {
         &["aks-subnet", "AllowVnetInBound"],
     );
     row("nodewatch_nsg_loads_total", &["loaded"]);
+    for (name, labels) in DECLARED {
+        match labels {
+            ["resource"] => row(name, &["pods"]),
+            ["resource", "reason"] => row(name, &["pods", "expired"]),
+            _ => {}
+        }
+    }
     let policy = "nodewatch_policy_connections_total";
     let shop = |direction, allowed, policy, outcome| {
         [

@@ -5,7 +5,9 @@
 
 mod connection;
 
-use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    convert::Infallible, fmt::Write as _, io, net::SocketAddr, path::PathBuf, sync::Arc,
+};
 
 use http_body_util::Full;
 use hyper::{
@@ -127,12 +129,13 @@ fn readiness(context: &Context) -> Response<Full<Bytes>> {
     let Some(cluster) = &snapshot.status.kubernetes else {
         return text(StatusCode::OK, TEXT, "ok\n");
     };
-    let missing: String = cluster
-        .resources
-        .iter()
-        .filter(|resource| !resource.state.is_in_sync())
-        .map(|resource| format!("cluster: {} {}\n", resource.resource, resource.state.name()))
-        .collect();
+    let mut missing = String::new();
+    for resource in &cluster.resources {
+        if !resource.state.is_in_sync() {
+            let (name, state) = (&resource.resource, resource.state.name());
+            let _ = writeln!(missing, "cluster: {name} {state}");
+        }
+    }
     if cluster.is_settled() {
         text(StatusCode::OK, TEXT, format!("ok\n{missing}"))
     } else {

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use kube::api::{
@@ -311,6 +311,27 @@ impl Writer {
             self.status(&api, &name, status).await?;
         }
         Ok(())
+    }
+
+    /// Makes a CustomResourceDefinition, and waits until the server has the kind.
+    pub async fn install(&self, definition: Value) -> Result<()> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let spec = &definition["spec"];
+        let (group, plural) = (text(&spec["group"]), text(&spec["names"]["plural"]));
+        let version = text(&spec["versions"][0]["name"]);
+        self.create(definition).await?;
+        let request = kube::core::Request::new(format!("/apis/{group}/{version}/{plural}"));
+        let start = Instant::now();
+        loop {
+            let list = request.list(&kube::api::ListParams::default())?;
+            match self.0.request_text(list).await {
+                Ok(_) => return Ok(()),
+                Err(error) if start.elapsed() > START => {
+                    return Err(error).with_context(|| format!("no {plural}"));
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
     }
 
     /// Merges something into an object that is there.

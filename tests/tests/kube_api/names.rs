@@ -14,6 +14,7 @@ use super::{SOON, flow, namespace, pod, resource, until_objects, until_resource}
 /// How long a change of policies or pods has its grace.
 const GRACE: Duration = Duration::from_secs(10);
 const PORT: u16 = 8080;
+const DENIED: u16 = 8081;
 
 /// Sends one datagram from a port.
 fn send(from: &Namespace, port: u16, to: SocketAddr) {
@@ -46,7 +47,9 @@ fn pods_services_and_policies_come_from_the_cluster() {
         cart["metadata"]["ownerReferences"] = owner;
         cluster.create(cart).await?;
         cluster.create(pod("pg-0", to)).await?;
-        cluster.create(service()).await
+        cluster.create(service()).await?;
+        cluster.install(admin_policies()).await?;
+        cluster.create(no_denied_port()).await
     })
     .expect("objects");
     let kubeconfig = api.kubeconfig(AGENT).expect("a file");
@@ -57,10 +60,14 @@ fn pods_services_and_policies_come_from_the_cluster() {
     }
     // This server has them as a beta version only, and streams no lists.
     assert_eq!(resource(&daemon, "endpointslices")["state"], "synced");
-    // They are no part of Kubernetes itself.
-    for name in ["adminnetworkpolicies", "clusternetworkpolicies"] {
-        assert_eq!(resource(&daemon, name)["state"], "absent", "{name}");
-    }
+    // They are no part of Kubernetes itself: one was installed.
+    let admin = resource(&daemon, "adminnetworkpolicies");
+    assert_eq!(
+        (&admin["state"], &admin["objects"]),
+        (&"synced".into(), &1.into())
+    );
+    let cluster = resource(&daemon, "clusternetworkpolicies");
+    assert_eq!(cluster["state"], "absent");
     assert_eq!(daemon.http("/readyz").expect("an answer").body, "ok\n");
 
     // A pod, its owner and labels; a service by its address.
@@ -122,6 +129,17 @@ fn pods_services_and_policies_come_from_the_cluster() {
     let record = flow(&daemon, port, |record| !record["policy"].is_null());
     assert_eq!(record["policy"]["allowed"], true, "{record:#}");
     drop(listener);
+    // The policy of a kind that was installed denies a port.
+    let listener = server
+        .run(|| TcpListener::bind(SocketAddr::new(to.into(), DENIED)))
+        .expect("a namespace")
+        .expect("a listener");
+    let port = connect(&client, SocketAddr::new(to.into(), DENIED));
+    let record = flow(&daemon, port, |record| !record["policy"].is_null());
+    let egress = &record["policy"]["egress"];
+    assert_eq!(egress["allowed"], false, "{record:#}");
+    assert_eq!(egress["by"], json!(["AdminNetworkPolicy no-denied-port"]));
+    drop(listener);
     daemon.stop().expect("it ends");
 }
 
@@ -142,6 +160,42 @@ fn node(ip: Ipv4Addr) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"},
         "status": {"addresses": [{"type": "InternalIP", "address": ip}]},
+    })
+}
+
+/// The kind AdminNetworkPolicy, without its schema.
+fn admin_policies() -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": "adminnetworkpolicies.policy.networking.k8s.io",
+            // Names of this group are kept for Kubernetes itself.
+            "annotations": {"api-approved.kubernetes.io": "unapproved, a test"},
+        },
+        "spec": {
+            "group": "policy.networking.k8s.io", "scope": "Cluster",
+            "names": {"kind": "AdminNetworkPolicy", "plural": "adminnetworkpolicies"},
+            "versions": [{
+                "name": "v1alpha1", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {
+                    "type": "object", "x-kubernetes-preserve-unknown-fields": true,
+                }},
+            }],
+        },
+    })
+}
+
+fn no_denied_port() -> Value {
+    json!({
+        "apiVersion": "policy.networking.k8s.io/v1alpha1", "kind": "AdminNetworkPolicy",
+        "metadata": {"name": "no-denied-port"},
+        "spec": {
+            "priority": 10, "subject": {"namespaces": {}},
+            "egress": [{
+                "action": "Deny", "to": [{"namespaces": {}}],
+                "ports": [{"portNumber": {"protocol": "TCP", "port": DENIED}}],
+            }],
+        },
     })
 }
 

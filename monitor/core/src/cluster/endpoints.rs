@@ -11,12 +11,15 @@ use super::{
 };
 use crate::event::Protocol;
 
+/// Namespace and name.
+type Key = (Arc<str>, Arc<str>);
+
 /// Endpoint slices, by the services that they are of.
 #[derive(Debug, Default)]
 pub(super) struct Slices {
-    by_service: HashMap<(Arc<str>, Arc<str>), BTreeMap<Arc<str>, EndpointSlice>>,
+    by_service: HashMap<Key, BTreeMap<Arc<str>, EndpointSlice>>,
     /// The service of each slice, by namespace and name.
-    services: HashMap<(Arc<str>, Arc<str>), Arc<str>>,
+    services: HashMap<Key, Arc<str>>,
 }
 
 // === impl Slices ===

@@ -93,7 +93,7 @@ impl KubernetesStatus {
     /// Samples of the metrics.
     pub(super) fn samples(&self, fixed: &mut Vec<Fixed>) {
         let mut push = |metric, resource: &ResourceStatus, value| {
-            let labels = vec![label(&resource.resource)];
+            let labels = vec![label(resource.resource.clone())];
             fixed.push(Fixed {
                 metric,
                 labels,
@@ -134,14 +134,14 @@ impl KubernetesStatus {
         for resource in &self.resources {
             fixed.extend(resource.errors.iter().map(|(error, count)| Fixed {
                 metric: Metric::KubernetesErrors,
-                labels: vec![label(&resource.resource), Text::Static(error.name())],
+                labels: vec![label(resource.resource.clone()), Text::Static(error.name())],
                 value: Value::Counter(*count),
             }));
         }
     }
 }
 
-fn label(name: &Cow<'static, str>) -> Text {
+fn label(name: Cow<'static, str>) -> Text {
     match name {
         Cow::Borrowed(name) => Text::Static(name),
         Cow::Owned(name) => Text::Shared(name.as_str().into()),

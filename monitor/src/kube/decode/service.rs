@@ -120,3 +120,83 @@ pub(super) fn endpoint_slice(root: &Field<'_>) -> Result<EndpointSlice, Fault> {
         endpoints,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use monitor_core::event::Protocol;
+    use serde_json::json;
+
+    use super::super::{Decoded, Object, decode};
+    use super::*;
+
+    fn slice(version: &str, more: &Value) -> Result<EndpointSlice, Fault> {
+        let mut value = json!({
+            "apiVersion": format!("discovery.k8s.io/{version}"), "kind": "EndpointSlice",
+            "metadata": {
+                "name": "api-x7", "namespace": "shop", "labels": {SERVICE: "api"},
+            },
+        });
+        for (field, content) in more.as_object().unwrap() {
+            value[field] = content.clone();
+        }
+        match decode(&value)? {
+            Decoded::Object(Object::EndpointSlice(slice), _) => Ok(slice),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn endpoints_are_ready_ending_or_nothing() {
+        let endpoint = |address: &str, conditions: Value| json!({"addresses": [address], "conditions": conditions});
+        let endpoints = json!({"addressType": "IPv4", "endpoints": [
+            endpoint("192.0.2.1", json!({})),
+            endpoint("192.0.2.2", json!({"ready": true})),
+            endpoint("192.0.2.3", json!({"ready": false})),
+            endpoint("192.0.2.4", json!({"ready": false, "serving": true, "terminating": true})),
+            endpoint("192.0.2.5", json!({"ready": false, "serving": false, "terminating": true})),
+            endpoint("192.0.2.6", json!({"ready": null})),
+            endpoint("name.example", json!({})),
+            {"addresses": ["192.0.2.8", "::ffff:192.0.2.9"]},
+        ]});
+        for version in ["v1", "v1beta1"] {
+            let slice = slice(version, &endpoints).unwrap();
+            assert_eq!(slice.service.as_deref(), Some("api"));
+            let found: Vec<_> = slice
+                .endpoints
+                .iter()
+                .map(|endpoint| (endpoint.ip.to_string(), endpoint.is_terminating))
+                .collect();
+            let ready = |last: u8| (format!("192.0.2.{last}"), false);
+            let ending = |last: u8| (format!("192.0.2.{last}"), true);
+            assert_eq!(
+                found,
+                [ready(1), ready(2), ending(4), ready(6), ready(8), ready(9)]
+            );
+        }
+    }
+
+    #[test]
+    fn ports_of_endpoints_have_names_and_numbers() {
+        let ports = json!({"ports": [
+            {"name": "https", "port": 6443, "protocol": "TCP"},
+            {"name": null, "port": 53, "protocol": "UDP"},
+            {"name": "any"},
+        ], "endpoints": null});
+        let slice = slice("v1", &ports).unwrap();
+        let port = |name: &str, protocol, port| EndpointPort {
+            name: name.into(),
+            protocol,
+            port,
+        };
+        assert_eq!(
+            slice.ports,
+            [
+                port("https", Protocol::TCP, 6443),
+                port("", Protocol::UDP, 53)
+            ]
+        );
+        let wrong = json!({"ports": [{"port": 70000}]});
+        let fault = self::slice("v1", &wrong).unwrap_err();
+        assert!(fault.to_string().starts_with("ports[0].port: "), "{fault}");
+    }
+}

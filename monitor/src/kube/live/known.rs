@@ -157,7 +157,7 @@ impl Known {
     pub(super) fn collect(&mut self, seen: Seen) -> Option<Skipped> {
         let (mut objects, mut changes) = self.list.take().unwrap_or_default();
         let mut skipped = None;
-        if let Some(key) = self.key(&seen) {
+        if let Some(key) = key(&seen) {
             let before = self.objects.get(&key).copied();
             let (kept, fault) = self.take(&key, seen, before, &mut changes);
             skipped = fault;
@@ -199,7 +199,7 @@ impl Known {
     /// An object came or changed.
     pub(super) fn apply(&mut self, seen: Seen) -> (Changes, Option<Skipped>) {
         let mut changes = Changes::default();
-        let Some(key) = self.key(&seen) else {
+        let Some(key) = key(&seen) else {
             return (changes, None);
         };
         let before = self.objects.get(&key).copied();
@@ -213,7 +213,7 @@ impl Known {
     /// An object went. `is_late`: maybe some time ago.
     pub(super) fn delete(&mut self, seen: &Seen, is_late: bool) -> Changes {
         let mut changes = Changes::default();
-        let Some(key) = self.key(seen) else {
+        let Some(key) = key(seen) else {
             return changes;
         };
         match self.objects.remove(&key) {
@@ -224,10 +224,6 @@ impl Known {
             None => {}
         }
         changes
-    }
-
-    fn key(&self, seen: &Seen) -> Option<Key> {
-        Some((seen.namespace().into(), seen.name()?.into()))
     }
 
     /// Reads an object, and tells what it changes.
@@ -287,6 +283,11 @@ impl Known {
         write!(digest, "{object:?}").expect("a hasher takes all");
         digest.0.finish()
     }
+}
+
+/// What an object is known by.
+fn key(seen: &Seen) -> Option<Key> {
+    Some((seen.namespace().into(), seen.name()?.into()))
 }
 
 // === impl Digest ===

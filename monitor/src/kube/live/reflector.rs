@@ -35,11 +35,11 @@ use crate::runtime::now;
 /// Objects of a page. Each may have 1.5 MB, whoever wrote it: a page is held whole.
 const PAGE: u32 = 100;
 /// For a page, and for a watch to begin.
-const ANSWER: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_mins(1);
 /// How long the server keeps a watch, in seconds.
 const WATCH: u32 = 290;
 /// Without a word for this long, the connection is lost.
-const SILENCE: Duration = Duration::from_secs(300);
+const SILENCE: Duration = Duration::from_mins(5);
 /// The same while the list is sent as the beginning of a watch.
 const LIST_SILENCE: Duration = Duration::from_secs(30);
 /// A watch that ends sooner did not work.
@@ -411,14 +411,13 @@ impl Reflector {
             policies,
             proposed,
         } = changes;
-        for input in [
+        let told = [
             (!cluster.is_empty()).then_some(Input::Cluster(cluster)),
             (!policies.is_empty()).then_some(Input::Policies(policies)),
             (!proposed.is_empty()).then_some(Input::Proposed(proposed)),
-        ] {
-            if let Some(input) = input {
-                inputs.send(input).await.map_err(|_| Stop::Engine)?;
-            }
+        ];
+        for input in told.into_iter().flatten() {
+            inputs.send(input).await.map_err(|_| Stop::Engine)?;
         }
         Ok(())
     }

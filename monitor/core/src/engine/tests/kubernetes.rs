@@ -3,10 +3,8 @@
 use super::*;
 use crate::metric::Value;
 
-#[test]
-fn watches_are_in_status_and_metrics() {
-    let mut engine = engine();
-    assert_eq!(engine.status().kubernetes, None);
+/// Pods are in sync, services refused.
+pub(super) fn watched(engine: &mut Engine) -> KubernetesStatus {
     let mut pods = ResourceStatus::new("pods");
     let mut services = ResourceStatus::new("services");
     let mut status = KubernetesStatus {
@@ -22,7 +20,15 @@ fn watches_are_in_status_and_metrics() {
     services.message = Some("no".into());
     status.resources = vec![pods, services];
     assert!(status.is_settled());
-    step(&mut engine, Input::Kubernetes(status.clone()));
+    step(engine, Input::Kubernetes(status.clone()));
+    status
+}
+
+#[test]
+fn watches_are_in_status_and_metrics() {
+    let mut engine = engine();
+    assert_eq!(engine.status().kubernetes, None);
+    let status = watched(&mut engine);
     let snapshot = engine.snapshot();
     assert_eq!(snapshot.status.kubernetes, Some(status));
     let mut found = Vec::new();

@@ -168,6 +168,7 @@ fn every_metric_has_a_sample() {
     );
     ssh::refused_from_anywhere(&mut engine);
     policy::one_is_judged(&mut engine);
+    kubernetes::watched(&mut engine);
     let rows = engine.snapshot().rows;
     for definition in crate::metric::ALL {
         let mut count = 0;
