@@ -178,12 +178,13 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
         .enable_all()
         .build()
         .map_err(RuntimeError::System)?;
-    if let Some(proposed) = proposed {
-        engine.propose(proposed);
+    if let Some(proposed) = &proposed {
+        engine.propose(proposed.clone());
     }
     engine.declare(declared.cluster.clone(), declared.policies.clone());
     let looks = Looks { finder, cgroups };
-    runtime.block_on(serve(config, selection, engine, declared, watch, looks))
+    let known = manifests::Known { declared, proposed };
+    runtime.block_on(serve(config, selection, engine, known, watch, looks))
 }
 
 /// What finds out who on this node a connection belongs to.
@@ -196,7 +197,7 @@ async fn serve(
     config: &Config,
     selection: Selection,
     engine: Engine,
-    declared: Manifests,
+    known: manifests::Known,
     watch: Watch,
     Looks { finder, cgroups }: Looks,
 ) -> Result<(), RuntimeError> {
@@ -242,7 +243,8 @@ async fn serve(
             .map_err(RuntimeError::System)?;
     }
     if let Ok(cgroups) = cgroups {
-        cgroups::start(cgroups, ends.cgroups, ends.found.clone()).map_err(RuntimeError::System)?;
+        cgroups::start(cgroups, ends.cgroups, ends.found.clone(), ends.missed)
+            .map_err(RuntimeError::System)?;
     }
     conntrack::start(ends.translations, ends.found).map_err(RuntimeError::System)?;
     let options = LiveOptions {
@@ -254,9 +256,13 @@ async fn serve(
         },
         interval: config.poll_interval,
     };
-    if !config.manifests.is_empty() {
+    let places = manifests::Places {
+        declared: config.manifests.clone(),
+        proposed: config.proposed.clone(),
+    };
+    if !places.is_empty() {
         let inputs = ends.inputs.downgrade();
-        tokio::spawn(manifests::watch(config.manifests.clone(), declared, inputs));
+        tokio::spawn(manifests::watch(places, known, inputs));
     }
     if !config.nsg.is_empty() {
         let (sources, inputs) = (config.nsg.clone(), ends.inputs.clone());

@@ -114,6 +114,8 @@ pub enum Input {
     Cluster(Vec<Change>),
     /// Network policies changed.
     Policies(Vec<PolicyChange>),
+    /// These policies are proposed from now on, in place of those that were; or none.
+    Proposed(Option<Vec<PolicyChange>>),
     /// Who holds an SSH connection on this node. Answers [`Outputs::owners`].
     Owner(OwnerAnswer),
     /// The kernel's connection tracking can be asked from now on, or why it cannot.
@@ -364,6 +366,7 @@ impl Engine {
                 }
             }
             Input::FlowEnded { key, value } => table.ended(&key, &value, clock, books),
+            Input::Proposed(changes) => books.policy.propose(changes),
             Input::Owner(answer) => books.owner_found(answer, table),
             Input::Conntrack(available) => books.translations.set_available(available),
             Input::Cgroups(answers) => books.cgroups_found(answers, table),
@@ -419,9 +422,9 @@ impl Engine {
     }
 
     /// Judges connections also by what is proposed: these policies in place of those in force of
-    /// the same names, beside the others. To be called first.
+    /// the same names, beside the others.
     pub fn propose(&mut self, policies: Vec<PolicyChange>) {
-        self.books.policy.propose(policies);
+        self.books.policy.propose(Some(policies));
     }
 
     /// Closes every connection with the counts last seen: the end of a replay or of the daemon.

@@ -89,7 +89,12 @@ impl Books {
     }
 
     /// Where to count a connection's traffic.
-    pub(super) fn series(&mut self, key: &FlowKey, flow: &Tracked, interface: &Interface) -> SeriesId {
+    pub(super) fn series(
+        &mut self,
+        key: &FlowKey,
+        flow: &Tracked,
+        interface: &Interface,
+    ) -> SeriesId {
         let sight = |ip| Sight {
             ip,
             point: interface.point,

@@ -15,8 +15,8 @@ use crate::{
     account::Interface,
     entity::normalise,
     event::{
-        Endpoint, FindingKind, FindingRecord, FlowRecord, NsgRecord, Outcome, Point, Severity, State,
-        Translated, VERSION,
+        Endpoint, FindingKind, FindingRecord, FlowRecord, NsgRecord, Outcome, Point, Severity,
+        State, Translated, VERSION,
     },
     flow::{FlowKey, Mark, Tracked},
     judge::nsg_finding,

@@ -19,8 +19,8 @@ use super::{books::Books, translate::Pair};
 use crate::{
     cluster::{Change, Cluster, End},
     event::{
-        Endpoint, EntityKind, FindingKind, FindingRecord, LocalEnd, Outcome, Point, Protocol, State,
-        Translated, VERSION,
+        Endpoint, EntityKind, FindingKind, FindingRecord, LocalEnd, Outcome, Point, Protocol,
+        State, Translated, VERSION,
     },
     flow::{FlowKey, Judged, Mark, Tracked},
     metric::{Fixed, Metric, OTHER, Text, Value},
@@ -122,14 +122,20 @@ impl Judge {
         }
     }
 
-    /// Policies are proposed; those in force are still to come.
-    pub(super) fn propose(&mut self, changes: Vec<PolicyChange>) {
-        let mut policies = Policies::new(self.options);
-        let names = changes.iter().map(Name::of).collect();
-        for change in changes {
-            policies.apply(change);
-        }
-        self.proposal = Some(Proposal { policies, names });
+    /// These policies are proposed from now on, or none.
+    pub(super) fn propose(&mut self, changes: Option<Vec<PolicyChange>>) {
+        self.proposal = changes.map(|changes| {
+            let mut policies = Policies::new(self.options);
+            let names: HashSet<Name> = changes.iter().map(Name::of).collect();
+            let in_force = self.policies.in_force();
+            for change in in_force.filter(|change| !names.contains(&Name::of(change))) {
+                policies.apply(change);
+            }
+            for change in changes {
+                policies.apply(change);
+            }
+            Proposal { policies, names }
+        });
     }
 
     /// A policy changes. What is declared at [`START`] always was.

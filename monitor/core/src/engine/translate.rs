@@ -233,11 +233,16 @@ impl Translations {
     }
 
     pub(super) fn samples(&self, fixed: &mut Vec<Fixed>) {
-        fixed.extend(RESULTS.iter().zip(self.results).map(|(result, count)| Fixed {
-            metric: Metric::Translations,
-            labels: vec![Text::Static(result)],
-            value: Value::Counter(count),
-        }));
+        fixed.extend(
+            RESULTS
+                .iter()
+                .zip(self.results)
+                .map(|(result, count)| Fixed {
+                    metric: Metric::Translations,
+                    labels: vec![Text::Static(result)],
+                    value: Value::Counter(count),
+                }),
+        );
     }
 
     fn ask(&mut self, key: &FlowKey, generation: u32, point: Point, now: Timestamp) {
@@ -361,12 +366,7 @@ impl Context<'_> {
 }
 
 /// An end by its address, as a record has it.
-pub(super) fn endpoint(
-    names: &Names,
-    end: SocketAddr,
-    point: Point,
-    at: Timestamp,
-) -> Endpoint {
+pub(super) fn endpoint(names: &Names, end: SocketAddr, point: Point, at: Timestamp) -> Endpoint {
     let ip = end.ip();
     names
         .resolve(&Sight { ip, point, at })

@@ -103,6 +103,15 @@ impl Policies {
         self.namespaced.is_empty() && self.tiers.iter().all(Vec::is_empty)
     }
 
+    /// The policies in force, each as a change that brings it about.
+    pub(crate) fn in_force(&self) -> impl Iterator<Item = PolicyChange> {
+        let namespaced = self.namespaced.values().flat_map(BTreeMap::values);
+        let tiers = self.tiers.iter().flatten();
+        namespaced
+            .map(|named| PolicyChange::Namespaced(named.policy.clone()))
+            .chain(tiers.map(|named| PolicyChange::Tier(named.policy.clone())))
+    }
+
     /// Takes a change in.
     pub fn apply(&mut self, change: PolicyChange) {
         match change {

@@ -6,12 +6,12 @@ use anyhow::bail;
 use clap::ValueEnum;
 use monitor_core::{
     event::Protocol,
-    netpol::{Basis, Direction, Explanation, Flow, Part},
+    netpol::{Basis, Direction, Explanation, Part},
 };
 
 use super::{
     Source,
-    input::{Wanted, ends},
+    input::{Wanted, flow},
 };
 use crate::cli::output::Output;
 
@@ -80,10 +80,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         bail!("--port is needed for {}", args.protocol);
     }
     let mut declared = args.source.read()?;
-    let (source, destination) =
-        ends(&declared.cluster, &args.from.wanted, &args.to.wanted).map_err(|(_, error)| error)?;
     let port = args.port.unwrap_or(0);
-    let flow = Flow::new(source, destination, args.protocol, port);
+    let (from, to) = (&args.from.wanted, &args.to.wanted);
+    let flow =
+        flow(&declared.cluster, from, to, args.protocol, port).map_err(|(_, error)| error)?;
     let explanation = declared.policies.explain(&declared.cluster, &flow);
     let proposed = declared
         .proposed

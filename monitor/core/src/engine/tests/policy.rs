@@ -453,3 +453,31 @@ fn what_is_proposed_is_judged_beside_what_is_in_force() {
     assert_eq!(judged(egress("web", &[443]), 40_000), (yes, no));
     assert_eq!(judged(egress("more", &[443]), 40_001), (yes, None));
 }
+
+#[test]
+fn what_is_proposed_may_change_while_it_runs() {
+    let mut engine = engine_of(vec![egress("web", &[443]), egress("more", &[8_443])]);
+    let mut port = 40_000;
+    let mut proposed = |engine: &mut Engine| {
+        port += 1;
+        let key = key4(VETH, Protocol::TCP, port, 443);
+        let records = connection(engine, key, 150, [A, B]);
+        let flow = flows(&records)[0];
+        flow.proposed.as_ref().map(|verdict| verdict.allowed)
+    };
+    assert_eq!(proposed(&mut engine), None, "nothing is proposed");
+    let propose = |engine: &mut Engine, changes| step(engine, Input::Proposed(changes));
+    propose(&mut engine, Some(vec![egress("web", &[80])]));
+    assert_eq!(proposed(&mut engine), Some(Some(false)));
+    // Beside the others that are in force.
+    let more = PolicyChange::NamespacedGone("shop".into(), "none".into());
+    propose(&mut engine, Some(vec![egress("more", &[443]), more]));
+    assert_eq!(proposed(&mut engine), None, "the same");
+    propose(
+        &mut engine,
+        Some(vec![egress("web", &[]), egress("more", &[])]),
+    );
+    assert_eq!(proposed(&mut engine), Some(Some(false)));
+    propose(&mut engine, None);
+    assert_eq!(proposed(&mut engine), None);
+}

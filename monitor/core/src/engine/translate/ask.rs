@@ -4,19 +4,14 @@ use super::{At, Outcome, PATIENCE, Slot, State, TranslationAnswer, TranslationQu
 use crate::{
     account::Interface,
     engine::books::{Books, is_decided},
-    entity::{Names, Sight},
+    entity::{Names, Sight, is_private},
     event::{EntityKind, Point},
     flow::{FlowKey, Mark, Table, Tracked},
     time::Timestamp,
 };
 
 /// Whether a name or a verdict of a connection depends on how it is translated.
-pub(super) fn depends(
-    names: &Names,
-    key: &FlowKey,
-    flow: &Tracked,
-    interface: &Interface,
-) -> bool {
+pub(super) fn depends(names: &Names, key: &FlowKey, flow: &Tracked, interface: &Interface) -> bool {
     let source_is_local = flow.orientation(key).source_is_local;
     !flow.has(Mark::Multicast)
         && may_depend(
@@ -50,7 +45,7 @@ fn may_depend(
         // A pod may mean a Service, or a port of a node that leads to one.
         (Point::Workload, true) => match kind(remote) {
             EntityKind::Service | EntityKind::Node => true,
-            EntityKind::Range | EntityKind::Unknown => names.is_private(remote),
+            EntityKind::Range | EntityKind::Unknown => is_private(remote),
             EntityKind::Pod | EntityKind::Internet => false,
         },
         // Behind the node's address there may be whoever came to a port of the node.
@@ -102,8 +97,7 @@ impl Books {
             self.translations.results[Outcome::Late as usize] += 1;
             return false;
         }
-        self.translations
-            .ask(key, flow.generation, point, self.now);
+        self.translations.ask(key, flow.generation, point, self.now);
         true
     }
 
@@ -192,10 +186,10 @@ impl Books {
 
     fn translation_known(&mut self, at: &At, table: &mut Table) {
         let (key, generation) = at;
-        if let Some(flow) = table.get_mut(key, *generation) {
-            if !self.awaits_cgroup(flow) {
-                self.settle(key, flow, false);
-            }
+        if let Some(flow) = table.get_mut(key, *generation)
+            && !self.awaits_cgroup(flow)
+        {
+            self.settle(key, flow, false);
         }
         self.ssh_translated(key, *generation, table.get(key, *generation));
     }
