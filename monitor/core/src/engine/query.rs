@@ -127,8 +127,14 @@ impl Engine {
             flow,
             interface,
             state,
+            kept,
             ..
         } = *candidate;
+        let context = Context {
+            kept,
+            ..self.books.context()
+        };
+        let translated = context.translated(key, flow, interface);
         let entities = [key.local(), key.remote()].map(|ip| {
             let sight = Sight {
                 ip,
@@ -148,7 +154,7 @@ impl Engine {
         filter.matches_named(
             facts,
             &Named {
-                ends: [end(local), end(remote)],
+                ends: NamedEnd::all([end(local), end(remote)], translated.as_ref()),
                 finding: policy::finding(flow, flow.outcome(key), state == State::Closed)
                     .map(FindingKind::name),
             },

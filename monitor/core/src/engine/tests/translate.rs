@@ -191,6 +191,13 @@ fn a_service_is_judged_and_told_by_the_pod_that_was_chosen() {
     assert!(flows(&outputs)[0].translated.is_some());
     let kept = engine.query(&FlowFilter::default(), None);
     let kept = kept.iter().find(|flow| flow.state == State::Closed);
+    // It is found by the pod that was chosen.
+    let of_pod = FlowFilter {
+        terms: vec![Condition::Pod("db/pg-0".parse().unwrap()).into()],
+        ..FlowFilter::default()
+    };
+    let found = engine.query(&of_pod, None);
+    assert!(found.iter().any(|flow| Some(flow) == kept), "{found:?}");
     assert_eq!(kept.unwrap().translated, flows(&outputs)[0].translated);
     let status = engine.status().translation.unwrap();
     assert_eq!((status.asked, status.translated, status.unknown), (1, 1, 0));

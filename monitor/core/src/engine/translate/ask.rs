@@ -163,7 +163,8 @@ impl Books {
     /// Time passes: who waits for too long goes on without an answer.
     pub(in crate::engine) fn translation_tick(&mut self, table: &mut Table) {
         while let Some((at, since)) = self.translations.waiting.front().copied() {
-            if self.now < since.saturating_add(PATIENCE) {
+            // A clock that was set back tells nothing of how long it is.
+            if since <= self.now && self.now < since.saturating_add(PATIENCE) {
                 break;
             }
             self.translations.waiting.pop_front();
@@ -175,7 +176,7 @@ impl Books {
         let is_swept = self
             .translations
             .swept
-            .is_some_and(|swept| now < swept.saturating_add(UNSEEN));
+            .is_some_and(|swept| swept <= now && now < swept.saturating_add(UNSEEN));
         if !is_swept {
             self.translations.swept = Some(now);
             self.translations.slots.retain(|(key, generation), slot| {
