@@ -50,7 +50,7 @@ pub(super) struct Closed {
     pub(super) key: FlowKey,
     pub(super) flow: Tracked,
     pub(super) interface: Arc<Interface>,
-    pub(super) translation: Option<Kept>,
+    pub(super) translation: Kept,
 }
 
 /// Whether an outcome can be counted now: no packet that may still come makes it another, or only
@@ -229,7 +229,7 @@ impl Effects for Books {
         self.ssh_closed(key, flow);
         self.judge_blocked(key, flow);
         self.judge_nsg(key, flow, State::Closed);
-        let translation = self.translations.close(key, flow.generation);
+        let translation = self.close_translation(key, flow);
         if self.recent_max > 0
             && let Some(interface) = self.ledger.interface(key.interface_id())
         {

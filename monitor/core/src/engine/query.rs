@@ -101,7 +101,7 @@ impl Engine {
             flow: &closed.flow,
             interface: &closed.interface,
             state: State::Closed,
-            kept: closed.translation.as_ref(),
+            kept: Some(&closed.translation),
         });
         let is_empty = filter.terms.is_empty() && filter.since.is_none();
         let needs_names = filter.needs_names();
@@ -134,7 +134,7 @@ impl Engine {
             kept,
             ..self.books.context()
         };
-        let translated = context.translated(key, flow, interface);
+        let translated = context.translated(key, flow, interface, false);
         let entities = [key.local(), key.remote()].map(|ip| {
             let sight = Sight {
                 ip,

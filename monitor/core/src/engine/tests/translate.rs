@@ -359,6 +359,11 @@ fn where_nobody_can_be_asked_it_is_unknown_at_once() {
     assert_eq!(flows(&outputs)[0].translated, Some(Translated::UNKNOWN));
     let status = engine.status().translation.unwrap();
     assert_eq!(status.unavailable.as_deref(), Some("no such thing"));
+    // So it stays when it is over.
+    let value = reading(99, [3, 3], opened_by(true));
+    step(&mut engine, Input::Removed(vec![(key, value)]));
+    let closed = engine.query(&FlowFilter::default(), None);
+    assert_eq!(closed[0].translated, Some(Translated::UNKNOWN));
     // It is there later.
     step(&mut engine, Input::Conntrack(Ok(())));
     let key = flow_key(VETH, Protocol::TCP, end(CART, 2), end(SERVICE, 80));
@@ -386,6 +391,40 @@ fn a_direct_connection_says_nothing_of_translation() {
     };
     let outputs = answer(&mut engine, question, Lookup::Found(direct));
     assert_eq!(flows(&outputs)[0].translated, None);
+}
+
+#[test]
+fn a_connection_that_has_the_ports_of_another_is_not_taken_for_it() {
+    let mut engine = node();
+    let (key, translation) = to_service();
+    let value = |first| reading(first, [3, 3], opened_by(true));
+    let read = |engine: &mut Engine, first| {
+        let outputs = step(engine, Input::Flows(vec![(key, value(first))]));
+        outputs.translations[0]
+    };
+    let first = read(&mut engine, 98);
+    let outputs = step(&mut engine, Input::Removed(vec![(key, value(98))]));
+    assert_eq!(
+        flows(&outputs).last().unwrap().translated,
+        Some(Translated::UNKNOWN)
+    );
+    // The same entry anew, while the answer about the first is on its way.
+    let second = read(&mut engine, 99);
+    let late = answer(&mut engine, first, Lookup::Missing);
+    assert_eq!(late, Outputs::default());
+    let outputs = answer(&mut engine, second, Lookup::Found(translation));
+    assert!(
+        flows(&outputs)[0]
+            .translated
+            .as_ref()
+            .unwrap()
+            .ends()
+            .is_some()
+    );
+    // What is remembered of the first is its own.
+    let all = engine.query(&FlowFilter::default(), None);
+    let closed = all.iter().find(|flow| flow.state == State::Closed);
+    assert_eq!(closed.unwrap().translated, Some(Translated::UNKNOWN));
 }
 
 /// Banners and algorithms of an SSH connection whose local end is the server; what came of them.

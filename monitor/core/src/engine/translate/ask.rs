@@ -1,6 +1,8 @@
 //! Which connections to ask about, and what goes on once it is known.
 
-use super::{At, Outcome, PATIENCE, Slot, State, TranslationAnswer, TranslationQuestion, UNSEEN};
+use super::{
+    At, Kept, Outcome, PATIENCE, Slot, State, TranslationAnswer, TranslationQuestion, UNSEEN,
+};
 use crate::{
     account::Interface,
     engine::books::{Books, is_decided},
@@ -89,6 +91,7 @@ impl Books {
             // By now its entry may be of another connection.
             let slot = Slot {
                 state: State::Unknown,
+                number: 0,
                 since: self.now,
             };
             self.translations
@@ -142,6 +145,17 @@ impl Books {
         };
         self.translations.is_unknown(key, generation)
             || self.translations.unavailable.is_some() && depends()
+    }
+
+    /// A connection is over: what was known of it.
+    pub(in crate::engine) fn close_translation(&mut self, key: &FlowKey, flow: &Tracked) -> Kept {
+        let kept = self.translations.close(key, flow.generation);
+        let is_untold = kept == Kept::Direct && self.translations.unavailable.is_some();
+        let interface = self.ledger.interface(key.interface_id());
+        match interface.filter(|_| is_untold) {
+            Some(interface) if depends(&self.names, key, flow, interface) => Kept::Unknown,
+            _ => kept,
+        }
     }
 
     /// Takes in answers.
