@@ -177,7 +177,7 @@ pub struct Settings {
     #[arg(long, value_name = "FILE_OR_DIR")]
     manifests: Vec<PathBuf>,
     /// Policies that are proposed: judged in place of those of the same names, beside the others; what
-    /// they would change is in `findings --proposed`; read at the start (repeatable)
+    /// they would change is in `findings --proposed`; read again when they change (repeatable)
     #[arg(long, value_name = "FILE_OR_DIR")]
     proposed: Vec<PathBuf>,
     /// Whether an ipBlock matches addresses of pods: not so with Cilium, for one [default: true]

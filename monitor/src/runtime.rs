@@ -200,15 +200,15 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
         .enable_all()
         .build()
         .map_err(RuntimeError::System)?;
-    if let Some(proposed) = proposed {
-        engine.propose(proposed);
+    if let Some(proposed) = &proposed {
+        engine.propose(proposed.clone());
     }
     engine.declare(declared.cluster.clone(), declared.policies.clone());
     if let Some(status) = cluster.status() {
         engine.step(Input::Kubernetes(status), now());
     }
     let given = Given {
-        declared,
+        known: manifests::Known { declared, proposed },
         watch,
         web,
         cluster,
@@ -223,7 +223,7 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
 /// Where what is declared comes from, and what was read from files and is read again when they change.
 struct Given {
     /// By manifests.
-    declared: Manifests,
+    known: manifests::Known,
     /// Of network security groups.
     watch: Watch,
     /// How metrics are served.
@@ -243,7 +243,7 @@ async fn serve(
     selection: Selection,
     engine: Engine,
     Given {
-        declared,
+        known,
         watch,
         web,
         cluster,
@@ -293,7 +293,8 @@ async fn serve(
             .map_err(RuntimeError::System)?;
     }
     if let Ok(cgroups) = cgroups {
-        cgroups::start(cgroups, ends.cgroups, ends.found.clone()).map_err(RuntimeError::System)?;
+        cgroups::start(cgroups, ends.cgroups, ends.found.clone(), ends.missed)
+            .map_err(RuntimeError::System)?;
     }
     conntrack::start(ends.translations, ends.found).map_err(RuntimeError::System)?;
     let options = LiveOptions {
@@ -306,13 +307,13 @@ async fn serve(
         interval: config.poll_interval,
     };
     cluster.start(&ends.inputs);
-    if !config.manifests.is_empty() {
+    let places = manifests::Places {
+        declared: config.manifests.clone(),
+        proposed: config.proposed.clone(),
+    };
+    if !places.is_empty() {
         let inputs = ends.inputs.downgrade();
-        tokio::spawn(manifests::watch(
-            config.manifests.clone(),
-            declared,
-            inputs,
-        ));
+        tokio::spawn(manifests::watch(places, known, inputs));
     }
     if !config.nsg.is_empty() {
         let (sources, inputs) = (config.nsg.clone(), ends.inputs.clone());

@@ -121,8 +121,10 @@ pub enum Input {
     Cluster(Vec<Change>),
     /// Network policies changed.
     Policies(Vec<PolicyChange>),
-    /// Network policies that are proposed changed, see [`Engine::propose`].
+    /// Network policies that are proposed change, as objects of a live cluster do.
     Proposed(Vec<PolicyChange>),
+    /// Files propose these network policies from now on, in place of those that they did.
+    ProposedByFiles(Vec<PolicyChange>),
     /// How far the objects of a live cluster are known.
     Kubernetes(KubernetesStatus),
     /// Who holds an SSH connection on this node. Answers [`Outputs::owners`].
@@ -405,6 +407,7 @@ impl Engine {
             }
             Input::FlowEnded { key, value } => table.ended(&key, &value, clock, books),
             Input::Proposed(changes) => books.policy.propose_changes(changes),
+            Input::ProposedByFiles(changes) => books.policy.propose(changes),
             Input::Kubernetes(status) => self.kubernetes = Some(status),
             Input::Owner(answer) => books.owner_found(answer, table),
             Input::Conntrack(available) => books.translations.set_available(available),
@@ -464,7 +467,7 @@ impl Engine {
     }
 
     /// Judges connections also by what is proposed: these policies in place of those in force of
-    /// the same names, beside the others. To be called first.
+    /// the same names, beside the others.
     pub fn propose(&mut self, policies: Vec<PolicyChange>) {
         self.books.policy.propose(policies);
     }

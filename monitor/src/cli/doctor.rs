@@ -197,7 +197,7 @@ fn control_groups() -> Check {
     let found = cgroups::words(&cgroups);
     let advice = match cgroups {
         Ok(cgroups) if cgroups.is_whole() => return ok("control groups", found),
-        Ok(_) => "mount the node's /sys/fs/cgroup, read-only, anywhere",
+        Ok(_) => "run with hostPID: true and CAP_SYS_PTRACE, or mount the node's /sys/fs/cgroup",
         Err(_) => "pods that use the node's network are told as the node",
     };
     bad("control groups", Verdict::Warn, found, advice)

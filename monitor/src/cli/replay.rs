@@ -162,7 +162,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         ));
     }
     match outcome {
-        Ok(()) if manifests.is_broken => Ok(exit::code(exit::USAGE)),
+        Ok(()) if manifests.left_out > 0 => Ok(exit::code(exit::USAGE)),
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
             complain(&format!("{name}: {error}"));

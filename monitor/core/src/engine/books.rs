@@ -56,7 +56,7 @@ pub(super) struct Closed {
     pub(super) key: FlowKey,
     pub(super) flow: Tracked,
     pub(super) interface: Arc<Interface>,
-    pub(super) translation: Option<Kept>,
+    pub(super) translation: Kept,
 }
 
 /// Whether an outcome can be counted now: no packet that may still come makes it another, or only
@@ -95,7 +95,12 @@ impl Books {
     }
 
     /// Where to count a connection's traffic.
-    pub(super) fn series(&mut self, key: &FlowKey, flow: &Tracked, interface: &Interface) -> SeriesId {
+    pub(super) fn series(
+        &mut self,
+        key: &FlowKey,
+        flow: &Tracked,
+        interface: &Interface,
+    ) -> SeriesId {
         let sight = |ip| Sight {
             ip,
             point: interface.point,
@@ -258,7 +263,7 @@ impl Effects for Books {
         self.ssh_closed(key, flow);
         self.judge_blocked(key, flow);
         self.judge_nsg(key, flow, State::Closed);
-        let translation = self.translations.close(key, flow.generation);
+        let translation = self.close_translation(key, flow);
         if self.recent_max > 0
             && let Some(interface) = self.ledger.interface(key.interface_id())
         {

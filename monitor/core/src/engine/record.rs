@@ -105,7 +105,7 @@ pub(super) fn of(
         }),
         outcome,
         cgroup_id: (flow.cgroup_id != 0).then_some(flow.cgroup_id),
-        translated: context.translated(key, flow, interface),
+        translated: context.translated(key, flow, interface, is_final),
         policy: judged.map(|judged| Arc::clone(&judged.verdict)),
         proposed: judged.and_then(|judged| judged.proposed.clone()),
         nsg: expected,
