@@ -8,7 +8,7 @@ use crate::{
     cluster::Change,
     entity::{Names, Sight},
     event::{Outcome, Record, State},
-    flow::{Anomaly, Delta, Effects, FlowKey, Mark, Tracked},
+    flow::{Anomaly, Delta, Effects, FlowKey, Mark, Tracked, is_over},
     metric::{FlowTexts, SeriesId, Store},
     netpol::PolicyChange,
     time::Timestamp,
@@ -35,6 +35,8 @@ pub(super) struct Books {
     pub(super) records: Option<Vec<Record>>,
     /// Time of the present step.
     pub(super) now: Timestamp,
+    /// Whether observation ends: what closes now is cut off, unless it was over before.
+    pub(super) is_ending: bool,
     /// The empty label.
     pub(super) blank: Arc<str>,
 }
@@ -116,7 +118,8 @@ impl Books {
             return;
         };
         let names = &self.names;
-        let record = record::of(names, &self.nsg, key, flow, interface, state, self.now);
+        let mut record = record::of(names, &self.nsg, key, flow, interface, state, self.now);
+        record.cut = self.is_ending && state == State::Closed && !is_over(key, flow);
         records.push(record.into());
     }
 }
