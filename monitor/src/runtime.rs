@@ -89,9 +89,17 @@ pub enum RuntimeError {
     /// The kernel program cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// An uplink that is named does not exist.
+    #[error("{origin}: there is no interface `{name}`")]
+    UnknownUplink {
+        /// The flag, or file, line and key.
+        origin: String,
+        /// What is named.
+        name: String,
+    },
     /// The source failed.
     #[error(transparent)]
-    Live(#[from] LiveError),
+    Live(LiveError),
     /// The API socket cannot be served.
     #[error(transparent)]
     Api(#[from] api::BindError),
@@ -122,7 +130,7 @@ impl RuntimeError {
             | Self::Ranges(_)
             | Self::Manifests(_)
             | Self::Nsg(_)
-            | Self::Live(LiveError::UnknownUplink(_)) => 2,
+            | Self::UnknownUplink { .. } => 2,
             _ => 3,
         }
     }
@@ -138,7 +146,7 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
     let proposed = manifests::proposed(&config.proposed, &mut declared)?;
     host::check_kernel()?;
     host::check_capabilities()?;
-    let _lock = lock::take()?;
+    let lock = lock::take()?;
     let selection = Selection::new(&config.uplink, &config.workload)?;
     let finder = Finder::new();
     if let Err(error) = &finder {
@@ -172,7 +180,10 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
         engine.propose(proposed);
     }
     engine.declare(declared.cluster.clone(), declared.policies.clone());
-    runtime.block_on(serve(config, selection, engine, declared, watch, finder))
+    runtime.block_on(async {
+        lock.serve().map_err(RuntimeError::System)?;
+        serve(config, selection, engine, declared, watch, finder).await
+    })
 }
 
 async fn serve(
@@ -303,6 +314,10 @@ async fn serve(
         tracing::warn!(%error, "API socket");
     }
     match result {
+        Ok(Err(LiveError::UnknownUplink(name))) => Err(RuntimeError::UnknownUplink {
+            origin: config.uplink_origin.clone(),
+            name,
+        }),
         Ok(result) => result.map_err(RuntimeError::Live),
         // The thread's sender is dropped without a result only by a panic, which aborts.
         Err(_) => Err(RuntimeError::Live(LiveError::EngineStopped)),
@@ -381,7 +396,7 @@ fn info(config: &Config, kernel: &Kernel, missing: Option<&Missing>) -> api::Dae
 }
 
 /// Wall-clock time.
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
