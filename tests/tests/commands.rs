@@ -240,16 +240,39 @@ fn an_interrupted_replay_closes_its_array() {
     assert_eq!(summary["type"], "summary");
 }
 
+#[test]
+fn a_capture_that_names_no_interfaces_is_warned_of() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut v1 = [0; 16];
+    v1[14] = 0x08;
+    let mut v2 = [0; 20];
+    (v2[0], v2[7]) = (0x08, 3);
+    for (link, header, is_warned) in [(113, &v1[..], true), (276, &v2[..], false)] {
+        let file = capture_of(directory.path(), link, header, &[53]);
+        let mut command = Command::new(daemon::binary().expect("a binary"));
+        let output = finish(command.arg("replay").arg(file).args(["-o", "jsonl"]));
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert_eq!(mentions(&output, &["LINUX_SLL2"]), is_warned, "{output:?}");
+    }
+}
+
 /// A capture of datagrams from 192.0.2.1 to these ports of 192.0.2.2.
 fn capture(directory: &Path, ports: &[u16]) -> PathBuf {
+    capture_of(directory, 101, &[], ports)
+}
+
+/// The same with another link type, and what it puts before the IP header.
+fn capture_of(directory: &Path, link: u32, header: &[u8], ports: &[u16]) -> PathBuf {
     let mut file = Vec::new();
-    for word in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65_535, 101] {
+    for word in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65_535, link] {
         file.extend(word.to_le_bytes());
     }
+    let length = u32::try_from(header.len() + 28).expect("short");
     for port in ports {
-        for word in [1_700_000_000_u32, 0, 28, 28] {
+        for word in [1_700_000_000, 0, length, length] {
             file.extend(word.to_le_bytes());
         }
+        file.extend(header);
         file.extend([0x45, 0, 0, 28, 0, 0, 0x40, 0, 64, 17, 0, 0]);
         file.extend([192, 0, 2, 1, 192, 0, 2, 2]);
         file.extend(40_000_u16.to_be_bytes());
