@@ -98,9 +98,17 @@ pub enum RuntimeError {
     /// The kernel program cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// An uplink that is named does not exist.
+    #[error("{origin}: there is no interface `{name}`")]
+    UnknownUplink {
+        /// The flag, or file, line and key.
+        origin: String,
+        /// What is named.
+        name: String,
+    },
     /// The source failed.
     #[error(transparent)]
-    Live(#[from] LiveError),
+    Live(LiveError),
     /// The API socket cannot be served.
     #[error(transparent)]
     Api(#[from] api::BindError),
@@ -136,7 +144,7 @@ impl RuntimeError {
             | Self::Cluster(_)
             | Self::Nsg(_)
             | Self::Web(_)
-            | Self::Live(LiveError::UnknownUplink(_)) => 2,
+            | Self::UnknownUplink { .. } => 2,
             _ => 3,
         }
     }
@@ -395,6 +403,10 @@ async fn serve(
         tracing::warn!(%error, "API socket");
     }
     match result {
+        Ok(Err(LiveError::UnknownUplink(name))) => Err(RuntimeError::UnknownUplink {
+            origin: config.uplink_origin.clone(),
+            name,
+        }),
         Ok(result) => result.map_err(RuntimeError::Live),
         // The thread's sender is dropped without a result only by a panic, which aborts.
         Err(_) => Err(RuntimeError::Live(LiveError::EngineStopped)),

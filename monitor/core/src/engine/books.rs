@@ -15,7 +15,7 @@ use crate::{
     cluster::Change,
     entity::{Names, Sight},
     event::{FlowRecord, Outcome, Record, State},
-    flow::{Anomaly, Delta, Effects, FlowKey, Mark, Tracked},
+    flow::{Anomaly, Delta, Effects, FlowKey, Mark, Tracked, is_over},
     metric::{FlowTexts, SeriesId, Store},
     netpol::PolicyChange,
     time::Timestamp,
@@ -44,6 +44,8 @@ pub(super) struct Books {
     pub(super) records: Option<Vec<Record>>,
     /// Time of the present step.
     pub(super) now: Timestamp,
+    /// Whether observation ends: what closes now is cut off, unless it was over before.
+    pub(super) is_ending: bool,
     /// The empty label.
     pub(super) blank: Arc<str>,
     /// Whether the label `pod` is left empty.
@@ -201,7 +203,8 @@ impl Books {
         let Some(interface) = self.ledger.interface(key.interface_id()) else {
             return;
         };
-        let record = self.record(key, flow, interface, state);
+        let mut record = self.record(key, flow, interface, state);
+        record.cut = self.is_ending && state == State::Closed && !is_over(key, flow);
         if let Some(records) = &mut self.records {
             records.push(record.into());
         }

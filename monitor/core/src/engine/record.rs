@@ -78,6 +78,7 @@ pub(super) fn of(
         start: flow.start,
         end: flow.end(),
         state,
+        cut: false,
         point: interface.point,
         interface: Arc::clone(&interface.name),
         protocol,
