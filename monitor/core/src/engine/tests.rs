@@ -363,5 +363,4 @@ mod policy;
 mod property;
 mod ssh;
 mod ssh_judged;
-mod ssh_memory;
 mod status;
