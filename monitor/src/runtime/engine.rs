@@ -70,6 +70,7 @@ pub(super) fn task(engine: Engine) -> Ends {
         records,
         snapshot: latest,
         followers_lost: Arc::default(),
+        log_lost: Arc::default(),
     };
     let task = EngineTask {
         engine,
@@ -138,6 +139,7 @@ impl EngineTask {
         if is_tick {
             for (stage, total) in [
                 (LossStage::Follower, self.handle.followers_lost()),
+                (LossStage::EventLog, self.handle.log_lost()),
                 (LossStage::Owner, self.unasked),
                 (LossStage::ProcessScan, self.given.up()),
             ] {
