@@ -92,6 +92,7 @@ pub(super) fn task(engine: Engine) -> Ends {
         records,
         snapshot: latest,
         followers_lost: Arc::default(),
+        log_lost: Arc::default(),
     };
     let task = EngineTask {
         engine,
@@ -180,6 +181,7 @@ impl EngineTask {
         if is_tick {
             for (stage, total) in [
                 (LossStage::Follower, self.handle.followers_lost()),
+                (LossStage::EventLog, self.handle.log_lost()),
                 (LossStage::Owner, self.unasked),
                 (LossStage::Translation, self.untied),
                 (LossStage::Cgroup, self.ungrouped + self.missed.count()),
