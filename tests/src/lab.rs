@@ -15,6 +15,7 @@ pub mod api_server;
 pub mod capture;
 pub mod client;
 pub mod gate;
+pub mod hierarchy;
 pub mod interrupt;
 pub mod namespace;
 pub mod pod;
