@@ -19,20 +19,24 @@ fn installed_by_its_manifests_it_names_judges_and_survives_in_a_real_cluster() {
     let binary = daemon::binary().expect("a binary");
     let archive = image::agent(cluster.lab().directory(), binary).expect("an image");
     let mut story = Story::new(cluster, &archive).expect("a stage");
-    let acts: [fn(&Story) -> anyhow::Result<()>; 10] = [
+    let acts: [fn(&Story) -> anyhow::Result<()>; 11] = [
         Story::apply_as_it_is,
         Story::privileges,
         Story::workloads,
         Story::names,
         Story::violation,
         Story::configure,
+        Story::host_pods,
         Story::ssh,
         Story::drain,
         Story::account,
         Story::remove,
     ];
     for act in acts {
-        if let Err(error) = act(&story) {
+        let start = std::time::Instant::now();
+        let done = act(&story);
+        println!("{:.1} s", start.elapsed().as_secs_f64());
+        if let Err(error) = done {
             let ended = story.cluster.ended().join("\n");
             panic!("{error:#}\n{ended}");
         }

@@ -224,10 +224,7 @@ fn translated_connections_are_tied_to_their_pods() {
     let about: Vec<_> = findings.iter().map(|finding| &finding["reason"]).collect();
     assert_eq!(findings.len(), 2, "TCP and UDP: {about:#?}");
     let reason = about[0].as_str().expect("a sentence");
-    assert!(
-        reason.contains("from shop/cart-0 to db/pg-0"),
-        "{about:#?}"
-    );
+    assert!(reason.contains("from shop/cart-0 to db/pg-0"), "{about:#?}");
 
     // Out by the uplink: the node's address, and the pod behind it.
     for address in [

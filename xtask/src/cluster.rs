@@ -6,13 +6,11 @@ use anyhow::Result;
 
 use crate::build::Profile;
 use crate::image;
-use crate::kube::{self, Part};
+use crate::kube::{self, PROGRAMS, Part};
 use crate::programs::{self, Options};
 use crate::setup::{self, Group};
 use crate::workspace::Workspace;
 
-/// Environment variable with the directory of Kubernetes' programs.
-const PROGRAMS: &str = "NODEWATCH_KUBE";
 /// Environment variable with the archive of the agent's image.
 const IMAGE: &str = "NODEWATCH_IMAGE";
 

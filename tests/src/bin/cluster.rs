@@ -118,7 +118,7 @@ fn demo(size: Size) -> Result<()> {
 }
 
 fn tell(story: &Story) -> Result<()> {
-    let acts: [(&str, fn(&Story) -> Result<()>); 10] = [
+    let acts: [(&str, fn(&Story) -> Result<()>); 12] = [
         (
             "kubectl apply -k deploy/overlays/minimal",
             Story::apply_as_it_is,
@@ -134,9 +134,14 @@ fn tell(story: &Story) -> Result<()> {
             "a configuration: from where SSH is expected",
             Story::configure,
         ),
+        ("a pod on the host's network", Story::host_pods),
         ("SSH to the node", Story::ssh),
         ("what a user sees", Story::look),
         ("drain and uncordon under traffic", Story::drain),
+        (
+            "without each of the capabilities",
+            Story::without_each_capability,
+        ),
         ("kubectl delete -k", Story::remove),
     ];
     for (what, act) in acts {

@@ -1,6 +1,7 @@
 //! What happens in the demonstration and in the test: our manifests as a user applies them, workloads,
 //! policies, SSH, an update, a drain. Each act says what it saw and fails when that is not what it should be.
 
+mod privileges;
 mod shop;
 
 use std::fs;
@@ -26,9 +27,6 @@ const SELECTOR: &str = "app.kubernetes.io/name=nodewatch";
 const ROLLOUT: Duration = Duration::from_secs(90);
 /// How long until what happened is told of, the grace after changes of policies and pods included.
 const TOLD: Duration = Duration::from_secs(45);
-
-/// The capabilities of the manifests, as in linux/capability.h: NET_ADMIN, PERFMON, BPF.
-const CAPABILITIES: u64 = 1 << 12 | 1 << 38 | 1 << 39;
 
 /// A cluster with the agent, workloads and an SSH server.
 #[derive(Debug)]
@@ -76,62 +74,6 @@ impl Story {
         Ok(())
     }
 
-    /// The agent's processes have what the manifests give, and nothing else.
-    pub fn privileges(&self) -> Result<()> {
-        for node in self.cluster.nodes() {
-            let pids = node.machine.pids_of("nodewatch")?;
-            let [pid] = pids.as_slice() else {
-                bail!(
-                    "{} runs nodewatch {} times: {pids:?}",
-                    node.name,
-                    pids.len()
-                );
-            };
-            let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-            let field = |name: &str| {
-                let line = status.lines().find_map(|line| line.strip_prefix(name));
-                line.map(str::trim).unwrap_or_default().to_owned()
-            };
-            let bits = |name: &str| u64::from_str_radix(&field(name), 16);
-            let bounding = bits("CapBnd:")?;
-            ensure!(
-                bounding == CAPABILITIES,
-                "bounding set {bounding:x}, not {CAPABILITIES:x}"
-            );
-            let inherited = bits("CapInh:")? | bits("CapAmb:")?;
-            ensure!(inherited & !CAPABILITIES == 0, "inherits {inherited:x}");
-            let mut effective = Vec::new();
-            for thread in fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
-                let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
-                let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-                let Some(line) = line else { continue };
-                let bits = u64::from_str_radix(line.trim(), 16)?;
-                ensure!(bits & !CAPABILITIES == 0, "a thread has {bits:x}");
-                effective.push(format!("{bits:x}"));
-            }
-            effective.sort();
-            effective.dedup();
-            ensure!(field("NoNewPrivs:") == "1", "privileges may grow");
-            ensure!(field("Seccomp:") == "2", "no seccomp filter");
-            let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo"))?;
-            let read_only = mounts.lines().any(|line| {
-                let mut fields = line.split(' ').skip(4);
-                fields.next() == Some("/")
-                    && fields
-                        .next()
-                        .is_some_and(|options| options.split(',').any(|o| o == "ro"))
-            });
-            ensure!(read_only, "the root file system can be written:\n{mounts}");
-            say(&format!(
-                "{}: process {pid} has NET_ADMIN, PERFMON and BPF in its bounding set and nothing else \
-                 (threads: {}), no new privileges, seccomp filter, read-only root",
-                node.name,
-                effective.join(", ")
-            ));
-        }
-        Ok(())
-    }
-
     /// Says from where SSH is expected, as a user does: an overlay with a configuration. The agent is
     /// replaced, while traffic flows.
     pub fn configure(&self) -> Result<()> {
@@ -151,6 +93,7 @@ impl Story {
             name(&before) != name(&after),
             "a change of the configuration did not replace the agent"
         );
+        self.never_restarted(&after)?;
         say(&format!(
             "a change of the configuration rolled out in {:.1} s: {} -> {}",
             start.elapsed().as_secs_f64(),
@@ -200,6 +143,17 @@ impl Story {
             "{flow:#}"
         );
         say(&format!("the pod behind it: {}", ends(&flow)));
+        Ok(())
+    }
+
+    /// A pod on the host's network is named, although its address is the node's: by the component `host-pods`.
+    pub fn host_pods(&self) -> Result<()> {
+        let (host, web) = (self.pod("host")?, self.pod("web")?);
+        let node = self.node_of(&host)?;
+        let flow = self.record(node, &["flows", "--all"], "a host pod's flow", |flow| {
+            is_end(&flow["source"], &host) && is_end(&flow["destination"], &web)
+        })?;
+        say(&format!("a pod on the host's network: {}", ends(&flow)));
         Ok(())
     }
 
@@ -284,11 +238,7 @@ impl Story {
         print!("{}", indented(&printed));
         let after = self.agent(0)?;
         ensure!(name(&before) == name(&after), "drain replaced the agent");
-        let restarts = after.pointer("/status/containerStatuses/0/restartCount");
-        ensure!(
-            restarts == Some(&Value::from(0)),
-            "the agent restarted: {restarts:?}"
-        );
+        self.never_restarted(&after)?;
         self.account()?;
         self.cluster.ask(&["uncordon", &node])?;
         self.cluster
@@ -351,6 +301,22 @@ impl Story {
         self.cluster
             .wait_pods(AGENT, SELECTOR, nodes, ROLLOUT)
             .map(drop)
+    }
+
+    /// The agent's container is the one that was started first.
+    fn never_restarted(&self, agent: &Value) -> Result<()> {
+        let status = agent.pointer("/status/containerStatuses/0");
+        let status = status.context("no container")?;
+        if status["restartCount"] == 0 {
+            return Ok(());
+        }
+        let log = self
+            .cluster
+            .ask(&["logs", "-n", AGENT, name(agent), "--previous"]);
+        bail!(
+            "the agent restarted: {status:#}\n{}",
+            log.unwrap_or_default()
+        );
     }
 
     /// The pod of a workload of the shop.
@@ -416,7 +382,7 @@ impl Story {
         fs::create_dir(&overlay)?;
         fs::write(
             overlay.join("kustomization.yaml"),
-            "resources: [../minimal]\nconfigMapGenerator:\n- name: nodewatch-config\n  \
+            "resources: [../minimal]\ncomponents: [../../components/host-pods]\nconfigMapGenerator:\n- name: nodewatch-config\n  \
              namespace: nodewatch\n  behavior: merge\n  files: [nodewatch.toml]\n",
         )?;
         fs::write(
