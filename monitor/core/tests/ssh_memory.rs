@@ -63,6 +63,7 @@ fn engine() -> Engine {
             point: Point::Uplink,
             attach: "tcx".into(),
             covered: true,
+            reason: None,
             attached_ns: Some(SECOND),
         }),
         Input::Addresses(vec![std::net::IpAddr::from(NODE).into()]),

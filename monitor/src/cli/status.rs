@@ -2,8 +2,6 @@
 
 use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
-use anyhow::Context as _;
-
 use monitor_core::{
     account::InterfaceStatus, engine::KubernetesStatus, event::Point, flow::Family,
 };

@@ -106,7 +106,7 @@ pub(super) fn of(
         }),
         outcome,
         cgroup_id: (flow.cgroup_id != 0).then_some(flow.cgroup_id),
-        translated: context.translated(key, flow, interface, is_final),
+        translated: context.translated(key, flow, interface, state == State::Closed),
         policy: judged.map(|judged| Arc::clone(&judged.verdict)),
         proposed: judged.and_then(|judged| judged.proposed.clone()),
         nsg: expected,
