@@ -25,7 +25,7 @@ pub(super) fn register(registry: &mut Registry) {
         let cpu = Counter::<f64, AtomicU64>::default();
         cpu.inc_by(cpu_seconds);
         registry.register(
-            "nodewatch_process_cpu_seconds",
+            counter("nodewatch_process_cpu_seconds_total"),
             "User and system time spent",
             cpu,
         );
@@ -55,7 +55,7 @@ pub(super) fn register_web(registry: &mut Registry, counts: &Counts) {
         count.inc_by(counts.refused(why));
     }
     registry.register(
-        "nodewatch_http_refused",
+        counter("nodewatch_http_refused_total"),
         "Connections and requests that the HTTP server turned away, by why",
         refused,
     );
@@ -64,7 +64,7 @@ pub(super) fn register_web(registry: &mut Registry, counts: &Counts) {
         loads.get_or_create(&[("result", result)]).inc_by(count);
     }
     registry.register(
-        "nodewatch_web_config_loads",
+        counter("nodewatch_web_config_loads_total"),
         "Changed web configurations and certificates that came into force, or were refused",
         loads,
     );
@@ -91,6 +91,11 @@ fn is_reboot_required(file: &Path) -> Option<bool> {
         }
         Err(_) => None,
     }
+}
+
+/// The name of a counter as the encoder wants it, which appends `_total`.
+fn counter(name: &str) -> &str {
+    name.trim_end_matches("_total")
 }
 
 fn gauge(value: i64) -> Gauge {
