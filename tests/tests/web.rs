@@ -4,144 +4,18 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use tests::daemon::{self, Daemon, LISTEN};
+use tests::daemon::{self, LISTEN};
 use tests::lab::{self, Guard, Lab, Namespace, Transport, process, wait};
 
-/// bcrypt of [`PASSWORD`], cost 10, as `htpasswd -nBC 10` prints it.
-const HASH: &str = "$2y$10$abcdefghijklmnopqrstuu23JPZtHcGhwXSF41f93o/7vBdDut3Xu";
-const PASSWORD: &str = "correct horse";
-const TOKEN: &str = "b8a1c5f0e3d24a7fb8a1c5f0e3d24a7f";
-const TOOLS: &[&str] = &["openssl", "curl", "prometheus", "promtool"];
-const PATIENCE: Duration = Duration::from_secs(15);
+#[path = "web/scene.rs"]
+mod scene;
 
-/// An authority, and what it signed.
-struct Authority {
-    folder: PathBuf,
-}
-
-/// An answer that curl got.
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
-    error: String,
-}
-
-// === impl Authority ===
-
-impl Authority {
-    fn new(folder: &Path) -> Self {
-        fs::create_dir_all(folder).expect("a folder");
-        let own = Self {
-            folder: folder.to_owned(),
-        };
-        own.openssl(
-            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=authority \
-             -addext basicConstraints=critical,CA:TRUE -keyout ca.key -out ca.crt",
-        );
-        own
-    }
-
-    /// Signs a certificate; `name.crt` and `name.key`.
-    fn sign(&self, name: &str, usage: &str) {
-        self.openssl(&format!(
-            "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN={name} -keyout {name}.key \
-             -out {name}.csr"
-        ));
-        let extensions = format!(
-            "subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage={usage}\n\
-             basicConstraints=CA:FALSE\n"
-        );
-        fs::write(self.path("extensions"), extensions).expect("written");
-        self.openssl(&format!(
-            "x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile \
-             extensions -out {name}.crt"
-        ));
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
-    }
-
-    fn text(&self, name: &str) -> String {
-        self.path(name).display().to_string()
-    }
-
-    fn openssl(&self, arguments: &str) {
-        let mut command = Command::new("openssl");
-        command
-            .args(arguments.split(' ').filter(|word| !word.is_empty()))
-            .current_dir(&self.folder);
-        process::checked(&mut command).expect("openssl");
-    }
-}
-
-/// Asks the daemon by curl, with further arguments.
-fn curl(node: &Namespace, path: &str, arguments: &[&str]) -> Answer {
-    let mut command = node.command("curl");
-    command
-        .args([
-            "--silent",
-            "--show-error",
-            "--include",
-            "--http1.1",
-            "--max-time",
-            "10",
-        ])
-        .args(arguments)
-        .arg(if path.starts_with("http") {
-            path.to_owned()
-        } else {
-            format!("https://{LISTEN}{path}")
-        });
-    let output = process::output(&mut command, PATIENCE).expect("curl runs");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-    Answer {
-        status: status.unwrap_or(0),
-        head: head.to_lowercase(),
-        body: body.to_owned(),
-        error: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
-}
-
-/// Starts the daemon on a web configuration and waits until it is ready, over HTTPS.
-fn start<'lab>(node: &'lab Namespace, text: &str) -> (Daemon<'lab>, PathBuf) {
-    let path = node.directory().join("web.yml");
-    fs::write(&path, text).expect("written");
-    let file = path.display().to_string();
-    let mut daemon = Daemon::launch(node, &["--web-config", &file]).expect("the daemon");
-    let ready = wait::until("the daemon to be ready", PATIENCE, || {
-        let yes = curl(node, "/readyz", &["--insecure"]).status == 200;
-        (yes || !daemon.guard.is_running()).then_some(yes)
-    });
-    assert!(matches!(ready, Ok(true)), "{ready:?}:\n{}", daemon.log());
-    (daemon, path)
-}
-
-/// A counter in an exposition.
-fn count(answer: &Answer, sample: &str) -> u64 {
-    let line = answer
-        .body
-        .lines()
-        .find_map(|line| line.strip_prefix(sample));
-    let value = line.and_then(|rest| rest.trim().parse().ok());
-    value.unwrap_or_else(|| panic!("no {sample} in {} {}", answer.status, answer.body))
-}
-
-fn server_section(authority: &Authority) -> String {
-    format!(
-        "tls_server_config:\n  cert_file: {}\n  key_file: {}\n",
-        authority.text("server.crt"),
-        authority.text("server.key")
-    )
-}
+use scene::{
+    Authority, HASH, PASSWORD, PATIENCE, TOKEN, TOOLS, count, curl, server_section, start,
+};
 
 #[test]
 fn credentials_are_asked_for_where_they_are_declared() {
@@ -248,17 +122,21 @@ fn prometheus_scrapes_with_password_token_and_certificate() {
         ),
         ("bearer", String::new(), TOKEN),
     ];
-    let mut config =
-        "global: {scrape_interval: 1s, scrape_timeout: 1s}\nscrape_configs:\n".to_owned();
-    for (job, basic, token) in &jobs {
-        config += &format!("- job_name: {job}\n  scheme: https\n  tls_config: {tls}\n");
-        if token.is_empty() {
-            config += &format!("  basic_auth: {basic}\n");
+    let jobs = jobs.map(|(job, basic, token)| {
+        let credentials = if token.is_empty() {
+            format!("basic_auth: {basic}")
         } else {
-            config += &format!("  authorization: {{type: Bearer, credentials: {token}}}\n");
-        }
-        config += &format!("  static_configs: [{{targets: ['{LISTEN}']}}]\n");
-    }
+            format!("authorization: {{type: Bearer, credentials: {token}}}")
+        };
+        format!(
+            "- job_name: {job}\n  scheme: https\n  tls_config: {tls}\n  {credentials}\n  \
+             static_configs: [{{targets: ['{LISTEN}']}}]\n"
+        )
+    });
+    let config = format!(
+        "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\nscrape_configs:\n{}",
+        jobs.concat()
+    );
     let prometheus = prometheus(node, &config);
     for (job, up) in [("basic", "1"), ("bearer", "1"), ("wrong", "0")] {
         let query = format!("up%7Bjob%3D%22{job}%22%7D");

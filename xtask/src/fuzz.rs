@@ -49,8 +49,13 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         None => all,
     };
     let folder = workspace.target().join("fuzz");
-    let programs = step("build the targets", || build(workspace, &folder))?;
-    quiet(Command::new(programs.join(SEEDS)).arg(folder.join(SEEDS)))?;
+    // As any other program: without libFuzzer there is nobody for the instrumentation to call.
+    step("inputs to begin with", || {
+        let mut cargo = workspace.cargo("run");
+        cargo.args(["--quiet", "--package", "fuzz", "--bin", SEEDS, "--"]);
+        quiet(cargo.arg(folder.join(SEEDS)))
+    })?;
+    let programs = step("build the targets", || build(workspace, &chosen, &folder))?;
     let mut broken = Vec::new();
     for name in chosen {
         if look(&folder, &programs, &name, options).is_err() {
@@ -81,14 +86,15 @@ fn targets(programs: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Builds all programs; the folder that they are in.
-fn build(workspace: &Workspace, folder: &Path) -> Result<PathBuf> {
+/// Builds the programs of these targets; the folder that they are in.
+fn build(workspace: &Workspace, targets: &[String], folder: &Path) -> Result<PathBuf> {
     let version = printed(Command::new("rustc").arg("-vV"))?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
     let host = host.context("rustc does not say what it compiles for")?;
     let mut cargo = workspace.cargo("build");
     cargo
-        .args(["--package", "fuzz", "--features", "libfuzzer", "--bins"])
+        .args(["--package", "fuzz", "--features", "libfuzzer"])
+        .args(targets.iter().flat_map(|name| ["--bin", name]))
         // Named, so that build scripts and macros are not instrumented.
         .args(["--profile", "fuzz", "--target", host, "--target-dir"])
         .arg(folder)

@@ -38,9 +38,28 @@ const FILES: Described = (
     "Open file descriptors",
 );
 
+const REFUSED: Described = (
+    "nodewatch_http_refused_total",
+    "counter",
+    "`reason`",
+    "Connections and requests that the HTTP server turned away, by why",
+);
+const LOADS: Described = (
+    "nodewatch_web_config_loads_total",
+    "counter",
+    "`result`",
+    "Changed web configurations and certificates that came into force, or were refused",
+);
+const REBOOT: Described = (
+    "nodewatch_node_reboot_required",
+    "gauge",
+    "",
+    "Whether the node wants to be rebooted (1) or not (0)",
+);
+
 /// All of them, for the documentation.
 #[cfg(test)]
-pub(super) const METRICS: [Described; 4] = [BUILD, CPU, RESIDENT, FILES];
+pub(super) const METRICS: [Described; 7] = [BUILD, CPU, RESIDENT, FILES, REFUSED, LOADS, REBOOT];
 
 /// Registers the process metrics as they are now; those that the system does not tell are absent.
 pub(super) fn register(registry: &mut Registry) {
@@ -53,8 +72,7 @@ pub(super) fn register(registry: &mut Registry) {
         let cpu = Counter::<f64, AtomicU64>::default();
         cpu.inc_by(cpu_seconds);
         registry.register(
-            // The encoder adds `_total`.
-            CPU.0.trim_end_matches("_total"),
+            counter(CPU.0),
             CPU.3,
             cpu,
         );
@@ -76,8 +94,8 @@ pub(super) fn register_web(registry: &mut Registry, counts: &Counts) {
         count.inc_by(counts.refused(why));
     }
     registry.register(
-        "nodewatch_http_refused",
-        "Connections and requests that the HTTP server turned away, by why",
+        counter(REFUSED.0),
+        REFUSED.3,
         refused,
     );
     let loads = Family::<[(&str, &str); 1], Counter>::default();
@@ -85,8 +103,8 @@ pub(super) fn register_web(registry: &mut Registry, counts: &Counts) {
         loads.get_or_create(&[("result", result)]).inc_by(count);
     }
     registry.register(
-        "nodewatch_web_config_loads",
-        "Changed web configurations and certificates that came into force, or were refused",
+        counter(LOADS.0),
+        LOADS.3,
         loads,
     );
 }
@@ -94,11 +112,7 @@ pub(super) fn register_web(registry: &mut Registry, counts: &Counts) {
 /// Registers what the node says of itself; what it does not say is absent.
 pub(super) fn register_node(registry: &mut Registry, reboot: &Path) {
     if let Some(is_required) = is_reboot_required(reboot) {
-        registry.register(
-            "nodewatch_node_reboot_required",
-            "Whether the node wants to be rebooted (1) or not (0)",
-            gauge(i64::from(is_required)),
-        );
+        registry.register(REBOOT.0, REBOOT.3, gauge(i64::from(is_required)));
     }
 }
 
@@ -112,6 +126,11 @@ fn is_reboot_required(file: &Path) -> Option<bool> {
         }
         Err(_) => None,
     }
+}
+
+/// The name of a counter as the encoder wants it, which appends `_total`.
+fn counter(name: &str) -> &str {
+    name.trim_end_matches("_total")
 }
 
 fn gauge(value: i64) -> Gauge {
@@ -159,17 +178,20 @@ mod tests {
     #[test]
     fn what_is_registered_is_documented() {
         let mut registry = prometheus_client::registry::Registry::default();
-        super::register(&mut registry);
+        register(&mut registry);
+        register_web(&mut registry, &Counts::default());
+        let folder = tempfile::tempdir().expect("a folder");
+        register_node(&mut registry, &folder.path().join("reboot-required"));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("text");
-        for (name, kind, _, help) in super::METRICS {
+        for (name, kind, _, help) in METRICS {
             let name = name.trim_end_matches("_total");
             assert!(text.contains(&format!("# TYPE {name} {kind}\n")), "{text}");
             assert!(text.contains(&format!("# HELP {name} {help}.\n")), "{text}");
         }
         assert_eq!(
             text.matches("# TYPE").count(),
-            super::METRICS.len(),
+            METRICS.len(),
             "{text}"
         );
     }
