@@ -6,11 +6,15 @@
 
 pub mod client;
 mod listener;
+mod pause;
 mod server;
 mod wire;
 
+use ipnet::IpNet;
 use monitor_core::{engine::Status, event::VERSION, filter::FlowFilter, time::Timestamp};
 use serde::{Deserialize, Serialize};
+
+use crate::explain::Asked;
 
 pub use listener::{BindError, Listener};
 pub use server::serve;
@@ -28,6 +32,19 @@ pub enum Request {
     Findings(List),
     /// What is attached, counted, uncounted, lost.
     Status {},
+    /// Which rules and policies decide a flow.
+    Explain(Asked),
+    /// Rules that do nothing, or more than was observed.
+    Lint(Lint),
+}
+
+/// What to look at besides the daemon's rules and flows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lint {
+    /// Addresses of pods, where they are not of the virtual network.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pods: Vec<IpNet>,
 }
 
 /// Which records a client asks for.

@@ -10,10 +10,16 @@ use std::{
 };
 
 use ipnet::IpNet;
-use monitor_core::nsg::{Chain, Direction, LevelKind, Levels, Names, NamesError, ReadError, read};
+use monitor_core::nsg::{
+    Chain, Direction, LevelKind, Levels, Names, NamesError, ReadError,
+    profile::{Profile, ProfileError},
+    read,
+};
 
 pub use watch::Watch;
 
+/// The profile that is built in.
+const AKS: &str = "aks";
 /// Larger files are not read into memory; what the readers accept is smaller.
 const MOST_BYTES: u64 = 128 << 20;
 
@@ -42,6 +48,23 @@ pub struct Sources {
     /// Admin rules of Virtual Network Manager: a JSON array of rules
     #[arg(long, value_name = "FILE")]
     pub admin_rules: Option<String>,
+    /// What the platform needs from the rules: `aks`, or a file that `nsg profile aks` is an example
+    /// of
+    #[arg(long, value_name = "aks|FILE")]
+    pub profile: Option<String>,
+}
+
+/// Rules, ready to judge.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The rules.
+    pub chain: Chain,
+    /// What the names in them stand for.
+    pub names: Names,
+    /// What the platform needs, if that was asked for.
+    pub profile: Option<Profile>,
+    /// What is doubtful about the documents.
+    pub warnings: Vec<ReadError>,
 }
 
 /// Why rules cannot be used.
@@ -88,6 +111,15 @@ pub enum SourceError {
         #[source]
         source: NamesError,
     },
+    /// A profile is not valid.
+    #[error("{file}: {source}")]
+    Profile {
+        /// The file.
+        file: String,
+        /// The cause.
+        #[source]
+        source: ProfileError,
+    },
     /// `--nsg` without a place.
     #[error("--nsg `{0}`: write subnet=FILE or nic=FILE")]
     Place(String),
@@ -114,11 +146,11 @@ pub enum SourceError {
 
 impl Sources {
     /// Reads everything for a daemon, which watches its files.
-    pub fn watched(&self) -> Result<Option<Chain>, SourceError> {
+    pub fn watched(&self) -> Result<Option<Loaded>, SourceError> {
         if self.reads_standard_input() {
             return Err(SourceError::Unwatchable);
         }
-        (!self.is_empty()).then(|| self.chain()).transpose()
+        (!self.is_empty()).then(|| self.load()).transpose()
     }
 
     /// Whether any rules were given.
@@ -134,6 +166,7 @@ impl Sources {
             .chain(self.effective.as_deref())
             .chain(self.admin_rules.as_deref())
             .chain(self.service_tags.iter().map(String::as_str))
+            .chain(self.profile.as_deref().filter(|profile| *profile != AKS))
     }
 
     /// Whether a file is standard input.
@@ -141,13 +174,18 @@ impl Sources {
         self.files().any(is_standard_input)
     }
 
-    /// Reads the rules.
-    pub fn levels(&self) -> Result<Levels, SourceError> {
+    /// Reads the rules, and what is doubtful about them.
+    pub fn levels(&self) -> Result<(Levels, Vec<ReadError>), SourceError> {
+        let mut warnings = Vec::new();
         if self.files().filter(|file| is_standard_input(file)).count() > 1 {
             return Err(SourceError::StandardInput);
         }
         let mut levels = match &self.effective {
-            Some(file) => read::read(file, &content(file)?)?.into_levels()?,
+            Some(file) => {
+                let mut document = read::read(file, &content(file)?)?;
+                warnings.append(&mut document.warnings);
+                document.into_levels()?
+            }
             None => Levels::default(),
         };
         for text in &self.nsg {
@@ -157,7 +195,9 @@ impl Sources {
                 _ => return Err(SourceError::Place(text.clone())),
             };
             let (file, name) = chosen(file);
-            let nsg = read::read(file, &content(file)?)?.choose(name, kind)?;
+            let mut document = read::read(file, &content(file)?)?;
+            warnings.append(&mut document.warnings);
+            let nsg = document.choose(name, kind)?;
             let place = match kind {
                 LevelKind::Nic => &mut levels.nic,
                 LevelKind::Subnet | LevelKind::Admin => &mut levels.subnet,
@@ -172,9 +212,11 @@ impl Sources {
             if levels.admin.is_some() {
                 return Err(SourceError::Admin(file.clone()));
             }
-            levels.admin = Some(read::read_admin_rules(file, &content(file)?)?);
+            let (admin, mut doubts) = read::read_admin_rules(file, &content(file)?)?;
+            warnings.append(&mut doubts);
+            levels.admin = Some(admin);
         }
-        Ok(levels)
+        Ok((levels, warnings))
     }
 
     /// Reads what names stand for.
@@ -197,6 +239,21 @@ impl Sources {
         Ok(names)
     }
 
+    /// Reads what the platform needs.
+    fn profile(&self) -> Result<Option<Profile>, SourceError> {
+        let Some(file) = &self.profile else {
+            return Ok(None);
+        };
+        if file == AKS {
+            return Ok(Some(Profile::aks()));
+        }
+        let profile = Profile::parse(&content(file)?);
+        profile.map(Some).map_err(|source| SourceError::Profile {
+            file: file.clone(),
+            source,
+        })
+    }
+
     /// Whether there are admin rules, or effective rules that would have them.
     pub fn has_admin_rules(&self, chain: &Chain) -> bool {
         let mut levels = chain.levels(Direction::Inbound);
@@ -204,8 +261,21 @@ impl Sources {
     }
 
     /// Reads rules and names and makes them ready to judge.
-    pub fn chain(&self) -> Result<Chain, SourceError> {
-        Ok(Chain::new(self.levels()?, &self.names()?))
+    pub fn load(&self) -> Result<Loaded, SourceError> {
+        let (levels, warnings) = self.levels()?;
+        let names = self.names()?;
+        let profile = self.profile()?;
+        let mut chain = Chain::new(levels, &names);
+        if let Some(profile) = &profile {
+            let needs = profile.resolve(&names, chain.network(), &[]);
+            chain = chain.with_needs(needs);
+        }
+        Ok(Loaded {
+            chain,
+            names,
+            profile,
+            warnings,
+        })
     }
 }
 

@@ -23,8 +23,8 @@ use serde::Deserialize;
 
 pub use file::FileError;
 pub use value::{
-    Attach, InterfaceName, KernelLog, Kubernetes, Listen, LogFormat, Pattern, Period, PollInterval,
-    Range, ValueError, parse_duration,
+    Attach, InterfaceName, KernelLog, Kubernetes, Labels, Listen, LogFormat, Pattern, Period,
+    PollInterval, Range, ValueError, parse_duration,
 };
 
 use crate::{azure::Sources, source::select::WORKLOAD_PATTERNS};
@@ -34,6 +34,9 @@ pub const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9469);
 /// Default path of the API socket.
 pub const DEFAULT_SOCKET: &str = "/run/nodewatch/api.sock";
+/// Default path of the file that says that a reboot is wanted, as Debian and Ubuntu write it and
+/// kured reads it.
+pub const DEFAULT_REBOOT_REQUIRED: &str = "/var/run/reboot-required";
 /// Default size at which the event log is rotated.
 pub const DEFAULT_EVENT_LOG_MIB: u32 = 64;
 /// Default time between two readings of the kernel's maps.
@@ -48,10 +51,18 @@ pub struct Config {
     pub workload: Vec<String>,
     /// Address of the HTTP server; `None` for no server.
     pub listen: Option<SocketAddr>,
+    /// File that says who may read over HTTP; `None` for everyone, without TLS.
+    pub web_config: Option<PathBuf>,
     /// Path of the API socket.
     pub socket: PathBuf,
     /// The most series that may grow with traffic.
     pub max_series: usize,
+    /// What series tell apart.
+    pub labels: Labels,
+    /// How long series of a pod that is gone are kept.
+    pub series_ttl: Duration,
+    /// The file that says that the node wants to be rebooted.
+    pub reboot_required_file: PathBuf,
     /// Capacity of the IPv4 flow map.
     pub max_flows4: u32,
     /// Capacity of the IPv6 flow map.
@@ -105,12 +116,26 @@ pub struct Settings {
     /// Serve metrics and health over HTTP here, `none` for nowhere [default: 127.0.0.1:9469]
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<Listen>,
+    /// TLS and authentication of that server: a web configuration as Prometheus exporters have it, read
+    /// again when it or a file that it names changes
+    #[arg(long, value_name = "FILE")]
+    web_config: Option<PathBuf>,
     /// API socket for the other commands [default: /run/nodewatch/api.sock]
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// The most metric series that may grow with traffic; what is beyond counts as `other` [default: 20000]
     #[arg(long, value_name = "N")]
     max_series: Option<u32>,
+    /// What metric series tell apart: pods, or workloads only, which leaves the label `pod` empty [default: pod]
+    #[arg(long, value_name = "pod|workload")]
+    labels: Option<Labels>,
+    /// Keep series of a pod that is gone, and has no open connection, for so long [default: 1h]
+    #[arg(long, value_name = "DURATION")]
+    series_ttl: Option<Period>,
+    /// The node wants to be rebooted when this file exists; where its folder does not exist, nothing is
+    /// said [default: /var/run/reboot-required]
+    #[arg(long, value_name = "PATH")]
+    reboot_required_file: Option<PathBuf>,
     /// Connections that the kernel's IPv4 map can hold [default: 131072]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(value::FLOWS))]
     #[serde(deserialize_with = "value::flows")]
@@ -180,6 +205,10 @@ pub struct Settings {
     /// Admin rules of Virtual Network Manager: a JSON array of rules
     #[arg(long, value_name = "FILE")]
     admin_rules: Option<String>,
+    /// What the platform needs from the rules: `aks`, or a file that `nsg profile aks` is an example
+    /// of
+    #[arg(long, value_name = "aks|FILE")]
+    profile: Option<String>,
     /// How to log: text or json [default: text]
     #[arg(long, value_name = "text|json")]
     log_format: Option<LogFormat>,
@@ -217,6 +246,7 @@ struct TimeoutSettings {
 struct SshSettings {
     brute_force_attempts: Option<NonZeroU32>,
     brute_force_connections: Option<NonZeroU32>,
+    brute_force_unknown: Option<NonZeroU32>,
     spray_connections: Option<NonZeroU32>,
     spray_targets: Option<NonZeroU32>,
     spray_sources: Option<NonZeroU32>,
@@ -275,8 +305,16 @@ impl Config {
             listen: settings
                 .listen
                 .map_or(Some(DEFAULT_LISTEN), |Listen(listen)| listen),
+            web_config: settings.web_config,
             socket: settings.socket.unwrap_or_else(|| DEFAULT_SOCKET.into()),
             max_series: count(settings.max_series, defaults.max_series),
+            labels: settings.labels.unwrap_or_default(),
+            series_ttl: settings
+                .series_ttl
+                .map_or(defaults.series_ttl, |Period(ttl)| ttl),
+            reboot_required_file: settings
+                .reboot_required_file
+                .unwrap_or_else(|| DEFAULT_REBOOT_REQUIRED.into()),
             max_flows4: settings.max_flows4.unwrap_or(DEFAULT_FLOWS4),
             max_flows6: settings.max_flows6.unwrap_or(DEFAULT_FLOWS6),
             recent: count(settings.recent, defaults.recent),
@@ -308,6 +346,7 @@ impl Config {
                 asg: settings.asg,
                 virtual_network: settings.virtual_network,
                 admin_rules: settings.admin_rules,
+                profile: settings.profile,
             },
             timeouts: settings.timeouts.over_defaults(),
             log_format: settings.log_format.unwrap_or_default(),
@@ -333,8 +372,12 @@ impl Settings {
             uplink: list(self.uplink, below.uplink),
             workload: list(self.workload, below.workload),
             listen: self.listen.or(below.listen),
+            web_config: self.web_config.or(below.web_config),
             socket: self.socket.or(below.socket),
             max_series: self.max_series.or(below.max_series),
+            labels: self.labels.or(below.labels),
+            series_ttl: self.series_ttl.or(below.series_ttl),
+            reboot_required_file: self.reboot_required_file.or(below.reboot_required_file),
             max_flows4: self.max_flows4.or(below.max_flows4),
             max_flows6: self.max_flows6.or(below.max_flows6),
             recent: self.recent.or(below.recent),
@@ -356,6 +399,7 @@ impl Settings {
             asg: list(self.asg, below.asg),
             virtual_network: list(self.virtual_network, below.virtual_network),
             admin_rules: self.admin_rules.or(below.admin_rules),
+            profile: self.profile.or(below.profile),
             log_format: self.log_format.or(below.log_format),
             event_log: self.event_log.or(below.event_log),
             event_log_mib: self.event_log_mib.or(below.event_log_mib),
@@ -380,6 +424,7 @@ impl SshSettings {
         Thresholds {
             attempts: or(self.brute_force_attempts, defaults.attempts),
             connections: or(self.brute_force_connections, defaults.connections),
+            unknown: or(self.brute_force_unknown, defaults.unknown),
             spray_connections: or(self.spray_connections, defaults.spray_connections),
             spray_targets: or(self.spray_targets, defaults.spray_targets),
             spray_sources: or(self.spray_sources, defaults.spray_sources),

@@ -1,7 +1,9 @@
 //! What this host is and what it allows.
 
 mod cgroup;
+pub mod cgroups;
 mod clock;
+pub mod conntrack;
 mod login;
 mod names;
 mod namespaces;
@@ -117,6 +119,18 @@ fn missing_for_processes() -> Vec<&'static str> {
         missing.push("CAP_DAC_READ_SEARCH");
     }
     missing
+}
+
+/// Whether a process has `CAP_NET_ADMIN`; `None` if that is not told.
+pub fn has_net_admin(pid: i32) -> Option<bool> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    Some(effective(&status)? >> CAP_NET_ADMIN & 1 == 1)
+}
+
+/// Whether a capability is effective; false where that cannot be told.
+fn has_capability(number: u32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    effective(&status).is_some_and(|effective| effective >> number & 1 == 1)
 }
 
 fn effective(status: &str) -> Option<u64> {

@@ -4,6 +4,7 @@ pub mod api;
 pub mod azure;
 pub mod cli;
 pub mod config;
+pub mod explain;
 pub mod host;
 pub mod kube;
 pub mod runtime;

@@ -5,6 +5,7 @@
 //!        ^---------- commands (expire) -----------'  ^   |          |
 //! owner thread (sockets, processes) -> answers ------'   |          |
 //!        ^---------- questions --------------------------'          |
+//! conntrack thread (translation): likewise                          |
 //!                         API socket, HTTP server <- EngineHandle --'
 //! ```
 //!
@@ -12,6 +13,8 @@
 //! engine, having drained its inputs, closes all flows; then the servers end.
 
 mod capabilities;
+mod cgroups;
+mod conntrack;
 mod cluster;
 mod engine;
 mod handle;
@@ -42,15 +45,17 @@ use tokio::{
 use crate::{
     api,
     azure::{SourceError, Watch},
-    config::{Attach, Config},
+    config::{Attach, Config, Labels},
     host::{
         self,
+        cgroups::{Cgroups, CgroupsError},
         owner::{Finder, Missing},
     },
     kube::manifests::{ManifestError, Manifests},
     sink::{
         events::{self, EventLog},
         http,
+        web::{self, Web, WebError},
     },
     source::{
         ebpf::{AttachMode, Command, Kernel, Live, LiveError, LiveOptions, LoadError, LoadOptions},
@@ -102,6 +107,9 @@ pub enum RuntimeError {
     /// The HTTP server cannot be served.
     #[error(transparent)]
     Http(#[from] http::BindError),
+    /// The web configuration cannot be used.
+    #[error(transparent)]
+    Web(#[from] WebError),
     /// The event log cannot be opened.
     #[error(transparent)]
     Events(#[from] events::OpenError),
@@ -127,6 +135,7 @@ impl RuntimeError {
             | Self::Manifests(_)
             | Self::Cluster(_)
             | Self::Nsg(_)
+            | Self::Web(_)
             | Self::Live(LiveError::UnknownUplink(_)) => 2,
             _ => 3,
         }
@@ -137,7 +146,11 @@ impl RuntimeError {
 pub fn run(config: &Config) -> Result<(), RuntimeError> {
     // What is given is checked before the system is asked. From here on changes are noticed.
     let watch = Watch::new(&config.nsg);
-    let chain = config.nsg.watched()?;
+    let chain = config.nsg.watched()?.map(|loaded| {
+        nsg::log(&loaded);
+        loaded.chain
+    });
+    let web = config.web_config.clone().map(web::reload).transpose()?;
     let mut declared = Manifests::read(&config.manifests)?;
     manifests::log(&declared);
     let proposed = manifests::proposed(&config.proposed, &mut declared)?;
@@ -148,16 +161,25 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
         .block_on(cluster::find(config))?;
     host::check_kernel()?;
     host::check_capabilities()?;
-    let _lock = lock::take()?;
+    let lock = lock::take()?;
     let selection = Selection::new(&config.uplink, &config.workload)?;
     let finder = Finder::new();
-    if let Err(error) = &finder {
-        tracing::warn!("{error}");
+    match &finder {
+        Err(error) => tracing::warn!("{error}"),
+        Ok(_) => tracing::info!("processes and users: {}", host::owner::words(None)),
+    }
+    let cgroups = Cgroups::new();
+    if let Err(error) = &cgroups {
+        tracing::warn!("control groups cannot be told: {error}");
     }
     let mut engine = Engine::new(EngineConfig {
         owners: finder.is_ok(),
+        translations: true,
+        cgroups: cgroups.is_ok(),
         timeouts: config.timeouts,
         max_series: config.max_series,
+        by_workload: config.labels == Labels::Workload,
+        series_ttl: config.series_ttl,
         capacity: Capacity {
             ipv4: u64::from(config.max_flows4),
             ipv6: u64::from(config.max_flows6),
@@ -188,19 +210,32 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
     let given = Given {
         declared,
         watch,
+        web,
         cluster,
     };
-    runtime.block_on(serve(config, selection, engine, given, finder))
+    let looks = Looks { finder, cgroups };
+    runtime.block_on(async {
+        lock.serve().map_err(RuntimeError::System)?;
+        serve(config, selection, engine, given, looks).await
+    })
 }
 
-/// Where what is declared comes from.
+/// Where what is declared comes from, and what was read from files and is read again when they change.
 struct Given {
     /// By manifests.
     declared: Manifests,
     /// Of network security groups.
     watch: Watch,
+    /// How metrics are served.
+    web: Option<(web::Current, web::Reload)>,
     /// A live cluster.
     cluster: cluster::Source,
+}
+
+/// What finds out who on this node a connection belongs to.
+struct Looks {
+    finder: Result<Finder, Missing>,
+    cgroups: Result<Cgroups, CgroupsError>,
 }
 
 async fn serve(
@@ -210,9 +245,10 @@ async fn serve(
     Given {
         declared,
         watch,
+        web,
         cluster,
     }: Given,
-    finder: Result<Finder, Missing>,
+    Looks { finder, cgroups }: Looks,
 ) -> Result<(), RuntimeError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RuntimeError::System)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RuntimeError::System)?;
@@ -236,7 +272,7 @@ async fn serve(
         log_level: config.kernel_log.level(),
     })?;
     capabilities::loaded();
-    let info = info(config, &kernel, finder.as_ref().err());
+    let info = info(config, &kernel, finder.as_ref().err(), &cgroups);
 
     let ends = engine::task(engine);
     let (stop, stopped) = watch::channel(false);
@@ -251,10 +287,15 @@ async fn serve(
         tokio::spawn(events::serve(log, ends.handle.clone(), records, ended))
     });
     let engine = tokio::spawn(ends.task.run());
+    let has_finder = finder.is_ok();
     if let Ok(finder) = finder {
         owner::start(finder, ends.questions, ends.answers, ends.given)
             .map_err(RuntimeError::System)?;
     }
+    if let Ok(cgroups) = cgroups {
+        cgroups::start(cgroups, ends.cgroups, ends.found.clone()).map_err(RuntimeError::System)?;
+    }
+    conntrack::start(ends.translations, ends.found).map_err(RuntimeError::System)?;
     let options = LiveOptions {
         selection,
         attach: match config.attach {
@@ -267,13 +308,23 @@ async fn serve(
     cluster.start(&ends.inputs);
     if !config.manifests.is_empty() {
         let inputs = ends.inputs.downgrade();
-        tokio::spawn(manifests::watch(config.manifests.clone(), declared, inputs));
+        tokio::spawn(manifests::watch(
+            config.manifests.clone(),
+            declared,
+            inputs,
+        ));
     }
     if !config.nsg.is_empty() {
         let (sources, inputs) = (config.nsg.clone(), ends.inputs.clone());
-        tokio::spawn(nsg::reload(sources, watch, inputs, stop_told(&stopped)));
+        tokio::spawn(nsg::reload(
+            sources,
+            watch,
+            inputs,
+            stop_told(&stopped),
+        ));
     }
     let (started, has_started) = oneshot::channel();
+    let inputs = has_finder.then(|| ends.inputs.downgrade());
     let mut source = start_source(
         kernel,
         options,
@@ -289,15 +340,23 @@ async fn serve(
         stop_told(&stopped),
     ));
     if let Some(http) = http {
-        tokio::spawn(http::serve(
-            http,
-            ends.handle.clone(),
-            is_ready,
-            stop_told(&stopped),
-        ));
+        let web = match web {
+            Some((current, reload)) => {
+                tokio::spawn(reload.run(stop_told(&stopped)));
+                current
+            }
+            None => Web::open().into(),
+        };
+        let reboot = config.reboot_required_file.clone();
+        let context = http::Context::new(ends.handle.clone(), is_ready, web, reboot);
+        tokio::spawn(http::serve(http, context, stop_told(&stopped)));
     }
     tokio::spawn(async move {
         if has_started.await.is_ok() {
+            // What begins from now on is seen.
+            if let Some(Err(error)) = inputs.as_ref().map(owner::existing) {
+                tracing::warn!(%error, "cannot tell which SSH connections were there before");
+            }
             tracing::info!("ready");
             ready.send_replace(true);
         }
@@ -381,7 +440,12 @@ fn stop_told(stop: &watch::Receiver<bool>) -> impl Future<Output = ()> + Send + 
 }
 
 /// What `status` tells about the daemon itself.
-fn info(config: &Config, kernel: &Kernel, missing: Option<&Missing>) -> api::DaemonInfo {
+fn info(
+    config: &Config,
+    kernel: &Kernel,
+    missing: Option<&Missing>,
+    cgroups: &Result<Cgroups, CgroupsError>,
+) -> api::DaemonInfo {
     let mut info = api::DaemonInfo::new(now());
     let details = [
         ("attach", json!(config.attach.name())),
@@ -395,6 +459,7 @@ fn info(config: &Config, kernel: &Kernel, missing: Option<&Missing>) -> api::Dae
             json!(config.listen.map(|address| address.to_string())),
         ),
         ("processes", json!(host::owner::words(missing))),
+        ("cgroups", json!(host::cgroups::words(cgroups))),
         ("ns_per_tick", json!(kernel.ns_per_tick())),
         (
             "verified_instructions",

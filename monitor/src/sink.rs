@@ -6,3 +6,4 @@ pub mod events;
 pub mod http;
 mod process;
 mod prometheus;
+pub mod web;

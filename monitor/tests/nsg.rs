@@ -1,7 +1,11 @@
 //! `nodewatch nsg` and `explain`, run as users run them.
 
+#[path = "nsg/explain.rs"]
+mod explain;
 #[path = "nsg/lint.rs"]
 mod lint;
+#[path = "nsg/profile.rs"]
+mod profile;
 #[path = "nsg/refused.rs"]
 mod refused;
 #[path = "nsg/replay.rs"]
@@ -267,70 +271,4 @@ fn a_reader_that_leaves_is_no_error() {
         .expect("it starts");
     drop(child.stdout.take());
     assert_eq!(child.wait().expect("it ends").code(), Some(0));
-}
-
-#[test]
-fn explain_shows_each_rule_and_field() {
-    let file = format!("subnet={}", sample("snet-nodes-nsg.rest.json"));
-    let arguments = [
-        "explain",
-        "198.51.100.77",
-        "10.224.0.4",
-        "--port",
-        "22",
-        "--nsg",
-        &file,
-    ];
-    let text = run(&arguments, "");
-    assert_eq!(
-        String::from_utf8_lossy(&text.stdout),
-        "subnet nsg-snet-nodes: Deny by DenySsh\n\
-         PRIORITY   RULE                  ACCESS   PROTOCOL   SOURCE   SOURCE PORT   DESTINATION   PORT\n\
-         100        AllowSshFromBastion   Allow    yes        no       yes           yes           yes\n\
-         110        DenySsh               Deny     yes        yes      yes           yes           yes\n\
-         \n\
-         Inbound: Deny, decided by subnet rule DenySsh\n"
-    );
-    let json = run(&[&arguments[..], &["-o", "json"]].concat(), "");
-    let json: Value = serde_json::from_slice(&json.stdout).expect("JSON");
-    // The answer of Azure's own diagnostics for the same question.
-    let azure = fs::read_to_string(sample("nsg-diagnostics.json")).expect("a sample");
-    let azure: Value = serde_json::from_str(&azure).expect("JSON");
-    let azure = &azure["response"]["results"][0]["networkSecurityGroupResult"];
-    assert_eq!(json["nsg"]["access"], azure["securityRuleAccessResult"]);
-    let table = &json["nsg"]["evaluatedNetworkSecurityGroups"][0]["rulesEvaluationResult"];
-    let expected = azure["evaluatedNetworkSecurityGroups"][0]["rulesEvaluationResult"].as_array();
-    for (index, expected) in expected.expect("rules").iter().enumerate() {
-        let found = &table[index];
-        for key in [
-            "protocolMatched",
-            "sourceMatched",
-            "sourcePortMatched",
-            "destinationMatched",
-            "destinationPortMatched",
-        ] {
-            assert_eq!(found[key], expected[key], "{key} of {index}");
-        }
-        let name = expected["name"]
-            .as_str()
-            .and_then(|name| name.strip_prefix("UserRule_"));
-        assert_eq!(found["name"].as_str(), name);
-    }
-    let outbound = run(
-        &[
-            "explain",
-            "10.224.0.4",
-            "203.0.113.9",
-            "--port",
-            "25",
-            "--nsg",
-            &file,
-        ],
-        "",
-    );
-    let outbound = String::from_utf8_lossy(&outbound.stdout);
-    assert!(
-        outbound.ends_with("Outbound: Deny, decided by subnet rule DenySmtp\n"),
-        "{outbound}"
-    );
 }

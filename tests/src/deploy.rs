@@ -51,6 +51,9 @@ pub const PROCESS: &[&str] = &[
     "nodewatch_process_cpu_seconds_total",
     "nodewatch_process_resident_memory_bytes",
     "nodewatch_process_open_fds",
+    "nodewatch_http_refused_total",
+    "nodewatch_web_config_loads_total",
+    "nodewatch_node_reboot_required",
 ];
 
 /// A path below the root of the repository.

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use monitor_common::{abi::Hook, parse::protocol};
 
 use build::{Extension, Fragment, Packet, Pair};
-use random::Random;
+pub(crate) use random::Random;
 use tcp::Connection;
 
 /// Connections that are open at the same time.

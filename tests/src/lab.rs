@@ -13,6 +13,7 @@
 
 pub mod api_server;
 pub mod capture;
+pub mod cgroup;
 pub mod client;
 pub mod gate;
 pub mod interrupt;

@@ -11,6 +11,7 @@ pub mod demo;
 pub mod deploy;
 pub mod foreign;
 pub mod frames;
+pub mod fuzz;
 pub mod held;
 pub mod lab;
 pub mod openmetrics;

@@ -192,6 +192,115 @@ fn chosen_interfaces_replace_the_default() {
     assert!(metrics.sum(COVERED, &labels) > 0.5, "{first} is no uplink");
 }
 
+/// An interface sits in one of four slots, by its index: of five whose indices are 1024 apart, one
+/// has to wait until another goes.
+#[test]
+fn a_slot_that_becomes_free_goes_to_an_interface_that_found_none() {
+    let Some(_permit) = lab::require() else {
+        return;
+    };
+    let lab = Lab::new("slots").expect("a lab");
+    let node = lab.node();
+    let names: Vec<_> = (0..5).map(|number| format!("vethslot{number}")).collect();
+    for (number, name) in (0_u32..).zip(&names) {
+        let index = (3_000 + 1_024 * number).to_string();
+        let other = format!("far{number}");
+        let pair = ["type", "veth", "peer", "name", &other];
+        node.ip(&[&["link", "add", name, "index", &index][..], &pair].concat())
+            .expect("a pair");
+    }
+    let daemon = Daemon::start(node, &[]).expect("the daemon");
+    let uncovered = || -> Vec<String> {
+        let metrics = daemon.metrics().expect("a scrape");
+        let samples = metrics
+            .select(COVERED, &[])
+            .filter(|sample| sample.value < 0.5);
+        samples
+            .map(|sample| sample.labels["interface"].clone())
+            .collect()
+    };
+    let waiting = uncovered();
+    assert_eq!(waiting.len(), 1, "{waiting:?} are not covered");
+    let waiting = waiting[0].as_str();
+    let status = daemon.tell(&["status"]).expect("a status");
+    let told = format!("not covered: {waiting}: no free slot");
+    assert!(status.contains(&told), "{told}:\n{status}");
+    let goes = names.iter().find(|name| *name != waiting).expect("four");
+    node.ip(&["link", "delete", goes]).expect("deleted");
+    let rest = names.iter().filter(|name| *name != goes);
+    let wanted: Vec<&str> = rest.map(String::as_str).chain([UPLINK]).collect();
+    wait_names(&daemon, &wanted);
+    let status = daemon.tell(&["status"]).expect("a status");
+    assert!(!status.contains("not covered"), "{status}");
+}
+
+/// What stood in the way of attaching goes: the interface is watched without being touched.
+#[test]
+fn an_interface_is_watched_once_there_is_room() {
+    let Some(_permit) = lab::require_with(&["tc"]) else {
+        return;
+    };
+    let lab = Lab::new("later").expect("a lab");
+    let node = lab.node();
+    let pod = lab.add_pod().expect("a pod");
+    let link = pod.host_interface.as_str();
+    foreign::add_filters(node, link, 1).expect("filters");
+    let daemon = Daemon::start(node, &["--attach", "clsact"]).expect("the daemon");
+    let told = format!("not covered: {link}: a filter with priority 1 is on ingress of {link}");
+    let status = daemon.tell(&["status"]).expect("a status");
+    assert!(status.contains(&told), "{told}:\n{status}");
+    let delete = ["qdisc", "del", "dev", link, "clsact"];
+    process::checked(node.command("tc").args(delete)).expect("deleted");
+    let covered = wait::until("coverage", Duration::from_secs(15), || {
+        let metrics = daemon.metrics().expect("a scrape");
+        (metrics.sum(COVERED, &[("interface", link)]) > 0.5).then_some(())
+    });
+    assert!(covered.is_ok(), "{}", daemon.log());
+    assert!(programs(node, link) >= 2, "no programs on {link}");
+    let warned = daemon.log().matches("not watched").count();
+    assert_eq!(warned, 1, "told again and again:\n{}", daemon.log());
+}
+
+/// Ready means that the traffic of the node is watched.
+#[test]
+fn without_an_uplink_it_is_not_ready() {
+    let Some(_permit) = lab::require() else {
+        return;
+    };
+    let lab = Lab::new("ready").expect("a lab");
+    let node = lab.node();
+    let routes = "route del default via 10.224.0.1\nroute del default via fd00:224::1\n";
+    let add = "route add default via 10.224.0.1\n";
+    node.ip_batch(routes).expect("no default route");
+    let mut daemon = Daemon::launch(node, &[]).expect("the daemon");
+    let warned = |times: usize| {
+        let there = wait::until("a warning", TOLD * 3, || {
+            (daemon.log().matches("no uplink").count() == times).then_some(())
+        });
+        assert!(there.is_ok(), "not {times} warnings:\n{}", daemon.log());
+    };
+    warned(1);
+    let unready = wait::until("an answer", TOLD, || {
+        let answer = daemon.http("/readyz").expect("an answer");
+        answer.body.contains("no uplink").then_some(answer.status)
+    });
+    assert_eq!(unready.ok(), Some(503), "{}", daemon.log());
+    assert_eq!(daemon.http("/healthz").expect("an answer").status, 200);
+    let status = daemon.tell(&["status"]).expect("a status");
+    assert!(status.contains("no uplink"), "{status}");
+    node.ip_batch(add).expect("a default route");
+    daemon.wait_ready(TOLD).expect("ready with an uplink");
+    node.ip_batch("route del default via 10.224.0.1\n")
+        .expect("no default route");
+    let gone = wait::until("it to notice", TOLD, || {
+        let status = daemon.http("/readyz").expect("an answer").status;
+        (status == 503).then_some(())
+    });
+    assert!(gone.is_ok(), "{}", daemon.log());
+    let times = daemon.log().matches("no uplink").count();
+    assert_eq!(times, 2, "one warning each time:\n{}", daemon.log());
+}
+
 /// Waits until exactly these interfaces are said to be covered, and the kernel agrees.
 fn wait_names(daemon: &Daemon, wanted: &[&str]) {
     let wanted: BTreeSet<String> = wanted.iter().map(|name| (*name).to_owned()).collect();

@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 use tests::deploy::{self, tool, yaml};
 use tests::lab::{gate, process};
 
+#[path = "manifests/web.rs"]
+mod web;
+
 /// Releases that manifests are checked against: the oldest and the newest that AKS offers.
 const RELEASES: [&str; 2] = ["1.31", "1.35"];
 

@@ -253,3 +253,138 @@ fn rules_that_cannot_be_used_are_refused_at_the_start() {
         "{error}"
     );
 }
+
+/// What the daemon is told to know: a pod, the node, a policy.
+const MANIFESTS: &str = "
+kind: Node
+apiVersion: v1
+metadata: {name: aks-1}
+status: {addresses: [{type: InternalIP, address: 10.224.0.4}]}
+---
+kind: Pod
+apiVersion: v1
+metadata: {name: cart-0, namespace: shop}
+spec: {nodeName: aks-1}
+status: {podIP: 10.244.0.77, podIPs: [{ip: 10.244.0.77}]}
+---
+kind: NetworkPolicy
+apiVersion: networking.k8s.io/v1
+metadata: {name: closed, namespace: shop}
+spec: {podSelector: {}, policyTypes: [Ingress]}
+";
+
+#[test]
+fn a_running_daemon_explains_and_lints_what_it_holds_and_notices_public_addresses() {
+    let Some(_permit) = lab::require() else {
+        return;
+    };
+    let lab = Lab::new("nsg-aks").expect("a lab");
+    let outside = lab.add_outside().expect("a peer");
+    let (node, peer) = (IpAddr::from(NODE.v4), IpAddr::from(outside.addresses.v4));
+    let public: IpAddr = "20.61.10.5".parse().expect("an address");
+    lab.node()
+        .ip(&["address", "add", "20.61.10.5/32", "dev", "lo"])
+        .expect("an address");
+    lab.fabric()
+        .ip(&["route", "add", "20.61.10.5/32", "via", &node.to_string()])
+        .expect("a route");
+    fs::write(lab.directory().join("cluster.yaml"), MANIFESTS).expect("written");
+    write(
+        &lab.directory().join("nsg.json"),
+        &[
+            rule("Web", 100, "Inbound", "Allow", 8080),
+            rule("Ssh", 110, "Inbound", "Allow", 22),
+            rule("Idle", 120, "Inbound", "Allow", 8081),
+        ],
+    );
+    let path = settings(&lab);
+    let text = fs::read_to_string(&path).expect("settings");
+    let more = format!(
+        "profile = \"aks\"\ntag = [\"ApiServer={peer}\"]\nmanifests = [\"{}\"]\n",
+        lab.directory().join("cluster.yaml").display()
+    );
+    fs::write(&path, more + &text).expect("written");
+    let config = path.to_str().expect("UTF-8");
+    let daemon = Daemon::start(lab.node(), &["--config", config]).expect("the daemon");
+    // What came before the hooks settled has no known opener.
+    std::thread::sleep(Duration::from_millis(1_500));
+    let _listener = listen(lab.node(), 8080);
+
+    // As a rule of the user says; then the same port on a public address.
+    assert!(connect(&outside, node, 8080));
+    assert!(connect(&outside, public, 8080));
+    let found = finding(&daemon, "public-address", PATIENCE);
+    assert_eq!(found["flow"]["destination"]["ip"], "20.61.10.5", "{found}");
+    assert_eq!(
+        found["declared_by"],
+        "network security group subnet-nsg, rule Web"
+    );
+    // Nobody serves SSH here; and the API server does not answer.
+    assert!(!connect(&outside, node, 22));
+    assert!(!connect(lab.node(), peer, 443));
+    let api = flow(&daemon, 443);
+    assert_eq!(api["nsg"]["need"], "api-server", "{api}");
+
+    // The daemon's rules against what it saw.
+    flow(&daemon, 22);
+    let is_there = |issues: &[Value], check: &str, rule: &str| {
+        let mut issues = issues.iter();
+        issues.any(|issue| issue["check"] == check && issue["rule"] == rule)
+    };
+    let issues = daemon.records(&["nsg", "lint"]).expect("issues");
+    for (check, rule) in [
+        ("unused", "Idle"),
+        ("wider-than-observed", "Web"),
+        ("ssh-not-served", "Ssh"),
+    ] {
+        assert!(
+            is_there(&issues, check, rule),
+            "{check} {rule}: {issues:#?}"
+        );
+    }
+    assert!(!is_there(&issues, "unused", "Web"), "{issues:#?}");
+    // Other rules against what it saw.
+    let other = lab.directory().join("other.json");
+    write(&other, &[rule("Wide", 100, "Inbound", "Allow", 8080)]);
+    let file = format!("subnet={}", other.display());
+    let issues = daemon
+        .records(&["nsg", "lint", "--nsg", &file])
+        .expect("issues");
+    assert!(
+        is_there(&issues, "wider-than-observed", "Wide"),
+        "{issues:#?}"
+    );
+
+    // What it holds explains flows, by name too.
+    let explain = |arguments: &[&str]| {
+        let mut found = daemon
+            .records(&[&["explain"], arguments].concat())
+            .expect("an explanation");
+        found.pop().expect("one")
+    };
+    let found = explain(&["203.0.113.77", "node/aks-1", "--port", "8080"]);
+    assert_eq!(found["destination"]["ip"], "10.224.0.4", "{found}");
+    assert_eq!(found["nsg"]["rule"], "Web", "{found}");
+    let found = explain(&["10.224.0.9", "shop/cart-0", "--port", "5432"]);
+    assert_eq!(found["policy"]["allowed"], false, "{found}");
+    assert_eq!(
+        found["policy"]["ingress"]["by"],
+        json!(["NetworkPolicy shop/closed"])
+    );
+    // Names of the daemon, rules of a file.
+    let found = explain(&[
+        "203.0.113.77",
+        "node/aks-1",
+        "--port",
+        "8080",
+        "--nsg",
+        &file,
+    ]);
+    assert_eq!(found["nsg"]["rule"], "Wide", "{found}");
+    let refused = daemon
+        .ask(&["explain", "10.0.0.1", "shop/none"])
+        .expect("an answer");
+    assert_eq!(refused.status.code(), Some(3));
+    let error = String::from_utf8_lossy(&refused.stderr);
+    assert!(error.contains("pod shop/none"), "{error}");
+}

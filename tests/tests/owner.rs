@@ -185,8 +185,11 @@ fn without_the_privileges_the_daemon_says_so_and_works() {
         let mut command = daemon::command(lab.node(), arguments).expect("a command");
         process::checked(command.arg("--socket").arg(&socket)).ok()
     };
-    let status = wait::until("the daemon", PATIENCE, || ask(&["status"]))
-        .unwrap_or_else(|error| panic!("{error:#}: {}", guard.log()));
+    let status = wait::until("the daemon", PATIENCE, || {
+        // Before it is ready, a connection is one of before.
+        guard.log().contains("ready").then(|| ask(&["status"]))?
+    })
+    .unwrap_or_else(|error| panic!("{error:#}: {}", guard.log()));
     let told = "processes and users of SSH connections are not told: run as root, or grant \
                 CAP_SYS_PTRACE";
     assert!(status.contains(told), "{status}");
@@ -208,6 +211,129 @@ fn without_the_privileges_the_daemon_says_so_and_works() {
         line.is_some_and(|line| line.starts_with("warn") && line.contains("CAP_SYS_PTRACE")),
         "{text}"
     );
+}
+
+#[test]
+fn sessions_of_before_the_daemon_are_told_by_their_processes() {
+    let Some(_permit) = lab::require_with(&["sshd", "ssh", "ssh-keygen", "mount"]) else {
+        return;
+    };
+    let lab = Lab::new("before").expect("a lab");
+    let peer = lab.add_outside().expect("a peer");
+    let server = Account::sshd(lab.node(), 22, false).expect("sshd");
+    let away = Account::sshd(&peer, 2300, false).expect("sshd");
+    // Each says something now and then; the first forwards a port, which is in use.
+    let session = |server: &Account, from: &Namespace, to: IpAddr, more: &[&str]| {
+        let mut command = server.ssh(from, to, USER, "client_key");
+        command.args(["-o", "BatchMode=yes", "-o", "ServerAliveInterval=1"]);
+        command.args(more).args(["sleep", "60"]);
+        let guard = from.spawn("ssh", &mut command).expect("ssh");
+        let to = SocketAddr::new(to, server.port);
+        let end = wait::until("the client's connection", PATIENCE, || {
+            client_end(guard.pid(), to)
+        })
+        .unwrap_or_else(|error| panic!("{error:#}: {}", guard.log()));
+        (guard, end)
+    };
+    let node = IpAddr::from(NODE.v4);
+    let forward = format!("0.0.0.0:9100:{}:2300", peer.addresses.v4);
+    let (into, inbound) = session(&server, &peer, node, &["-R", &forward]);
+    let (out, outbound) = session(&away, lab.node(), peer.addresses.v4.into(), &[]);
+    let tuple = Tuple {
+        local: SocketAddr::new(node, 22),
+        remote: inbound,
+    };
+    logged_in(lab.node(), &tuple);
+    let forwarded = wait::until("the forwarded port", PATIENCE, || {
+        let to = SocketAddr::new(node, 9100);
+        let stream = peer.run(|| TcpStream::connect_timeout(&to, PATIENCE));
+        stream.expect("the peer").ok()
+    })
+    .unwrap_or_else(|error| panic!("{error:#}: {}", into.log()));
+
+    let daemon = daemon::Daemon::start(lab.node(), &[]).expect("the daemon");
+    let mut told = Vec::new();
+    let found = wait::until("both sessions", PATIENCE, || {
+        told = daemon.records(&["ssh"]).expect("records");
+        (told.len() >= 2).then_some(())
+    });
+    assert!(found.is_ok(), "{told:#?}\n{}", daemon.log());
+    assert_eq!(told.len(), 2, "{told:#?}");
+    for (end, is_inbound) in [(inbound, true), (outbound, false)] {
+        let record = told
+            .iter()
+            .find(|record| record["source"]["port"] == end.port())
+            .unwrap_or_else(|| panic!("{end} in {told:#?}"));
+        assert_eq!(record["hints"], serde_json::json!(["midstream"]));
+        assert_eq!(record["state"], "open");
+        let process = record["process"]["name"].as_str().expect("a process");
+        if is_inbound {
+            assert_eq!(record["authentication"], "success", "{record:#}");
+            assert_eq!(record["basis"], "process");
+            assert_eq!(record["user"], USER);
+            assert_eq!(record["target"], "node");
+            assert!(process.starts_with("sshd"), "{record:#}");
+        } else {
+            // What came of it the other server knows.
+            assert_eq!(record["authentication"], "unknown", "{record:#}");
+            assert_eq!(process, "ssh");
+        }
+    }
+    drop((forwarded, out, into));
+}
+
+#[test]
+fn without_a_look_into_pods_the_daemon_says_so_and_works() {
+    let Some(_permit) = lab::require_with(&["sshd", "ssh", "ssh-keygen", "mount", "setpriv"])
+    else {
+        return;
+    };
+    let lab = Lab::new("nopods").expect("a lab");
+    let pod = lab.add_pod().expect("a pod");
+    let peer = lab.add_outside().expect("a peer");
+    let server = Account::sshd(&pod, 22, false).expect("sshd");
+    let socket = lab.directory().join("nopods.sock");
+    let bare = |arguments: &[&str]| {
+        let mut command = lab.node().command("setpriv");
+        command.args(["--bounding-set", "-sys_admin"]);
+        command.arg(daemon::binary().expect("a binary"));
+        command.args(arguments).arg("--socket").arg(&socket);
+        command
+    };
+    let mut run = bare(&["run", "--listen", "none"]);
+    let guard = lab.node().spawn("nodewatch", &mut run).expect("a daemon");
+    let ask = |arguments: &[&str]| {
+        let mut command = daemon::command(lab.node(), arguments).expect("a command");
+        process::checked(command.arg("--socket").arg(&socket)).ok()
+    };
+    let status = wait::until("the daemon", PATIENCE, || {
+        // Before it is ready, a connection is one of before.
+        guard.log().contains("ready").then(|| ask(&["status"]))?
+    })
+    .unwrap_or_else(|error| panic!("{error:#}: {}", guard.log()));
+    let told = "not of its pods, whose network namespaces only CAP_SYS_ADMIN may enter";
+    assert!(status.contains(told), "{status}");
+    let client = login(&server, &peer, pod.addresses.v4.into(), USER, "client_key");
+    let mut last = String::new();
+    let record = wait::until("the login", PATIENCE, || {
+        last = ask(&["ssh", "-o", "jsonl"])?;
+        let record: serde_json::Value = serde_json::from_str(last.lines().next()?).ok()?;
+        (record["authentication"] == "success").then_some(record)
+    });
+    let record = record.unwrap_or_else(|error| panic!("{error:#}: {last}\n{}", guard.log()));
+    assert_eq!(record["basis"], "sizes", "{record:#}");
+    assert!(record.get("process").is_none(), "{record:#}");
+    drop(client);
+    assert_eq!(
+        guard.log().matches("CAP_SYS_ADMIN").count(),
+        1,
+        "{}",
+        guard.log()
+    );
+    let doctor = process::output(&mut bare(&["doctor"]), PATIENCE).expect("doctor");
+    let text = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    let line = text.lines().find(|line| line.contains("processes"));
+    assert!(line.is_some_and(|line| line.contains(told)), "{text}");
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! Figures of SSH: how soon a connection is told under load, and what a burst of them costs.
 //!
-//! Printed always, judged in release builds only:
-//! `cargo test --release -p tests --test ssh_load -- --ignored --nocapture`.
+//! Small versions run always and are held to what any machine can do. The figures themselves need a
+//! machine of their own: `cargo test --release -p tests --test ssh_load -- --ignored --nocapture`.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     process::{ChildStdout, Stdio},
@@ -21,14 +21,34 @@ use tests::daemon::Daemon;
 use tests::lab::{self, Guard, Lab, NODE, Namespace, client, wait};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Connections of the burst.
-const BURST: usize = 10_000;
-/// Clients that open them.
+/// Stages at which something may be lost.
+const STAGES: [&str; 7] = [
+    "kernel_ring",
+    "channel",
+    "ssh_connections",
+    "ssh_pending",
+    "follower",
+    "owner",
+    "process_scan",
+];
+/// Those at which it is not the connection that is lost, but who holds it.
+const OWNERS: [&str; 2] = ["owner", "process_scan"];
+/// Clients that open a burst.
 const CLIENTS: usize = 16;
-/// Connections whose delay is measured.
-const MEASURED: usize = 400;
-/// Packets a second beside them, of which a busy machine sends fewer.
-const RATE: u64 = 120_000;
+
+/// What is done and has to come of it.
+struct Load {
+    /// Connections whose delay is measured.
+    measured: usize,
+    /// Packets a second that are sent beside them.
+    rate: u64,
+    /// How long that takes at most.
+    seconds: u64,
+    /// Packets a second that have to arrive: with fewer the figure says nothing.
+    least_rate: f64,
+    /// From the server's banner to the record, of 99 in 100 connections.
+    p99: Duration,
+}
 
 /// Records and when they came.
 type Lines = Arc<Mutex<Vec<(Instant, Value)>>>;
@@ -132,17 +152,35 @@ fn follow(daemon: &Daemon<'_>) -> (Guard, Lines) {
     (guard, lines)
 }
 
-fn judge(is_fine: bool, what: &str) {
-    assert!(is_fine || cfg!(debug_assertions), "{what}");
-}
-
 fn port_of(record: &Value) -> Option<u16> {
     u16::try_from(record["source"]["port"].as_u64()?).ok()
 }
 
 #[test]
+fn a_connection_is_told_in_time_under_some_load() {
+    told_in_time(&Load {
+        measured: 50,
+        rate: 4_000,
+        seconds: 20,
+        least_rate: 1_000.0,
+        p99: Duration::from_secs(2),
+    });
+}
+
+#[test]
 #[ignore = "loads the machine; run it alone, in a release build"]
 fn a_connection_is_told_in_time_under_load() {
+    // More than is to arrive, of which a busy machine sends fewer.
+    told_in_time(&Load {
+        measured: 400,
+        rate: 120_000,
+        seconds: 14,
+        least_rate: 100_000.0,
+        p99: Duration::from_millis(200),
+    });
+}
+
+fn told_in_time(wanted: &Load) {
     let Some(_permit) = lab::require() else {
         return;
     };
@@ -171,8 +209,7 @@ fn a_connection_is_told_in_time_under_load() {
         let metrics = daemon.metrics().expect("a scrape");
         metrics.sum("nodewatch_packets_seen_total", &[("direction", "ingress")])
     };
-    let seconds = 14;
-    let count = (RATE * seconds).to_string();
+    let count = (wanted.rate * wanted.seconds).to_string();
     let target = format!("{}:9", NODE.v4);
     let arguments = [
         "udp",
@@ -181,7 +218,7 @@ fn a_connection_is_told_in_time_under_load() {
         "--count",
         &count,
         "--rate",
-        &RATE.to_string(),
+        &wanted.rate.to_string(),
         "--flows",
         "64",
     ];
@@ -190,7 +227,7 @@ fn a_connection_is_told_in_time_under_load() {
     let (packets, start) = (seen(), Instant::now());
     let mut ports = Vec::new();
     peer.run(|| {
-        for cookie in 1..=MEASURED {
+        for cookie in 1..=wanted.measured {
             ports.push(connect(to, cookie as u64).expect("a connection"));
             thread::sleep(Duration::from_millis(20));
         }
@@ -221,26 +258,68 @@ fn a_connection_is_told_in_time_under_load() {
     delays.sort_unstable();
     let at = |share: usize| delays[(delays.len() * share / 100).min(delays.len() - 1)];
     println!(
-        "{} of {MEASURED} told, {rate:.0} packets/s in, load to the end: {is_loaded}: median {:?}, \
-         p99 {:?}, most {:?}",
+        "{} of {} told, {rate:.0} packets/s in, load to the end: {is_loaded}: median {:?}, p99 {:?}, \
+         most {:?}",
         delays.len(),
+        wanted.measured,
         at(50),
         at(99),
         at(100)
     );
     println!("{}", daemon.tell(&["status"]).expect("a status"));
-    assert_eq!(delays.len(), MEASURED, "none is missed");
-    judge(
-        at(99) <= Duration::from_millis(200),
-        &format!("{:?}", at(99)),
-    );
+    assert_eq!(delays.len(), wanted.measured, "none is missed");
+    assert!(is_loaded, "the load ended before the connections did");
+    assert!(rate >= wanted.least_rate, "{rate:.0} packets/s");
+    assert!(at(99) <= wanted.p99, "{:?}", at(99));
+    // Each by itself was identified, and nothing was lost on the way.
+    let mut lost = losses(&daemon);
+    lost.retain(|stage, _| !OWNERS.contains(&stage.as_str()));
+    assert_eq!(lost, BTreeMap::new());
+    let unidentified: Vec<u16> = ports
+        .iter()
+        .copied()
+        .filter(|port| !lines.iter().any(|line| is_whole(&line.1, *port)))
+        .collect();
+    assert!(unidentified.is_empty(), "{unidentified:?}");
+}
+
+/// Whether the record is of the connection from that port, and both ends are identified.
+fn is_whole(record: &Value, port: u16) -> bool {
+    let has = |field: &str| !record[field].is_null();
+    port_of(record) == Some(port) && has("hassh") && has("hassh_server")
+}
+
+/// What was lost, by stage, where anything was.
+fn losses(daemon: &Daemon<'_>) -> BTreeMap<String, u64> {
+    let metrics = daemon.metrics().expect("a scrape");
+    let of = |stage: &str| metrics.count("nodewatch_events_lost_total", &[("stage", stage)]);
+    STAGES
+        .into_iter()
+        .map(|stage| (stage.to_owned(), of(stage)))
+        .filter(|(_, lost)| *lost > 0)
+        .collect()
+}
+
+#[test]
+fn a_burst_of_some_hundred() {
+    let lost = burst(600);
+    // Who holds a connection that is over in a moment is another question.
+    let wire = lost
+        .keys()
+        .filter(|stage| !OWNERS.contains(&stage.as_str()));
+    assert_eq!(wire.count(), 0, "{lost:?}");
 }
 
 #[test]
 #[ignore = "opens 10,000 connections; run it alone, in a release build"]
 fn a_burst_of_ten_thousand() {
+    burst(10_000);
+}
+
+/// Opens so many connections as fast as can be; what was lost.
+fn burst(connections: usize) -> BTreeMap<String, u64> {
     let Some(_permit) = lab::require() else {
-        return;
+        return BTreeMap::new();
     };
     let lab = Lab::new("burst").expect("a lab");
     let peer = lab.add_outside().expect("a peer");
@@ -253,7 +332,7 @@ fn a_burst_of_ten_thousand() {
     let start = Instant::now();
     let open = || loop {
         let cookie = next.fetch_add(1, Ordering::Relaxed);
-        if cookie >= BURST {
+        if cookie >= connections {
             return;
         }
         if connect(to, cookie as u64).is_err() {
@@ -270,8 +349,8 @@ fn a_burst_of_ten_thousand() {
     .expect("a namespace");
     let took = start.elapsed();
     let failed = failed.load(Ordering::Relaxed);
-    println!("{BURST} connections in {took:?}, {failed} failed");
-    let expected = (BURST - failed) as u64;
+    println!("{connections} connections in {took:?}, {failed} failed");
+    let expected = (connections - failed) as u64;
     let mut counted = 0;
     let all = wait::until("all connections", Duration::from_mins(2), || {
         let metrics = daemon.metrics().expect("a scrape");
@@ -280,39 +359,32 @@ fn a_burst_of_ten_thousand() {
     });
     ends.store(true, Ordering::Relaxed);
     thread::sleep(Duration::from_secs(1));
-    let metrics = daemon.metrics().expect("a scrape");
-    let lost = |stage: &str| metrics.count("nodewatch_events_lost_total", &[("stage", stage)]);
+    let lost = losses(&daemon);
     let lines = lines.lock().expect("no panic");
-    let of = |wanted: &dyn Fn(&Value) -> bool| -> usize {
+    let of = |wanted: &dyn Fn(&Value) -> bool| -> HashSet<u16> {
         let records = lines.iter().filter(|(_, record)| wanted(record));
-        records
-            .filter_map(|(_, record)| port_of(record))
-            .collect::<HashSet<_>>()
-            .len()
+        records.filter_map(|(_, record)| port_of(record)).collect()
     };
-    let is_whole = |record: &Value| !record["hassh"].is_null() && !record["hassh_server"].is_null();
-    let (told, whole) = (of(&|_| true), of(&is_whole));
-    println!("counted {counted}, told {told}, identified {whole} by both KEXINITs");
-    for stage in [
-        "kernel_ring",
-        "channel",
-        "ssh_connections",
-        "owner",
-        "process_scan",
-        "follower",
-    ] {
-        println!("lost, {stage}: {}", lost(stage));
-    }
+    let told = of(&|_| true).len();
+    let whole = of(&|record| port_of(record).is_some_and(|port| is_whole(record, port))).len();
+    println!("counted {counted}, told {told}, identified {whole} by both KEXINITs; lost {lost:?}");
     let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).expect("status");
     let memory = status.lines().find(|line| line.starts_with("VmHWM"));
     println!("{}", memory.unwrap_or_default());
     assert!(all.is_ok(), "{counted} of {expected}");
-    // What is not identified was lost on its way, and counted there.
+    assert_eq!(counted, expected, "each once");
+    assert_eq!(failed, 0, "the servers answer all of them");
+    // A connection that is not identified, or not told, lost a packet or a record on its way.
+    let of = |stage: &&str| lost.get(*stage).copied().unwrap_or(0);
+    let accounted: u64 = STAGES
+        .iter()
+        .filter(|stage| !OWNERS.contains(stage))
+        .map(of)
+        .sum();
     let missing = expected.saturating_sub(whole as u64);
-    let accounted =
-        lost("kernel_ring") + lost("channel") + lost("ssh_connections") + lost("follower");
     assert!(
         missing <= accounted,
         "{missing} are missing, {accounted} counted as lost"
     );
+    lost
 }

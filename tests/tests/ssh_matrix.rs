@@ -27,6 +27,11 @@ const TOOLS: [&str; 8] = [
     "dropbearconvert",
 ];
 
+/// What lasts no longer is over before it was looked at, on a busy machine.
+const MOMENT_MS: u64 = 200;
+/// Cases of which that may be so at a time.
+const MOST_UNNAMED: usize = 3;
+
 fn text<'a>(record: &'a Value, field: &str) -> &'a str {
     record[field].as_str().unwrap_or("-")
 }
@@ -87,7 +92,9 @@ fn every_software_and_situation() {
         "{:38} {:12} {:8} {:8} {:8} {:12} {:8} MS",
         "CASE", "CLASS", "TRUTH", "TOLD", "BASIS", "PROCESS", "USER"
     );
-    let (mut missed, mut wrong, mut unknown, mut right) = (Vec::new(), Vec::new(), 0, 0);
+    let (mut missed, mut wrong, mut unknown, mut right) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    // What is over in a moment may be gone before it was looked at, on a busy machine.
+    let (mut short, mut hostile) = (Vec::new(), 0);
     let (mut problems, mut unnamed) = (Vec::new(), Vec::new());
     for case in &scene.cases {
         let (from, until) = (case.from.to_string(), case.until.to_string());
@@ -132,8 +139,8 @@ fn every_software_and_situation() {
         match told {
             _ if told == truth => right += 1,
             // Not to be deceived is enough.
-            "unknown" if case.name.starts_with("hostile") => {}
-            "unknown" => unknown += 1,
+            "unknown" if case.name.starts_with("hostile") => hostile += 1,
+            "unknown" => unknown.push(case.name),
             _ => wrong.push((case.name, truth, told.to_owned())),
         }
         if record["class"].as_str() != case.class {
@@ -160,20 +167,25 @@ fn every_software_and_situation() {
             (_, "source") => USER,
             _ => "-",
         };
-        // What is over in a moment may be gone before it was looked at, on a busy machine.
         let told = text(&record, "user");
         if told != user && told != "-" {
             problems.push(format!("{}: user {told}, not {user}", case.name));
         }
         let is_named = told == user && (process != "-" || case.process.is_none());
         unnamed.extend((!is_named).then_some(case.name));
+        let is_short = record["duration_ms"]
+            .as_u64()
+            .is_some_and(|ms| ms < MOMENT_MS);
+        short.extend(is_short.then_some(case.name));
     }
-    let judged = right + unknown + wrong.len();
+    let judged = right + unknown.len() + wrong.len();
     println!(
-        "found {judged}, missed {}, false {}; outcomes right {right}, unknown {unknown}, wrong {}; \
-         process or user not named {unnamed:?}",
+        "found {}, missed {}, false {}; outcomes right {right}, unknown {}, wrong {}, hostile and \
+         unknown {hostile}; process or user not named {unnamed:?}",
+        judged + hostile,
         missed.len(),
         records.len(),
+        unknown.len(),
         wrong.len()
     );
     println!("{}", daemon.tell(&["status"]).expect("a status"));
@@ -182,6 +194,10 @@ fn every_software_and_situation() {
     assert!(records.is_empty(), "false: {records:#?}");
     assert!(wrong.is_empty(), "{wrong:?}");
     assert!(problems.is_empty(), "{problems:#?}");
-    assert!(unnamed.len() * 10 <= judged, "{unnamed:?}");
-    assert!(right * 100 >= judged * 95, "{right} of {judged}");
+    let is_excused = |case: &&str| short.contains(case);
+    assert!(unnamed.iter().all(is_excused), "{unnamed:?} but {short:?}");
+    assert!(unnamed.len() <= MOST_UNNAMED, "{unnamed:?}");
+    // Where the process was seen, or sizes are a proof, the outcome is right.
+    let is_unnamed = |case: &&str| unnamed.contains(case);
+    assert!(unknown.iter().all(is_unnamed), "{unknown:?}");
 }

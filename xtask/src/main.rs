@@ -3,6 +3,7 @@
 //! | module | does |
 //! |---|---|
 //! | [`setup`] | installs what a command needs, once |
+//! | [`space`] | refuses to start where there is no room on disk |
 //! | [`build`] | builds and runs the daemon |
 //! | [`lint`], [`tidy`] | format, clippy, the kernel program's warnings, rules of this repository |
 //! | [`test`] | everything that must pass before a change is merged |
@@ -10,6 +11,7 @@
 //! | [`kube`] | a real Kubernetes from Debian's packages |
 //! | [`archive`] | Debian's archive, by an apt of our own |
 //! | [`programs`] | lab, demo and bench: programs of the package `tests` |
+//! | [`fuzz`] | inputs that break what reads bytes of strangers |
 //! | [`dist`], [`image`] | the release archive, the container image |
 
 use std::process::ExitCode;
@@ -23,12 +25,14 @@ use crate::workspace::Workspace;
 mod archive;
 mod build;
 mod dist;
+mod fuzz;
 mod image;
 mod kube;
 mod lint;
 mod programs;
 mod setup;
 mod shell;
+mod space;
 mod test;
 mod tidy;
 #[path = "../../monitor/build/toolchain.rs"]
@@ -88,6 +92,8 @@ enum Chore {
     Bench(programs::Options),
     /// The daemon in a lab, with flows as they happen
     Demo(programs::Options),
+    /// Look for inputs that break what reads bytes of strangers
+    Fuzz(fuzz::Options),
     /// Archive of the binary, licences and README for a release
     Dist,
     /// The container image, with neither a container engine nor a registry
@@ -107,7 +113,10 @@ fn main() -> ExitCode {
 fn run(chore: Chore) -> Result<ExitCode> {
     let workspace = Workspace::find()?;
     match chore {
-        Chore::Setup { groups } if groups.is_empty() => setup::ensure(&workspace, Group::ALL)?,
+        Chore::Setup { groups } if groups.is_empty() => {
+            space::ensure(&workspace)?;
+            setup::ensure(&workspace, Group::ALL)?;
+        }
         Chore::Setup { groups } => setup::ensure(&workspace, &groups)?,
         Chore::Build { debug } => {
             setup::ensure(&workspace, &[Group::Build])?;
@@ -126,6 +135,7 @@ fn run(chore: Chore) -> Result<ExitCode> {
         Chore::Lab(options) => return programs::run(&workspace, "lab", &options),
         Chore::Bench(options) => return programs::run(&workspace, "bench", &options),
         Chore::Demo(options) => return programs::run(&workspace, "demo", &options),
+        Chore::Fuzz(options) => fuzz::run(&workspace, &options)?,
         Chore::Dist => dist::run(&workspace)?,
         Chore::Image => image::run(&workspace)?,
     }

@@ -28,6 +28,8 @@ pub(crate) enum Group {
     Deploy,
     /// What builds the container image
     Image,
+    /// What builds the targets for libFuzzer
+    Fuzz,
     /// QEMU and what unpacks kernels
     Vm,
 }
@@ -42,6 +44,7 @@ impl Group {
         Self::Test,
         Self::Deploy,
         Self::Image,
+        Self::Fuzz,
         Self::Vm,
     ];
 }

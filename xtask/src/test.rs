@@ -9,7 +9,7 @@ use crate::programs::DAEMON;
 use crate::setup::{self, Group};
 use crate::shell::{loud_step, quiet, step, visible};
 use crate::workspace::Workspace;
-use crate::{lint, vm};
+use crate::{lint, space, vm};
 
 /// Set-up, lint, the test suite, then (unless left out) the kernels.
 pub(crate) fn run(workspace: &Workspace, kernels: bool) -> Result<()> {
@@ -17,6 +17,7 @@ pub(crate) fn run(workspace: &Workspace, kernels: bool) -> Result<()> {
     if kernels {
         groups.push(Group::Vm);
     }
+    space::ensure(workspace)?;
     setup::ensure(workspace, &groups)?;
     lint::run(workspace)?;
     suite(workspace)?;

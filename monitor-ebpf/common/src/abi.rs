@@ -234,7 +234,8 @@ pub struct FlowValue {
     pub first_seen_ns: u64,
     /// Precise clock at the last SYN, in nanoseconds.
     pub syn_ns: u64,
-    /// Cgroup of the local socket (`bpf_skb_cgroup_id`), 0 where the hook does not know it.
+    /// Cgroup of the node's own socket (`bpf_skb_cgroup_id`), of that which sent the first packet or the
+    /// last SYN; 0 where the hook does not know it.
     pub cgroup_id: u64,
     /// TCP segments whose payload had been sent before.
     pub retransmits: [u32; 2],
@@ -242,7 +243,7 @@ pub struct FlowValue {
     pub prefix: [[u8; 8]; 2],
     /// How many of `prefix` are filled.
     pub prefix_length: [u8; 2],
-    /// How many data packets were inspected.
+    /// What looking at data packets has cost so far: their number, where they are datagrams.
     pub inspected: [u8; 2],
     /// How many connections before this one used this entry.
     pub generation: u32,

@@ -371,25 +371,31 @@ fn icmp<P: Packet>(packet: &P, protocol: u8, offset: u32, room: u32) -> Result<T
     }
     let words: [u32; 2] = packet.read(offset).ok_or(Reason::Truncated)?;
     let [head, rest] = words.map(u32::from_be);
-    let kind = (head >> 24) as u8;
-    let request = if protocol == protocol::ICMP {
-        (kind == icmp_type::ECHO_REQUEST || kind == icmp_type::ECHO_REPLY)
-            .then_some(icmp_type::ECHO_REQUEST)
-    } else {
-        (kind == icmp_type::V6_ECHO_REQUEST || kind == icmp_type::V6_ECHO_REPLY)
-            .then_some(icmp_type::V6_ECHO_REQUEST)
-    };
-    let (identity, message) = match request {
-        Some(request) => ((rest >> 16) as u16, u16::from(request) << 8),
-        None => (0, (head >> 16) as u16),
-    };
+    let (identity, message) = icmp_ports(protocol, head, rest);
     Ok(Transport {
         source_port: identity,
         destination_port: message,
-        flags: kind,
+        flags: (head >> 24) as u8,
         payload: offset + ICMP_HEADER,
         ..Transport::default()
     })
+}
+
+/// What stands in the place of ports for the first two words of an ICMP or ICMPv6 message:
+/// [`Transport::source_port`] and [`Transport::destination_port`].
+#[inline(always)]
+pub(crate) const fn icmp_ports(protocol: u8, head: u32, rest: u32) -> (u16, u16) {
+    let kind = (head >> 24) as u8;
+    let (request, reply) = if protocol == protocol::ICMP {
+        (icmp_type::ECHO_REQUEST, icmp_type::ECHO_REPLY)
+    } else {
+        (icmp_type::V6_ECHO_REQUEST, icmp_type::V6_ECHO_REPLY)
+    };
+    if kind == request || kind == reply {
+        ((rest >> 16) as u16, (request as u16) << 8)
+    } else {
+        (0, (head >> 16) as u16)
+    }
 }
 
 #[cfg(test)]

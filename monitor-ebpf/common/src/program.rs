@@ -332,10 +332,23 @@ fn on_icmp<A: Family, P: Packet, B: Backend>(
     let Some(quoted) = A::quoted(packet, offset + ICMP_HEADER) else {
         return;
     };
-    let Some(ports) = packet.copy::<u32>(quoted.transport).map(u32::from_be) else {
-        return;
+    let ports = match quoted.protocol {
+        protocol::TCP | protocol::UDP | protocol::SCTP => {
+            let Some(ports) = packet.copy::<u32>(quoted.transport).map(u32::from_be) else {
+                return;
+            };
+            ((ports >> 16) as u16, (ports & 0xffff) as u16)
+        }
+        protocol::ICMP | protocol::ICMPV6 => {
+            let Some(words) = packet.copy::<[u32; 2]>(quoted.transport) else {
+                return;
+            };
+            let [head, rest] = words.map(u32::from_be);
+            parse::icmp_ports(quoted.protocol, head, rest)
+        }
+        // As their flows have it.
+        _ => (0, 0),
     };
-    let ports = ((ports >> 16) as u16, (ports & 0xffff) as u16);
     let ends = Ends {
         source: quoted.source.words(),
         destination: quoted.destination.words(),

@@ -30,6 +30,8 @@ pub struct Interface {
     pub attach: Arc<str>,
     /// Whether its packets are seen.
     pub covered: bool,
+    /// Why not, where they are not.
+    pub reason: Option<Arc<str>>,
     /// Monotonic time at which its hooks were attached, in nanoseconds; `None` if connections
     /// cannot be older than that (a replay that takes its capture for complete).
     pub attached_ns: Option<u64>,
@@ -59,6 +61,9 @@ pub struct InterfaceStatus {
     pub attach: Arc<str>,
     /// Whether its packets are seen.
     pub covered: bool,
+    /// Why not, where they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Arc<str>>,
     /// Connections tracked on it.
     pub flows: u64,
     /// Packets that it received.

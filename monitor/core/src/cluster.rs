@@ -6,6 +6,7 @@
 
 mod addresses;
 mod endpoints;
+mod host_pods;
 mod object;
 
 use std::{
@@ -17,6 +18,7 @@ use std::{
 use crate::{entity::normalise, event::Labels, time::Timestamp};
 use addresses::Addresses;
 use endpoints::Slices;
+use host_pods::HostPods;
 
 pub use object::{
     ContainerPort, Endpoint, EndpointPort, EndpointSlice, NAME_LABEL, Namespace, Node, Phase, Pod,
@@ -96,6 +98,7 @@ pub struct Cluster {
     service_ips: HashMap<IpAddr, (Arc<str>, Arc<str>)>,
     slices: Slices,
     addresses: Addresses,
+    host_pods: HostPods,
     last_id: u64,
     /// Grows with every change that is not about a pod.
     epoch: u64,
@@ -206,6 +209,7 @@ impl Cluster {
         if let Some(replaced) = replaced {
             // When it ended was not seen.
             self.addresses.release(&replaced, now, false);
+            self.host_pods.release(&replaced.pod);
         }
         self.last_id += 1;
         let known = Arc::new(KnownPod {
@@ -215,6 +219,7 @@ impl Cluster {
             pod,
         });
         self.addresses.hold(&known, before.as_deref(), now);
+        self.host_pods.set(&known);
         pods.insert(Arc::clone(&known.pod.name), known);
     }
 
@@ -224,6 +229,7 @@ impl Cluster {
         };
         if let Some(pod) = pods.remove(name) {
             self.addresses.release(&pod, now, is_seen);
+            self.host_pods.release(&pod.pod);
         }
         if pods.is_empty() {
             self.pods.remove(namespace);
@@ -284,6 +290,11 @@ impl Cluster {
     /// The pod of this namespace and name.
     pub fn pod(&self, namespace: &str, name: &str) -> Option<&Arc<KnownPod>> {
         self.pods.get(namespace)?.get(name)
+    }
+
+    /// The pod that uses its node's network and has this uid there, also just after it is gone.
+    pub(crate) fn host_pod(&self, uid: &str) -> Option<&Arc<KnownPod>> {
+        self.host_pods.get(uid)
     }
 
     /// All pods of a namespace, by name.

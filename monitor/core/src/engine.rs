@@ -4,13 +4,16 @@
 //! replay and tests differ only in who calls it.
 
 mod books;
+mod cgroup;
 mod kubernetes;
 mod nsg;
 mod policy;
+mod public;
 mod query;
 mod record;
 mod snapshot;
 mod ssh;
+mod translate;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -24,21 +27,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     account::{Interface, InterfaceAccount, Ledger},
-    cluster::Change,
+    cluster::{Change, Cluster},
     entity::{NamedRange, Names, RangeError},
-    event::{Record, SummaryRecord, VERSION},
+    event::Record,
     flow::{Anomaly, Expiry, Family, FlowKey, SegmentEvent, Table, Timeouts},
     judge::{Expectations, Thresholds},
     metric::Store,
-    netpol::{self, PolicyChange},
+    netpol::{self, Policies, PolicyChange},
     nsg::Chain,
     time::{ClockMap, Timestamp},
 };
 
+pub use cgroup::CgroupAnswer;
 pub use kubernetes::{KubernetesStatus, ResourceStatus, WatchError, WatchState};
 pub use nsg::{NsgRuleStatus, NsgStatus};
 pub use snapshot::{FamilyStatus, Snapshot, Status};
-pub use ssh::{Owner, OwnerAnswer, OwnerQuestion, Wanted};
+pub use ssh::{Existing, Owner, OwnerAnswer, OwnerQuestion, Wanted};
+pub use translate::{
+    Lookup, Pair, Translation, TranslationAnswer, TranslationQuestion, TranslationStatus,
+};
 
 use books::Books;
 
@@ -60,6 +67,10 @@ pub struct Config {
     pub capacity: Capacity,
     /// How many closed connections are remembered for queries.
     pub recent: usize,
+    /// Whether series tell workloads apart only, not their pods.
+    pub by_workload: bool,
+    /// How long series of a pod that is gone are kept.
+    pub series_ttl: Duration,
     /// The most entries that the source is asked to delete at one tick.
     pub max_expire: usize,
     /// Whether to make records of connections that open and close.
@@ -72,6 +83,11 @@ pub struct Config {
     pub thresholds: Thresholds,
     /// Whether someone answers [`Outputs::owners`].
     pub owners: bool,
+    /// Whether someone answers [`Outputs::translations`], or says by [`Input::Conntrack`] that
+    /// nobody can.
+    pub translations: bool,
+    /// Whether someone answers [`Outputs::cgroups`].
+    pub cgroups: bool,
     /// Nothing tells which addresses are local: both ends are judged where declarations name them.
     pub is_all_local: bool,
     /// What networks differ in about network policies.
@@ -111,6 +127,14 @@ pub enum Input {
     Kubernetes(KubernetesStatus),
     /// Who holds an SSH connection on this node. Answers [`Outputs::owners`].
     Owner(OwnerAnswer),
+    /// The kernel's connection tracking can be asked from now on, or why it cannot.
+    Conntrack(Result<(), String>),
+    /// What connection tracking says. Answers [`Outputs::translations`].
+    Translations(Vec<TranslationAnswer>),
+    /// What control groups are. Answers [`Outputs::cgroups`], or comes unasked.
+    Cgroups(Vec<CgroupAnswer>),
+    /// SSH connections of this node that were there before it was watched.
+    Existing(Vec<Existing>),
     /// Entries of the kernel's maps: keys with cumulative values. May be any part of a map.
     Flows(Vec<(FlowKey, FlowValue)>),
     /// An event of the kernel: a new connection takes over the entry; the value is the old one's.
@@ -160,8 +184,15 @@ pub enum LossStage {
     Channel,
     /// There was no room for another SSH connection: counted, but not identified.
     SshConnections,
+    /// Connections that began with text and made room for others before it was known whether an SSH
+    /// banner follows.
+    SshPending,
     /// Too many questions at a time about who holds an SSH connection.
     Owner,
+    /// Too many questions at a time about how connections are translated.
+    Translation,
+    /// Control groups that could not be looked up.
+    Cgroup,
     /// Looks at all processes, for who holds SSH connections, that there was no time to finish.
     ProcessScan,
     /// A client that follows did not keep up.
@@ -191,6 +222,12 @@ pub struct Outputs {
     /// Whose connections to find out, on this node. Each is answered with [`Input::Owner`], or
     /// not at all.
     pub owners: Vec<OwnerQuestion>,
+    /// Which connections may be translated. Each is answered with [`Input::Translations`]; what
+    /// depends on one that is not goes on without after two seconds.
+    pub translations: Vec<TranslationQuestion>,
+    /// Control groups of this node's sockets that are not known, by number. Answered with
+    /// [`Input::Cgroups`], or not at all: flows wait for two seconds.
+    pub cgroups: Vec<u64>,
 }
 
 /// The engine.
@@ -204,7 +241,12 @@ pub struct Engine {
     events_lost: BTreeMap<LossStage, u64>,
     connections_merged: u64,
     kubernetes: Option<KubernetesStatus>,
+    /// When series of gone pods were last looked for.
+    swept: Timestamp,
 }
+
+/// How often series of gone pods are looked for.
+const SWEEP: Duration = Duration::from_secs(10);
 
 // === impl Config ===
 
@@ -216,12 +258,16 @@ impl Default for Config {
             max_series: 20_000,
             capacity: Capacity::default(),
             recent: 4_096,
+            by_workload: false,
+            series_ttl: Duration::from_hours(1),
             max_expire: 32_768,
             records: true,
             ranges: Vec::new(),
             expectations: Expectations::default(),
             thresholds: Thresholds::default(),
             owners: false,
+            translations: false,
+            cgroups: false,
             is_all_local: false,
             policy_options: netpol::Options::default(),
             policy_everywhere: false,
@@ -233,11 +279,14 @@ impl Default for Config {
 
 impl LossStage {
     /// Every stage, from the kernel outwards.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::KernelRing,
         Self::Channel,
         Self::SshConnections,
+        Self::SshPending,
         Self::Owner,
+        Self::Translation,
+        Self::Cgroup,
         Self::ProcessScan,
         Self::Follower,
         Self::EventLog,
@@ -249,7 +298,10 @@ impl LossStage {
             Self::KernelRing => "kernel_ring",
             Self::Channel => "channel",
             Self::SshConnections => "ssh_connections",
+            Self::SshPending => "ssh_pending",
             Self::Owner => "owner",
+            Self::Translation => "translation",
+            Self::Cgroup => "cgroup",
             Self::ProcessScan => "process_scan",
             Self::Follower => "follower",
             Self::EventLog => "event_log",
@@ -273,6 +325,17 @@ impl Capacity {
     }
 }
 
+/// What is declared.
+#[derive(Debug)]
+pub struct Declarations<'a> {
+    /// Network security groups.
+    pub chain: Option<Arc<Chain>>,
+    /// Objects of the cluster.
+    pub cluster: &'a Cluster,
+    /// Network policies in force.
+    pub policies: &'a mut Policies,
+}
+
 // === impl Engine ===
 
 impl Engine {
@@ -289,6 +352,8 @@ impl Engine {
                 ),
                 policy: policy::Judge::new(config.policy_options, config.policy_everywhere),
                 nsg: nsg::Declared::new(config.is_all_local),
+                cgroups: cgroup::CgroupQuestions::new(config.cgroups),
+                translations: translate::Translations::new(config.translations),
                 store: Store::new(config.max_series),
                 ledger: Ledger::default(),
                 recent: VecDeque::new(),
@@ -299,7 +364,9 @@ impl Engine {
                 records: config.records.then(Vec::new),
                 now: Timestamp::UNIX_EPOCH,
                 blank: "".into(),
+                by_workload: config.by_workload,
             },
+            swept: Timestamp::UNIX_EPOCH,
             config,
             clock: ClockMap::default(),
             now: Timestamp::UNIX_EPOCH,
@@ -340,6 +407,10 @@ impl Engine {
             Input::Proposed(changes) => books.policy.propose_changes(changes),
             Input::Kubernetes(status) => self.kubernetes = Some(status),
             Input::Owner(answer) => books.owner_found(answer, table),
+            Input::Conntrack(available) => books.translations.set_available(available),
+            Input::Cgroups(answers) => books.cgroups_found(answers, table),
+            Input::Translations(answers) => books.translations_found(&answers, table),
+            Input::Existing(existing) => books.ssh_existed(existing, table),
             Input::Segment(segment) => {
                 let tracked = table.get(&segment.key, segment.generation);
                 books.ssh_segment(&segment, clock, tracked);
@@ -366,9 +437,13 @@ impl Engine {
             Input::Nsg(chain) => books.nsg.set(chain, now),
             Input::NsgRefused { error } => books.nsg.refuse(error),
             Input::Tick => {
+                books.cgroup_tick(table);
+                books.translation_tick(table);
                 books.ssh_tick(clock, table);
                 let untracked = books.ssh.untracked();
+                let forgotten = books.ssh.forgotten();
                 self.raise_lost(LossStage::SshConnections, untracked);
+                self.raise_lost(LossStage::SshPending, forgotten);
                 expire = self.tick();
             }
         }
@@ -376,6 +451,8 @@ impl Engine {
             records: self.books.take_records(),
             expire,
             owners: self.books.ssh.take_questions(),
+            translations: self.books.translations.take_questions(),
+            cgroups: self.books.cgroups.take(),
         }
     }
 
@@ -392,6 +469,15 @@ impl Engine {
         self.books.policy.propose(policies);
     }
 
+    /// What is declared now, to explain what it says.
+    pub fn declarations(&mut self) -> Declarations<'_> {
+        Declarations {
+            chain: self.books.nsg.present(),
+            cluster: self.books.names.cluster(),
+            policies: self.books.policy.policies(),
+        }
+    }
+
     /// Closes every connection with the counts last seen: the end of a replay or of the daemon.
     pub fn finish(&mut self, now: Timestamp) -> Outputs {
         self.now = now;
@@ -399,8 +485,7 @@ impl Engine {
         self.table.close_all(&mut self.books);
         Outputs {
             records: self.books.take_records(),
-            expire: Vec::new(),
-            owners: Vec::new(),
+            ..Outputs::default()
         }
     }
 
@@ -410,34 +495,11 @@ impl Engine {
         self.books.records = wanted.then(Vec::new);
     }
 
-    /// Totals of all that was seen. Who replays fills in the files and how long it took.
-    pub fn summary(&self) -> SummaryRecord {
-        let totals = self.books.ledger.totals();
-        let sum = |counts: [u64; 2]| counts.iter().fold(0_u64, |sum, n| sum.saturating_add(*n));
-        let mut uncounted = BTreeMap::new();
-        for (hook, _) in crate::account::HOOKS {
-            for (reason, packets) in totals.reasons(hook).filter(|(_, packets)| *packets > 0) {
-                *uncounted.entry(reason.name().into()).or_default() += packets;
-            }
-        }
-        SummaryRecord {
-            version: VERSION,
-            time: self.now,
-            files: Vec::new(),
-            interfaces: self.books.ledger.seen_interfaces(),
-            packets_seen: sum(totals.counters.seen),
-            packets_counted: sum(totals.counters.counted),
-            packets_uncounted: uncounted.values().sum(),
-            uncounted,
-            bytes_counted: sum(totals.counters.bytes),
-            flows: self.books.connections,
-            ssh_connections: self.books.ssh.connections(),
-            findings: self.books.ssh.findings(),
-            wall_time_ms: 0,
-        }
-    }
-
     fn tick(&mut self) -> Vec<FlowKey> {
+        if self.now.saturating_since(self.swept) >= SWEEP {
+            self.swept = self.now;
+            self.books.sweep_series(self.now, self.config.series_ttl);
+        }
         let used = self.table.live().map(|live| live as u64);
         let expiry = Expiry::new(
             &self.config.timeouts,

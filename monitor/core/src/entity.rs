@@ -4,6 +4,7 @@
 //! vantage point it was seen from and when, because an address may pass from one pod to another
 //! and may mean something else before and after translation.
 
+mod cgroup;
 mod range;
 mod reach;
 
@@ -17,9 +18,11 @@ use crate::{
     time::Timestamp,
 };
 
+pub use cgroup::Cgroup;
 pub use range::{NamedRange, RangeError, parse_net};
-pub use reach::normalise;
+pub use reach::{is_public, normalise};
 
+use cgroup::Cgroups;
 use range::Ranges;
 use reach::Reach;
 
@@ -52,6 +55,10 @@ pub struct Entity {
     pub workload: Option<Arc<str>>,
     /// Labels of the pod.
     pub labels: Option<Labels>,
+    /// The pod uses its node's network.
+    pub host_network: bool,
+    /// The control group of its socket.
+    pub cgroup: Option<Arc<Cgroup>>,
 }
 
 /// Everything that names addresses.
@@ -63,6 +70,7 @@ pub struct Names {
     node: HashSet<IpAddr>,
     broadcast: HashSet<IpAddr>,
     cluster: Cluster,
+    cgroups: Cgroups,
     ranges: Ranges,
     classes: Classes,
 }
@@ -90,12 +98,19 @@ impl Entity {
             pod: None,
             workload: None,
             labels: None,
+            host_network: false,
+            cgroup: None,
         }
     }
 
     /// This entity as an end of a record.
     pub fn endpoint(self, ip: IpAddr, port: Option<u16>) -> Endpoint {
+        let cgroup = self.cgroup.as_ref();
         Endpoint {
+            host_network: self.host_network,
+            cgroup: cgroup.map(|cgroup| Arc::clone(&cgroup.path)),
+            container: cgroup.and_then(|cgroup| cgroup.container.clone()),
+            process: cgroup.and_then(|cgroup| cgroup.process.clone().map(Box::new)),
             ip: normalise(ip),
             port,
             kind: self.kind,
@@ -104,7 +119,6 @@ impl Entity {
             pod: self.pod,
             workload: self.workload,
             labels: self.labels,
-            process: None,
         }
     }
 }
@@ -118,6 +132,7 @@ impl Names {
             node: HashSet::new(),
             broadcast: HashSet::new(),
             cluster: Cluster::new(),
+            cgroups: Cgroups::default(),
             ranges: Ranges::new(ranges)?,
             classes: Classes {
                 node: "node".into(),
@@ -199,6 +214,48 @@ impl Names {
         Entity::new(kind, Arc::clone(class))
     }
 
+    /// What an end belonged to when it was seen; `cgroup_id` is the control group of the node's own
+    /// socket, 0 where there is none. Where the address is the node's, that group tells whose
+    /// socket it is: a pod's that uses the node's network.
+    pub(crate) fn resolve_socket(&self, sight: &Sight, cgroup_id: u64) -> Entity {
+        let cgroup = self.cgroups.get(cgroup_id);
+        let Some(cgroup) = cgroup.filter(|_| cgroup_id != 0 && self.is_own(sight.ip)) else {
+            return self.resolve(sight);
+        };
+        let pod = cgroup.pod.as_deref();
+        let entity = match pod.and_then(|uid| self.cluster.host_pod(uid)) {
+            Some(known) => Entity {
+                host_network: true,
+                ..self.owned(&Owner::Pod(known))
+            },
+            None => self.resolve(sight),
+        };
+        Entity {
+            cgroup: Some(Arc::clone(cgroup)),
+            ..entity
+        }
+    }
+
+    /// Whether a control group has to be asked about.
+    pub(crate) fn ask_cgroup(&mut self, id: u64) -> bool {
+        self.cgroups.ask(id)
+    }
+
+    /// Whether a control group was asked about, and nobody has answered.
+    pub(crate) fn is_cgroup_asked(&self, id: u64) -> bool {
+        self.cgroups.is_asked(id)
+    }
+
+    /// Control groups that were asked about, and nobody has answered.
+    pub(crate) fn cgroups_unanswered(&self) -> Vec<u64> {
+        self.cgroups.unanswered().collect()
+    }
+
+    /// What a control group is.
+    pub(crate) fn set_cgroup(&mut self, id: u64, cgroup: Option<Cgroup>) {
+        self.cgroups.found(id, cgroup);
+    }
+
     /// What the cluster says of an address.
     fn owned(&self, owner: &Owner<'_>) -> Entity {
         match owner {
@@ -219,6 +276,11 @@ impl Names {
                 ..Entity::new(EntityKind::Service, Arc::clone(&self.classes.service))
             },
         }
+    }
+
+    /// Whether an address is not one of the Internet, nor of many hosts.
+    pub(crate) fn is_private(&self, ip: IpAddr) -> bool {
+        Reach::of(normalise(ip)) == Reach::Private
     }
 
     /// Whether packets to this address go to many: multicast, limited broadcast, and the

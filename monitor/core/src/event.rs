@@ -6,6 +6,7 @@
 mod protocol;
 mod ssh;
 mod tcp;
+mod translation;
 mod vocabulary;
 
 use std::{borrow::Cow, collections::BTreeMap, net::IpAddr, sync::Arc};
@@ -15,11 +16,12 @@ use serde::{Deserialize, Serialize};
 pub use protocol::Protocol;
 pub use ssh::{FindingKind, FindingRecord, ProcessRecord, Severity, SshRecord, Target};
 pub use tcp::TcpFlags;
+pub use translation::{Translated, TranslatedEnds, TranslatedWord};
 pub use vocabulary::{EntityKind, Initiator, LocalEnd, Outcome, Point, State, UnknownName};
 
 use crate::{
     netpol::Verdict,
-    nsg::{Access, Direction},
+    nsg::{Access, Direction, Maker},
     time::Timestamp,
 };
 
@@ -90,6 +92,10 @@ pub struct FlowRecord {
     /// Cgroup of the local socket, where the hook knows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup_id: Option<u64>,
+    /// The ends on the other side of a translation on this node, or that it is not known; absent
+    /// where nothing is translated, or no name or verdict depends on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub translated: Option<Translated>,
     /// What the network policies say; absent where nobody is known to have opened the connection,
     /// where neither end is a pod, and at uplinks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -130,6 +136,16 @@ pub struct Endpoint {
     /// Labels of the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<Labels>,
+    /// The pod uses the network of its node, whose address this is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub host_network: bool,
+    /// Control group on this node of the socket with this end, where the kernel told: its path in
+    /// the unified hierarchy, escaped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<Arc<str>>,
+    /// Identifier of the container of that group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Arc<str>>,
     /// Process on this node that holds this end, where it was looked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<Box<ProcessRecord>>,
@@ -193,6 +209,12 @@ pub struct NsgRecord {
     /// Name of its group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nsg: Option<Arc<str>>,
+    /// The program that wrote the rule, where its name tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<Maker>,
+    /// What the profile needs it for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub need: Option<Arc<str>>,
     /// Why nobody knows, or why no rule decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

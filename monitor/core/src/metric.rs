@@ -7,6 +7,7 @@
 mod rows;
 mod series;
 mod symbol;
+mod table;
 
 pub use rows::{Rows, Value};
 
@@ -65,12 +66,16 @@ pub enum Metric {
     AccountingDifference,
     /// `nodewatch_events_lost_total`.
     EventsLost,
+    /// `nodewatch_translations_total`.
+    Translations,
     /// `nodewatch_connections_merged_total`.
     ConnectionsMerged,
     /// `nodewatch_anomalies_total`.
     Anomalies,
     /// `nodewatch_series_folded_total`.
     SeriesFolded,
+    /// `nodewatch_series_ended_total`.
+    SeriesEnded,
     /// `nodewatch_flows_active`.
     FlowsActive,
     /// `nodewatch_flows_capacity`.
@@ -324,6 +329,13 @@ pub const ALL: &[MetricDef] = &[
         "Events that were lost, by where",
     ),
     counter(
+        Metric::Translations,
+        "nodewatch_translations_total",
+        &["result"],
+        "Connections that the kernel's connection tracking was asked about: translated on this node, \
+         direct, missing there, failed or late",
+    ),
+    counter(
         Metric::ConnectionsMerged,
         "nodewatch_connections_merged_total",
         &[],
@@ -341,6 +353,12 @@ pub const ALL: &[MetricDef] = &[
         "nodewatch_series_folded_total",
         &["metric"],
         "Flows and connections counted in the row `other`, as the series cap was reached",
+    ),
+    counter(
+        Metric::SeriesEnded,
+        "nodewatch_series_ended_total",
+        &[],
+        "Sets of flow labels that are served no more, as their pod is gone since --series-ttl",
     ),
     gauge(
         Metric::FlowsActive,

@@ -6,6 +6,7 @@
 //! - [`Chain`]: admin rules, the subnet's group and the network card's, compiled; judges a
 //!   [`Tuple`].
 //! - [`explain`]: the same judgement rule by rule, field by field.
+//! - [`profile`]: what a platform needs from the rules.
 //! - [`lint`]: rules that do nothing, or more than they should.
 //!
 //! The rules of evaluation, the sources they rest on and the tests that hold them are listed in
@@ -26,6 +27,8 @@ mod matching;
 mod model;
 mod names;
 mod platform;
+mod possible;
+pub mod profile;
 pub mod read;
 mod tuple;
 mod verdict;
@@ -37,7 +40,7 @@ pub use address::{Address, Ports};
 pub use chain::{Chain, Levels};
 pub use level::{Level, LevelKind};
 pub use matching::{FieldMatch, Why};
-pub use model::{Direction, Nsg, Origin, Rule, RuleAccess, RuleProtocol};
+pub use model::{Direction, Maker, Nsg, Origin, Rule, RuleAccess, RuleProtocol};
 pub use names::{Names, NamesError};
 pub use read::ReadError;
 pub use tuple::Tuple;

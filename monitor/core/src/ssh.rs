@@ -57,6 +57,9 @@ pub struct Authentication {
     /// which most clients send first, left out. Each prompt of keyboard-interactive and each public
     /// key that the client asks about counts. None where the sizes do not tell.
     pub attempts: Option<u32>,
+    /// How many of them were refused for certain: a key that is accepted and a prompt are answers, too,
+    /// but no refusals.
+    pub failures: u32,
     /// What the outcome rests on.
     pub basis: Basis,
 }
@@ -68,6 +71,7 @@ impl Authentication {
     pub const UNKNOWN: Self = Self {
         outcome: AuthOutcome::Unknown,
         attempts: None,
+        failures: 0,
         basis: Basis::None,
     };
 }

@@ -29,6 +29,16 @@ pub enum ClientError {
         #[source]
         source: io::Error,
     },
+    /// It is not for this user.
+    #[error(
+        "permission denied on {}: the daemon answers its own user only, so run this as root (with \
+         sudo), or as the user that the daemon runs as",
+        path.display()
+    )]
+    Permission {
+        /// The socket.
+        path: PathBuf,
+    },
     /// The connection broke.
     #[error("the daemon on {} went away: {source}", path.display())]
     Broken {
@@ -94,6 +104,9 @@ impl Client {
         let path = path.to_owned();
         let stream = match UnixStream::connect(&path).await {
             Ok(stream) => stream,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(ClientError::Permission { path });
+            }
             Err(source) => return Err(ClientError::NoDaemon { path, source }),
         };
         let mut client = Self {

@@ -1,6 +1,14 @@
 //! The daemon's side.
 
-use std::{collections::HashMap, io, net::IpAddr, sync::Arc, time::Duration};
+mod declared;
+
+use std::{
+    collections::HashMap,
+    io,
+    net::IpAddr,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use monitor_core::{
     event::{FlowRecord, IcmpRecord, LocalEnd, Protocol, Record, State},
@@ -25,7 +33,11 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Answer, DaemonInfo, List, Listener, Request, StatusAnswer, wire};
+use super::{
+    Answer, DaemonInfo, List, Listener, Request, StatusAnswer,
+    pause::{PAUSE, Pause},
+    wire,
+};
 use crate::runtime::{EngineHandle, Stopped};
 
 /// Clients at a time.
@@ -36,6 +48,8 @@ const REQUEST_BYTES: u64 = 64 * 1024;
 const REQUEST_TIME: Duration = Duration::from_secs(5);
 /// How long a client that does not follow may take no data.
 const WRITE_TIME: Duration = Duration::from_secs(30);
+/// How long a client waits for the place of one that is told to leave.
+const LEAVE_TIME: Duration = Duration::from_secs(1);
 /// An answer is sent in pieces of about this size.
 const PIECE_BYTES: usize = 32 * 1024;
 /// Pause after the system refused a connection, for want of file descriptors.
@@ -47,6 +61,7 @@ struct Client {
     writer: OwnedWriteHalf,
     piece: Vec<u8>,
     write_time: Option<Duration>,
+    pause: Arc<Pause>,
 }
 
 /// What tells one connection from all others.
@@ -71,6 +86,7 @@ pub async fn serve(
     let info = Arc::new(info);
     let places = Arc::new(Semaphore::new(CLIENTS));
     let mut clients = JoinSet::new();
+    let mut pauses: Vec<Weak<Pause>> = Vec::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let stream = tokio::select! {
@@ -86,12 +102,23 @@ pub async fn serve(
             },
         };
         let (handle, info) = (handle.clone(), Arc::clone(&info));
-        let place = Arc::clone(&places).try_acquire_owned();
+        let place = Arc::clone(&places).try_acquire_owned().ok();
+        let places = Arc::clone(&places);
+        pauses.retain(|pause| pause.strong_count() > 0);
+        let is_leaving = place.is_none() && Pause::end_longest(&pauses, PAUSE);
+        let mut client = Client::new(stream);
+        pauses.push(Arc::downgrade(&client.pause));
         clients.spawn(async move {
-            let mut client = Client::new(stream);
+            let place = match place {
+                None if is_leaving => timeout(LEAVE_TIME, places.acquire_owned())
+                    .await
+                    .ok()
+                    .and_then(Result::ok),
+                place => place,
+            };
             let answered = match place {
-                Ok(_place) => client.answer(&handle, &info).await,
-                Err(_) => {
+                Some(_place) => client.answer(&handle, &info).await,
+                None => {
                     let message = format!("{CLIENTS} clients are connected already");
                     client.send(&Answer::Error { message }).await
                 }
@@ -116,6 +143,7 @@ impl Client {
             writer,
             piece: Vec::new(),
             write_time: Some(WRITE_TIME),
+            pause: Arc::default(),
         }
     }
 
@@ -127,6 +155,8 @@ impl Client {
                 let answer = StatusAnswer::new(info.clone(), status);
                 self.send(&Answer::Status(Box::new(answer))).await
             }
+            Ok(Request::Explain(asked)) => self.explain(handle, asked).await,
+            Ok(Request::Lint(lint)) => self.lint(handle, lint).await,
             Ok(Request::Ssh(list)) => {
                 self.list(
                     handle,
@@ -381,7 +411,7 @@ impl Client {
         let write = self.writer.write_all(&self.piece);
         match self.write_time {
             Some(limit) => timeout(limit, write).await??,
-            None => write.await?,
+            None => self.pause.during(write).await?,
         }
         self.piece.clear();
         Ok(())

@@ -3,14 +3,19 @@
 //! Files are looked at, not listened to: a ConfigMap changes by a link that is swapped above the
 //! file, network file systems tell nothing, and a file may come later than its folder.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::Path, time::SystemTime};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use super::{Sources, chosen};
 
 /// The state in which files were last seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watch {
-    files: Vec<(String, Option<Seen>)>,
+    files: Vec<(PathBuf, Option<Seen>)>,
 }
 
 /// What tells that a file is the same; links are followed.
@@ -28,19 +33,37 @@ struct Seen {
 impl Watch {
     /// The state of the files of these sources now.
     pub fn new(sources: &Sources) -> Self {
-        let files = sources.files().map(|file| chosen(file).0.to_owned());
+        Self::of(sources.files().map(|file| chosen(file).0.into()))
+    }
+
+    /// The state of these files now.
+    pub fn of(files: impl Iterator<Item = PathBuf>) -> Self {
+        let files = files.map(|file| {
+            let now = seen(&file);
+            (file, now)
+        });
         Self {
-            files: files
-                .map(|file| (file.clone(), seen(Path::new(&file))))
-                .collect(),
+            files: files.collect(),
         }
+    }
+
+    /// Looks at these files from now on. Those that were looked at before count as last seen then, so
+    /// that no change between is missed.
+    pub fn rename(&mut self, files: impl Iterator<Item = PathBuf>) {
+        let mut renamed = Self::of(files);
+        for (file, last) in &mut renamed.files {
+            if let Some((_, before)) = self.files.iter().find(|(before, _)| before == file) {
+                last.clone_from(before);
+            }
+        }
+        *self = renamed;
     }
 
     /// Whether any file is another one than last time, or other in content.
     pub fn is_changed(&mut self) -> bool {
         let mut is_changed = false;
         for (file, last) in &mut self.files {
-            let now = seen(Path::new(file));
+            let now = seen(file);
             if now != *last {
                 *last = now;
                 is_changed = true;

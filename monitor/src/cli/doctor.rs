@@ -17,6 +17,8 @@ use crate::{
     config::Config,
     host::{
         self,
+        cgroups::{self, Cgroups},
+        conntrack::Conntrack,
         owner::{self, Finder},
     },
     source::{ebpf, links::Watcher, select::Selection},
@@ -98,6 +100,8 @@ async fn checks(config: &Config) -> Vec<Check> {
         kernel(),
         capabilities(),
         processes(),
+        translation(),
+        control_groups(),
         program(config),
         memory(config),
         jit(),
@@ -166,11 +170,37 @@ fn processes() -> Check {
     let missing = Finder::new().err();
     let found = owner::words(missing.as_ref());
     let advice = match missing {
+        // Without those of pods, too: that takes a privilege that is not asked for.
         None if owner::sees_all_processes() => return ok("processes", found),
         None => "run with hostPID: true",
         Some(_) => "run as root, or grant CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
     };
     bad("processes", Verdict::Warn, found, advice)
+}
+
+/// Whether the daemon can tell how connections are translated; it does without.
+fn translation() -> Check {
+    match Conntrack::new() {
+        Ok(_) => ok("address translation", "known from connection tracking"),
+        Err(error) => bad(
+            "address translation",
+            Verdict::Warn,
+            format!("unknown: {error}"),
+            "needed only where the node translates addresses: kube-proxy loads nf_conntrack",
+        ),
+    }
+}
+
+/// Whether the daemon can name pods that use the node's network; it does without.
+fn control_groups() -> Check {
+    let cgroups = Cgroups::new();
+    let found = cgroups::words(&cgroups);
+    let advice = match cgroups {
+        Ok(cgroups) if cgroups.is_whole() => return ok("control groups", found),
+        Ok(_) => "mount the node's /sys/fs/cgroup, read-only, anywhere",
+        Err(_) => "pods that use the node's network are told as the node",
+    };
+    bad("control groups", Verdict::Warn, found, advice)
 }
 
 /// Loads the program and throws it away: the only sure way to know.

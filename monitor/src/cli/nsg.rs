@@ -4,11 +4,17 @@ mod eval;
 mod explain;
 mod flows;
 mod lint;
+mod profile;
 mod rules;
 
 use std::process::ExitCode;
 
-pub(super) use explain::NsgExplanation;
+pub(super) use explain::text;
+
+use crate::{
+    azure::{Loaded, Sources},
+    cli::output::complain,
+};
 
 /// Flags of `nsg`.
 #[derive(Debug, clap::Args)]
@@ -25,6 +31,8 @@ enum Command {
     Rules(rules::Args),
     /// Rules that do nothing, or more than they should
     Lint(Box<lint::Args>),
+    /// What a platform needs from the rules: the file behind --profile
+    Profile(profile::Args),
 }
 
 /// Runs the command that the arguments ask for.
@@ -33,5 +41,20 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Eval(args) => eval::run(&args),
         Command::Rules(args) => rules::run(&args),
         Command::Lint(args) => lint::run(&args),
+        Command::Profile(args) => profile::run(&args),
     }
+}
+
+/// Reads rules, and tells what is doubtful about them.
+pub(super) fn load(rules: &Sources) -> anyhow::Result<Loaded> {
+    let loaded = rules.load()?;
+    for warning in &loaded.warnings {
+        complain(&format!("warning: {warning}"));
+    }
+    for (need, name) in &loaded.chain.needs().unchecked {
+        complain(&format!(
+            "need `{need}` of the profile is not checked: {name} is not defined (--tag {name}=CIDR,…)"
+        ));
+    }
+    Ok(loaded)
 }

@@ -2,7 +2,6 @@
 
 mod eval;
 mod explain;
-mod input;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -12,6 +11,8 @@ use monitor_core::{
     cluster::Cluster,
     netpol::{Options, Policies, PolicyChange},
 };
+
+pub(super) use explain::text;
 
 use super::{exit, output::complain};
 use crate::kube::manifests::Manifests;

@@ -107,8 +107,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let proposed = policy::proposed(&args.proposed, &mut manifests)?;
     // Rules that cannot be used are refused before anything is printed.
     let rules = (!args.rules.is_empty())
-        .then(|| args.rules.chain())
-        .transpose()?;
+        .then(|| super::nsg::load(&args.rules))
+        .transpose()?
+        .map(|loaded| loaded.chain);
     let start = Instant::now();
     let mut engine = Engine::new(Config {
         max_series: args.max_series,

@@ -76,6 +76,19 @@ fn text(status: &StatusAnswer, color: bool) -> String {
     {
         let _ = writeln!(text, "processes: {}", escape(processes));
     }
+    if let Some(cgroups) = daemon.details.get("cgroups").and_then(|told| told.as_str()) {
+        let _ = writeln!(text, "control groups: {}", escape(cgroups));
+    }
+    if let Some(translation) = &engine.translation {
+        let told = match &translation.unavailable {
+            Some(why) => format!("unknown: {why}"),
+            None => format!(
+                "{} of {} connections asked about, {} unknown",
+                translation.translated, translation.asked, translation.unknown
+            ),
+        };
+        let _ = writeln!(text, "translated: {}", escape(&told));
+    }
     let mut losses: Vec<String> = Vec::new();
     for (stage, events) in &engine.events_lost {
         if *events > 0 {

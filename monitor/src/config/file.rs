@@ -50,7 +50,7 @@ impl Settings {
     }
 
     /// Reads the text of a file; the error is a line and a message.
-    pub(super) fn parse(text: &str) -> Result<Self, (usize, String)> {
+    pub fn parse(text: &str) -> Result<Self, (usize, String)> {
         toml::from_str(text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start).min(text.len());
             let line = 1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count();

@@ -51,6 +51,8 @@ fn flags_override_the_file() {
         listen = "none"
         socket = "/run/other.sock"
         max_series = 100
+        labels = "workload"
+        series_ttl = "2h"
         max_flows4 = 1024
         recent = 10
         poll_interval = "500ms"
@@ -74,6 +76,8 @@ fn flags_override_the_file() {
     assert_eq!(config.timeouts.tcp_established, Duration::from_mins(90));
     assert_eq!(config.timeouts.icmp, Timeouts::default().icmp);
     assert_eq!(config.ranges.len(), 1);
+    assert_eq!(config.labels, Labels::Workload);
+    assert_eq!(config.series_ttl, Duration::from_hours(2));
 
     let arguments = [
         "--uplink",
@@ -95,11 +99,11 @@ fn flags_override_the_file() {
 fn errors_name_file_line_and_key() {
     check_file(
         "# fine\nuplnk = \"eth0\"\n",
-        ":2: unknown key `uplnk`, expected one of `uplink`, `workload`, `listen`, `socket`, \
-         `max_series`, `max_flows4`, `max_flows6`, `recent`, `poll_interval`, `attach`, \
+        ":2: unknown key `uplnk`, expected one of `uplink`, `workload`, `listen`, `web_config`, `socket`, \
+         `max_series`, `labels`, `series_ttl`, `reboot_required_file`, `max_flows4`, `max_flows6`, `recent`, `poll_interval`, `attach`, \
          `kernel_log`, `range`, `expect_ssh`, `expect_ssh_pod`, `kubernetes`, `kubeconfig`, `manifests`, `proposed`, \
          `ip_block_matches_pods`, `nsg`, `effective`, `service_tags`, `tag`, `asg`, \
-         `virtual_network`, `admin_rules`, `log_format`, `event_log`, \
+         `virtual_network`, `admin_rules`, `profile`, `log_format`, `event_log`, \
          `event_log_mib`, `timeouts`, `ssh`",
     );
     check_file(
@@ -149,6 +153,8 @@ fn flags_are_checked_where_they_stand() {
         (["--attach", "xdp"], "auto, tcx or clsact"),
         (["--max-series", "many"], "many"),
         (["--max-flows4", "0"], "1..=16777216"),
+        (["--labels", "container"], "pod or workload"),
+        (["--series-ttl", "0s"], "30s"),
         (["--poll-interval", "1ms"], "50ms"),
         (["--uplink", "a/b"], "a/b"),
         (["--workload", "ve[th"], "ve[th"),
@@ -207,14 +213,23 @@ fn network_security_groups_may_come_from_the_file_or_from_flags() {
         nsg = ["subnet=/etc/a.json", "nic=/etc/b.json#name"]
         service_tags = ["/etc/tags.json"]
         virtual_network = ["10.224.0.0/12"]
+        profile = "/etc/profile.toml"
         "#,
     );
     let file = file.expect("a valid file");
-    let given = flags(&["--nsg", "subnet=/x.json", "--asg", "web=10.224.0.7"]);
+    let given = flags(&[
+        "--nsg",
+        "subnet=/x.json",
+        "--asg",
+        "web=10.224.0.7",
+        "--profile",
+        "aks",
+    ]);
     let sources = Config::new(given, Some(file)).expect("valid").nsg;
     assert_eq!(sources.nsg, ["subnet=/x.json"]);
     assert_eq!(sources.service_tags, ["/etc/tags.json"]);
     assert_eq!(sources.asg, ["web=10.224.0.7"]);
+    assert_eq!(sources.profile.as_deref(), Some("aks"));
     assert_eq!(
         sources.virtual_network,
         ["10.224.0.0/12".parse().expect("a range")]

@@ -62,6 +62,16 @@ pub enum LogFormat {
     Json,
 }
 
+/// What series tell apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Labels {
+    /// Pods.
+    #[default]
+    Pod,
+    /// Workloads: the label `pod` is empty.
+    Workload,
+}
+
 /// Where to serve HTTP; `None` for nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listen(pub Option<SocketAddr>);
@@ -164,6 +174,12 @@ words!(
     Auto = "auto",
     On = "on",
     Off = "off"
+);
+words!(
+    Labels,
+    "pod or workload",
+    Pod = "pod",
+    Workload = "workload"
 );
 words!(LogFormat, "text or json", Text = "text", Json = "json");
 
@@ -326,6 +342,7 @@ deserialize_from_text!(
     Attach,
     KernelLog,
     Kubernetes,
+    Labels,
     LogFormat,
     Listen,
     Period,

@@ -3,7 +3,7 @@
 use super::process::escape;
 
 /// A path is shown up to this length.
-const MOST_BYTES: usize = 512;
+pub(super) const MOST_BYTES: usize = 512;
 /// Digits of a container's id.
 const ID_DIGITS: usize = 64;
 
@@ -53,7 +53,7 @@ fn from_root(mut path: &[u8]) -> &[u8] {
 
 /// The outermost container below the kubelet's group, or the outermost at all: what is inside may
 /// be made by the container itself.
-fn container(path: &[u8]) -> Option<String> {
+pub(super) fn container(path: &[u8]) -> Option<String> {
     let mut below_kubelet = false;
     let mut first = None;
     for component in path.split(|byte| *byte == b'/') {
@@ -66,6 +66,50 @@ fn container(path: &[u8]) -> Option<String> {
         }
     }
     first
+}
+
+/// `metadata.uid` of the pod that a group belongs to, or the hash of a static pod's manifest: of the
+/// outermost group of a pod below the kubelet's, since what is inside may be made by the pod itself.
+///
+/// Names are those of the kubelet's drivers (`pkg/kubelet/cm`): `kubepods/burstable/pod<uid>`, and
+/// `kubepods-burstable-pod<uid>.slice` with `_` for `-` below any number of slices.
+pub(super) fn pod(path: &[u8]) -> Option<String> {
+    let mut below_kubelet = false;
+    for component in path.split(|byte| *byte == b'/') {
+        let name = component.split(|byte| *byte == b':').next()?;
+        let name = name.strip_suffix(b".slice").unwrap_or(name);
+        let is_slice = name.windows(8).any(|window| window == b"kubepods");
+        let uid = if is_slice {
+            let at = name.windows(4).rposition(|window| window == b"-pod");
+            at.and_then(|at| name.get(at + 4..))
+        } else {
+            name.strip_prefix(b"pod").filter(|_| below_kubelet)
+        };
+        if let Some(uid) = uid.and_then(uid_of) {
+            return Some(uid);
+        }
+        below_kubelet |= is_slice;
+    }
+    None
+}
+
+/// A uid as the API has it, from the name of a group.
+fn uid_of(name: &[u8]) -> Option<String> {
+    let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    // The hash of a manifest.
+    if name.len() == 32 && name.iter().all(is_digit) {
+        return Some(String::from_utf8_lossy(name).into_owned());
+    }
+    let dashed: Vec<u8> = name
+        .iter()
+        .map(|byte| if *byte == b'_' { b'-' } else { *byte })
+        .collect();
+    let mut parts = dashed.split(|byte| *byte == b'-');
+    let is_uid = [8, 4, 4, 4, 12].iter().all(|length| {
+        let part = parts.next();
+        part.is_some_and(|part| part.len() == *length && part.iter().all(is_digit))
+    });
+    (is_uid && parts.next().is_none()).then(|| String::from_utf8_lossy(&dashed).into_owned())
 }
 
 /// The id in `cri-containerd-<id>.scope`, `docker-<id>.scope`, `crio-<id>.scope`, `<id>` or
@@ -128,6 +172,56 @@ mod tests {
         ] {
             let read = read(path.as_bytes());
             assert_eq!(read.container.as_ref(), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn pods_of_all_drivers() {
+        let uid = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0";
+        let other = uid.replace('0', "1");
+        let under = uid.replace('-', "_");
+        let hash = "d".repeat(32);
+        let id = id_of('a');
+        let kubelet = format!("docker/{id}/kubelet.slice/kubelet-kubepods.slice");
+        for (path, expected) in [
+            (format!("/kubepods/burstable/pod{uid}/{id}"), Some(uid)),
+            (format!("/kubepods/pod{uid}"), Some(uid)),
+            (
+                format!("/kubepods.slice/kubepods-pod{under}.slice/cri-containerd-{id}.scope"),
+                Some(uid),
+            ),
+            (
+                format!(
+                    "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{under}.slice/crio-{id}.scope/x"
+                ),
+                Some(uid),
+            ),
+            // A node that is a container itself.
+            (
+                format!("/{kubelet}/kubelet-kubepods-pod{under}.slice/x"),
+                Some(uid),
+            ),
+            (
+                format!("/system.slice/kubepods-pod{under}.slice:cri-containerd:{id}"),
+                Some(uid),
+            ),
+            // A static pod.
+            (format!("/kubepods/burstable/pod{hash}/{id}"), Some(&*hash)),
+            // What a pod makes inside of itself names no other.
+            (
+                format!("/kubepods/pod{uid}/{id}/kubepods/pod{other}"),
+                Some(uid),
+            ),
+            (format!("/docker/{id}"), None),
+            (format!("/pod{uid}"), None),
+            (format!("/user.slice/pod{uid}"), None),
+            ("/kubepods.slice/kubepods-burstable.slice".to_owned(), None),
+            (format!("/kubepods/pod{uid}0"), None),
+            (format!("/kubepods/pod{}", uid.replace('0', "G")), None),
+            ("/system.slice/ssh.service".to_owned(), None),
+            ("/".to_owned(), None),
+        ] {
+            assert_eq!(pod(path.as_bytes()).as_deref(), expected, "{path}");
         }
     }
 

@@ -5,6 +5,7 @@
 //! takes some milliseconds where all processes have to be looked at, and ends after some 40
 //! whatever the host is like; what there was no time for is looked at the next time. A thread of its own should make the calls.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -15,16 +16,20 @@ use rustix::fs::{Mode, OFlags, open};
 
 use super::clock::started_ns;
 use super::login::{Evidence, SERVER_USER, Verdict};
-use super::missing_for_processes;
 use super::names::{self, Users};
 use super::namespaces::Namespaces;
 use super::process::{Facts, ProcessDir, Program};
 use super::scan::{BUDGET, Holder, Identity, Scanner};
 use super::sock_diag::{Asker, EnterError, Found};
+use super::{CAP_SYS_ADMIN, has_capability, missing_for_processes};
 
 pub use super::scan::Counters;
 pub use super::sock_diag::QueryError;
 
+/// Established connections of the node that are looked through for existing ones.
+const MOST_ESTABLISHED: usize = 65_536;
+/// Existing SSH connections that are told.
+const MOST_EXISTING: usize = 4_096;
 /// The number of the kernel's first namespace for processes (`PROC_PID_INIT_INO`).
 const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
 
@@ -129,8 +134,21 @@ pub enum FindError {
     Thread(#[source] io::Error),
 }
 
+/// An SSH connection that was there before it was watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Existing {
+    /// Both ends.
+    pub tuple: Tuple,
+    /// Whether a server holds it, rather than a client.
+    pub is_server: bool,
+    /// Whose it is.
+    pub owner: Owner,
+}
+
 /// Finds owners.
 pub struct Finder {
+    /// Whether it may look into the network namespaces of pods.
+    enters: bool,
     asker: Asker,
     scanner: Scanner,
     names: names::Reader,
@@ -148,12 +166,22 @@ pub fn sees_all_processes() -> bool {
     std::fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link == *FIRST_PID_NAMESPACE)
 }
 
+/// Whether connections of pods can be looked up, which are in network namespaces of their own.
+pub fn sees_pods() -> bool {
+    has_capability(CAP_SYS_ADMIN)
+}
+
 /// What is told of processes and users of SSH connections, for people.
 pub fn words(missing: Option<&Missing>) -> String {
     match missing {
         Some(missing) => missing.to_string(),
-        None if sees_all_processes() => "told for SSH connections of this node".to_owned(),
-        None => "told where this container sees them: a pod needs hostPID: true".to_owned(),
+        None if !sees_all_processes() => {
+            "told where this container sees them: a pod needs hostPID: true".to_owned()
+        }
+        None if sees_pods() => "told for SSH connections of this node and its pods".to_owned(),
+        None => "told for SSH connections of this node; not of its pods, whose network namespaces \
+                 only CAP_SYS_ADMIN may enter"
+            .to_owned(),
     }
 }
 
@@ -181,6 +209,7 @@ impl Finder {
         let mut asker = Asker::new().map_err(Missing::SockDiag)?;
         asker.check().map_err(Missing::SockDiag)?;
         Ok(Self {
+            enters: sees_pods(),
             asker,
             scanner: Scanner::new(Path::new("/proc")).map_err(Missing::Proc)?,
             names: names::Reader::default(),
@@ -216,14 +245,60 @@ impl Finder {
         Ok(found.map(|found| self.owner(found)))
     }
 
-    /// The owner of a connection in whichever other network namespace: that of a pod.
+    /// The owner of a connection in whichever other network namespace: that of a pod. None without the
+    /// privilege to look.
     pub fn find_in_pods(&mut self, tuple: &Tuple) -> Result<Option<Owner>, FindError> {
+        if !self.enters {
+            return Ok(None);
+        }
         let deadline = Instant::now() + BUDGET;
         let proc = &self.scanner.proc;
         let found = self
             .namespaces
             .find(proc, tuple.local, tuple.remote, deadline)?;
         Ok(found.map(|found| self.owner(found)))
+    }
+
+    /// SSH connections that are there now: those that programs hold that are named as if they spoke
+    /// SSH. Such a program may hold others, too, as ports that it forwards: a connection is its own
+    /// where more than one of the server's processes hold it, or it has no other.
+    pub fn existing(&mut self) -> Result<Vec<Existing>, FindError> {
+        let sockets = Asker::new()?.established(MOST_ESTABLISHED)?;
+        let wanted = sockets.iter().map(|held| held.inode).collect();
+        let found = self.scanner.named(&wanted);
+        let mut counts: HashMap<u32, usize> = HashMap::new();
+        for holder in found.values().flatten() {
+            *counts.entry(holder.process.pid).or_default() += 1;
+        }
+        let mut all = Vec::new();
+        for held in &sockets {
+            let Some(holders) = found.get(&held.inode) else {
+                continue;
+            };
+            let is_only = |holder: &Holder| counts.get(&holder.process.pid) == Some(&1);
+            if all.len() >= MOST_EXISTING || holders.len() < 2 && !holders.iter().all(is_only) {
+                continue;
+            }
+            let is_server = holders.iter().any(|holder| {
+                let process = self.scanner.open(holder.process);
+                let facts = process.and_then(|process| process.facts());
+                facts.is_some_and(|facts| facts.program.is_server())
+            });
+            let socket = Found {
+                inode: held.inode,
+                uid: held.uid,
+                listener: false,
+            };
+            all.push(Existing {
+                tuple: Tuple {
+                    local: held.local,
+                    remote: held.remote,
+                },
+                is_server,
+                owner: self.describe(socket, holders),
+            });
+        }
+        Ok(all)
     }
 
     /// Looks again at the processes that hold a connection: someone may have logged in. `None` if

@@ -212,6 +212,17 @@ impl Scanner {
         holders
     }
 
+    /// Which of these sockets programs hold that are named as if they spoke SSH.
+    pub(super) fn named(&mut self, wanted: &Wanted) -> Found {
+        let deadline = Instant::now() + BUDGET;
+        let (named, _) = self.processes(Some(deadline));
+        let mut found = Found::new();
+        if self.look(&named, wanted, deadline, &mut found).is_some() {
+            self.counters.scans_given_up += 1;
+        }
+        found
+    }
+
     /// Remembers a process whose children hold connections.
     pub(super) fn add_listener(&mut self, listener: Identity) {
         push(&mut self.listeners, listener, MOST_LISTENERS);

@@ -26,6 +26,10 @@ const NLMSG_DONE: u16 = 3;
 const NO_COOKIE: [u8; 8] = [0xff; 8];
 /// An answer to an exact question takes some hundred bytes.
 const ANSWER_BYTES: usize = 8192;
+/// A part of a list of sockets has at most that many bytes (`NLMSG_GOODSIZE`, or what is read with).
+const DUMP_BYTES: usize = 65_536;
+/// Bytes of a netlink message before its payload.
+const HEADER_BYTES: usize = 16;
 /// Messages that are read at most until the answer has to be there.
 const MOST_MESSAGES: usize = 16;
 
@@ -59,6 +63,15 @@ pub(super) struct Found {
     pub(super) inode: u32,
     pub(super) uid: u32,
     pub(super) listener: bool,
+}
+
+/// An established connection, and the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) local: SocketAddr,
+    pub(super) remote: SocketAddr,
+    pub(super) inode: u32,
+    pub(super) uid: u32,
 }
 
 /// A sock_diag socket of one network namespace.
@@ -103,7 +116,8 @@ impl Asker {
         let mut id = SocketId::new_v4();
         id.cookie = NO_COOKIE;
         // A dump of sockets in no state: the kernel looks for its module and is done.
-        let sequence = self.send(AF_INET, id, NLM_F_REQUEST | NLM_F_DUMP)?;
+        let flags = NLM_F_REQUEST | NLM_F_DUMP;
+        let sequence = self.send(AF_INET, id, flags, StateFlags::empty())?;
         match self.receive(sequence)? {
             Answer::Error(0) | Answer::Socket(_) => Ok(()),
             Answer::Error(code) => Err(QueryError::Refused(io::Error::from_raw_os_error(-code))),
@@ -131,7 +145,7 @@ impl Asker {
             interface_id: scope(local).max(scope(remote)),
             cookie: NO_COOKIE,
         };
-        let sequence = self.send(family, id, NLM_F_REQUEST)?;
+        let sequence = self.send(family, id, NLM_F_REQUEST, StateFlags::all())?;
         match self.receive(sequence)? {
             Answer::Socket(found) => Ok(Some(found)),
             Answer::Error(code) if code == -libc::ENOENT => Ok(None),
@@ -139,21 +153,52 @@ impl Asker {
         }
     }
 
-    fn send(&mut self, family: u8, socket_id: SocketId, flags: u16) -> Result<u32, QueryError> {
+    /// Connections that are established and held by a process, of both IP versions, at most `most`.
+    /// The asker is of no use thereafter: there may be answers left.
+    pub(super) fn established(mut self, most: usize) -> Result<Vec<Held>, QueryError> {
+        let mut all = Vec::new();
+        for (family, mut id) in [
+            (AF_INET, SocketId::new_v4()),
+            (AF_INET6, SocketId::new_v6()),
+        ] {
+            id.cookie = NO_COOKIE;
+            let flags = NLM_F_REQUEST | NLM_F_DUMP;
+            let sequence = self.send(family, id, flags, StateFlags::ESTABLISHED)?;
+            let mut is_done = false;
+            while !is_done {
+                let mut bytes: Vec<u8> = Vec::with_capacity(DUMP_BYTES);
+                // The kernel writes each part as the one before is read.
+                let received = self.socket.recv_from(&mut bytes, libc::MSG_DONTWAIT);
+                received.map_err(|source| QueryError::Exchange {
+                    what: "read a list of sockets",
+                    source,
+                })?;
+                is_done = read_list(&bytes, sequence, &mut all)?;
+                if all.len() >= most {
+                    all.truncate(most);
+                    return Ok(all);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    fn send(
+        &mut self,
+        family: u8,
+        socket_id: SocketId,
+        flags: u16,
+        states: StateFlags,
+    ) -> Result<u32, QueryError> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = flags;
         header.sequence_number = self.sequence;
-        let exact = flags & NLM_F_DUMP == 0;
         let request = SockDiagMessage::InetRequest(InetRequest {
             family,
             protocol: IPPROTO_TCP,
             extensions: ExtensionFlags::empty(),
-            states: if exact {
-                StateFlags::all()
-            } else {
-                StateFlags::empty()
-            },
+            states,
             socket_id,
         });
         let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(request));
@@ -231,6 +276,47 @@ fn read(bytes: &[u8], sequence: u32) -> Result<Option<Answer>, QueryError> {
     }
 }
 
+/// Adds the sockets of one part of a list; true after the last.
+fn read_list(bytes: &[u8], sequence: u32, into: &mut Vec<Held>) -> Result<bool, QueryError> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let message = NetlinkBuffer::new_checked(rest).map_err(|_| QueryError::Malformed)?;
+        let length = usize::try_from(message.length()).map_err(|_| QueryError::Malformed)?;
+        let payload = rest
+            .get(HEADER_BYTES..length)
+            .ok_or(QueryError::Malformed)?;
+        if message.sequence_number() == sequence {
+            match message.message_type() {
+                NLMSG_DONE => return Ok(true),
+                NLMSG_ERROR => {
+                    let code = payload.first_chunk().ok_or(QueryError::Malformed)?;
+                    let code = i32::from_ne_bytes(*code);
+                    return Err(QueryError::Refused(io::Error::from_raw_os_error(-code)));
+                }
+                SOCK_DIAG_BY_FAMILY => {
+                    let header =
+                        InetResponseHeader::parse(payload).map_err(|_| QueryError::Malformed)?;
+                    let id = header.socket_id;
+                    let end = |ip: IpAddr, port| SocketAddr::new(ip.to_canonical(), port);
+                    if header.inode != 0 {
+                        into.push(Held {
+                            local: end(id.source_address, id.source_port),
+                            remote: end(id.destination_address, id.destination_port),
+                            inode: header.inode,
+                            uid: header.uid,
+                        });
+                    }
+                }
+                _ => return Err(QueryError::Malformed),
+            }
+        }
+        // Messages begin at multiples of four bytes.
+        let next = length.next_multiple_of(4).min(rest.len());
+        rest = rest.get(next..).unwrap_or_default();
+    }
+    Ok(false)
+}
+
 fn scope(address: SocketAddr) -> u32 {
     match address {
         SocketAddr::V4(_) => 0,
@@ -295,12 +381,56 @@ mod tests {
             assert!(read(&whole[..length], 7).is_err(), "{length}");
         }
         let mut short = whole.clone();
+        let mut all = Vec::new();
+        for length in 1..whole.len() {
+            assert!(
+                read_list(&whole[..length], 7, &mut all).is_err(),
+                "{length}"
+            );
+        }
         for claimed in [0_u32, 15, 16, 40, 10_000, u32::MAX] {
             short[..4].copy_from_slice(&claimed.to_ne_bytes());
             assert!(read(&short, 7).is_err(), "{claimed}");
         }
         assert!(read(&message(SOCK_DIAG_BY_FAMILY, 7, &response(99, 1, 0, 1)), 7).is_err());
         assert!(read(&message(77, 7, &[0; 100]), 7).is_err());
+    }
+
+    #[test]
+    fn lists_are_read() {
+        let two = [
+            message(SOCK_DIAG_BY_FAMILY, 7, &response(AF_INET, 1, 1000, 77)),
+            // Nobody holds it; an answer to another question.
+            message(SOCK_DIAG_BY_FAMILY, 7, &response(AF_INET, 1, 1000, 0)),
+            message(SOCK_DIAG_BY_FAMILY, 6, &response(AF_INET, 1, 1000, 78)),
+            message(SOCK_DIAG_BY_FAMILY, 7, &response(AF_INET6, 1, 5, 79)),
+        ]
+        .concat();
+        let mut all = Vec::new();
+        assert!(!read_list(&two, 7, &mut all).unwrap());
+        let inodes: Vec<_> = all.iter().map(|held| (held.inode, held.uid)).collect();
+        assert_eq!(inodes, [(77, 1000), (79, 5)]);
+        assert!(read_list(&message(NLMSG_DONE, 7, &[0; 4]), 7, &mut all).unwrap());
+        let refused = message(NLMSG_ERROR, 7, &(-libc::EPERM).to_ne_bytes());
+        assert!(read_list(&refused, 7, &mut all).is_err());
+        assert!(read_list(&message(77, 7, &[0; 100]), 7, &mut all).is_err());
+    }
+
+    #[test]
+    fn the_kernel_lists_own_sockets() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let to = listener.local_addr().unwrap();
+        let client = TcpStream::connect(to).unwrap();
+        let (_server, _) = listener.accept().unwrap();
+        let ends = (client.local_addr().unwrap(), to);
+        let all = Asker::new().unwrap().established(100_000).unwrap();
+        let has = |local, remote| {
+            let mut all = all.iter();
+            all.any(|held| (held.local, held.remote) == (local, remote) && held.inode != 0)
+        };
+        assert!(has(ends.0, ends.1) && has(ends.1, ends.0), "{all:?}");
+        let one = Asker::new().unwrap().established(1).unwrap();
+        assert_eq!(one.len(), 1);
     }
 
     #[test]

@@ -6,7 +6,8 @@ use std::sync::{
 };
 
 use monitor_core::engine::{
-    Engine, Input, LossStage, Outputs, OwnerAnswer, OwnerQuestion, Snapshot,
+    Declarations, Engine, Input, LossStage, Outputs, OwnerAnswer, OwnerQuestion, Snapshot,
+    TranslationQuestion,
 };
 use tokio::{
     sync::{broadcast, mpsc, watch},
@@ -14,11 +15,15 @@ use tokio::{
 };
 
 use super::{
+    cgroups, conntrack,
     handle::{EngineHandle, Query, Reply},
     now,
     owner::{Given, QUESTIONS},
 };
-use crate::source::ebpf::Command;
+use crate::{
+    explain::{World, explained},
+    source::ebpf::Command,
+};
 
 /// Inputs that may wait: passes, events and answers of the source.
 const INPUTS: usize = 256;
@@ -38,6 +43,14 @@ pub(super) struct EngineTask {
     questions: SyncSender<OwnerQuestion>,
     answers: mpsc::Receiver<OwnerAnswer>,
     given: Given,
+    translations: SyncSender<TranslationQuestion>,
+    cgroups: SyncSender<u64>,
+    /// What other threads found out.
+    found: mpsc::Receiver<Input>,
+    /// Questions that the conntrack thread had no room for.
+    untied: u64,
+    /// Questions that the cgroup thread had no room for.
+    ungrouped: u64,
     /// Questions that the owner thread had no room for.
     unasked: u64,
     snapshot: watch::Sender<Arc<Snapshot>>,
@@ -53,6 +66,9 @@ pub(super) struct Ends {
     pub(super) questions: Receiver<OwnerQuestion>,
     pub(super) answers: mpsc::Sender<OwnerAnswer>,
     pub(super) given: Given,
+    pub(super) translations: Receiver<TranslationQuestion>,
+    pub(super) cgroups: Receiver<u64>,
+    pub(super) found: mpsc::Sender<Input>,
 }
 
 /// Wraps an engine into a task.
@@ -63,6 +79,9 @@ pub(super) fn task(engine: Engine) -> Ends {
     let (questions, question_receiver) = sync_channel(QUESTIONS);
     let (answer_sender, answers) = mpsc::channel(INPUTS);
     let given = Given::default();
+    let (translations, translation_receiver) = sync_channel(conntrack::QUESTIONS);
+    let (cgroups, cgroup_receiver) = sync_channel(cgroups::QUESTIONS);
+    let (found_sender, found) = mpsc::channel(INPUTS);
     let (records, _) = broadcast::channel(FOLLOWED);
     let (snapshot, latest) = watch::channel(Arc::new(engine.snapshot()));
     let handle = EngineHandle {
@@ -79,6 +98,11 @@ pub(super) fn task(engine: Engine) -> Ends {
         questions,
         answers,
         given: given.clone(),
+        translations,
+        found,
+        untied: 0,
+        cgroups,
+        ungrouped: 0,
         unasked: 0,
         snapshot,
         handle: handle.clone(),
@@ -91,6 +115,9 @@ pub(super) fn task(engine: Engine) -> Ends {
         questions: question_receiver,
         answers: answer_sender,
         given,
+        translations: translation_receiver,
+        cgroups: cgroup_receiver,
+        found: found_sender,
     }
 }
 
@@ -105,7 +132,7 @@ impl EngineTask {
                 query = self.queries.recv() => {
                     // The handle that this task keeps holds the channel open.
                     if let Some(Query { filter, last, reply }) = query {
-                        let engine = &self.engine;
+                        let engine = &mut self.engine;
                         // Whoever asked may have gone.
                         match reply {
                             Reply::Flows(reply) => {
@@ -117,11 +144,21 @@ impl EngineTask {
                             Reply::Findings(reply) => {
                                 let _ = reply.send(engine.query_findings(&filter, last));
                             }
+                            Reply::Explain(asked, reply) => {
+                                let Declarations { chain, cluster, policies } = engine.declarations();
+                                let world = World { cluster, policies };
+                                let _ = reply.send(explained(&asked, chain.as_deref(), Some(world)));
+                            }
+                            Reply::Chain(reply) => {
+                                let _ = reply.send(engine.declarations().chain);
+                            }
                         }
                     }
                 }
                 // Gone where nobody looks for owners.
                 Some(answer) = self.answers.recv() => self.step(Input::Owner(answer)).await,
+                // Gone where no thread looks for anything.
+                Some(input) = self.found.recv() => self.step(input).await,
                 input = self.inputs.recv() => match input {
                     Some(input) => self.step(input).await,
                     None => break,
@@ -139,6 +176,8 @@ impl EngineTask {
             for (stage, total) in [
                 (LossStage::Follower, self.handle.followers_lost()),
                 (LossStage::Owner, self.unasked),
+                (LossStage::Translation, self.untied),
+                (LossStage::Cgroup, self.ungrouped),
                 (LossStage::ProcessScan, self.given.up()),
             ] {
                 let outputs = self.engine.step(Input::EventsLost { stage, total }, now());
@@ -166,6 +205,8 @@ impl EngineTask {
             records,
             expire,
             owners,
+            translations,
+            cgroups,
         }: Outputs,
     ) {
         for (index, record) in records.into_iter().enumerate() {
@@ -182,6 +223,12 @@ impl EngineTask {
         }
         for question in owners {
             self.unasked += u64::from(self.questions.try_send(question).is_err());
+        }
+        for question in translations {
+            self.untied += u64::from(self.translations.try_send(question).is_err());
+        }
+        for question in cgroups {
+            self.ungrouped += u64::from(self.cgroups.try_send(question).is_err());
         }
     }
 

@@ -6,8 +6,11 @@ use monitor_core::{
     engine::Snapshot,
     event::{FindingRecord, FlowRecord, Record, SshRecord},
     filter::FlowFilter,
+    nsg::Chain,
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use crate::explain::{Asked, ExplainError, Explanation};
 
 /// A question to the engine task.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub(crate) enum Reply {
     Flows(oneshot::Sender<Vec<FlowRecord>>),
     Ssh(oneshot::Sender<Vec<SshRecord>>),
     Findings(oneshot::Sender<Vec<FindingRecord>>),
+    Explain(Asked, oneshot::Sender<Result<Explanation, ExplainError>>),
+    Chain(oneshot::Sender<Option<Arc<Chain>>>),
 }
 
 /// The engine task has ended.
@@ -67,6 +72,20 @@ impl EngineHandle {
         last: Option<usize>,
     ) -> Result<Vec<FindingRecord>, Stopped> {
         self.ask(filter, last, Reply::Findings).await
+    }
+
+    /// Which rules and policies decide a flow, as they stand now.
+    pub async fn explain(
+        &self,
+        asked: Asked,
+    ) -> Result<Result<Explanation, ExplainError>, Stopped> {
+        let what = |sender| Reply::Explain(asked, sender);
+        self.ask(FlowFilter::default(), None, what).await
+    }
+
+    /// The network security groups that stand now.
+    pub async fn chain(&self) -> Result<Option<Arc<Chain>>, Stopped> {
+        self.ask(FlowFilter::default(), None, Reply::Chain).await
     }
 
     async fn ask<T>(

@@ -2,13 +2,31 @@
 
 use std::{sync::Arc, time::Duration};
 
-use monitor_core::engine::Input;
+use monitor_core::{engine::Input, nsg::lint};
 use tokio::sync::mpsc;
 
-use crate::azure::{Sources, Watch};
+use crate::azure::{Loaded, Sources, Watch};
 
 /// How often the files are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Tells what is doubtful about documents, and what they take away of what the platform needs.
+pub(super) fn log(loaded: &Loaded) {
+    for warning in &loaded.warnings {
+        tracing::warn!(%warning, "a network security group's document is doubtful");
+    }
+    for (need, name) in &loaded.chain.needs().unchecked {
+        tracing::warn!(%need, undefined = %name, "a need of the profile cannot be checked");
+    }
+    for issue in lint::blocked(&loaded.chain, loaded.chain.needs()) {
+        tracing::warn!(
+            group = %issue.name,
+            rule = %issue.rule,
+            why = %issue.why,
+            "a network security group's rule takes away what the profile needs"
+        );
+    }
+}
 
 /// Brings changed documents into force until the daemon stops. Documents that cannot be used are
 /// refused, and what stood before stays in force.
@@ -30,7 +48,12 @@ pub(super) async fn reload(
         }
         let sources = sources.clone();
         // Files may be large, and file systems slow.
-        let loaded = tokio::task::spawn_blocking(move || sources.chain()).await;
+        let loaded = tokio::task::spawn_blocking(move || {
+            let loaded = sources.load()?;
+            log(&loaded);
+            Ok::<_, crate::azure::SourceError>(loaded.chain)
+        })
+        .await;
         let input = match loaded {
             Ok(Ok(chain)) => {
                 tracing::info!("network security groups changed and are in force");

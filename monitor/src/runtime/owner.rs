@@ -17,7 +17,7 @@ use std::{
 };
 
 use monitor_core::{
-    engine::{Owner, OwnerAnswer, OwnerQuestion, Wanted},
+    engine::{Existing, Input, Owner, OwnerAnswer, OwnerQuestion, Wanted},
     event::ProcessRecord,
 };
 use tokio::sync::mpsc;
@@ -232,16 +232,26 @@ fn is_enough(wanted: Wanted, owner: Option<&Owner>) -> bool {
 /// serves another one, and holds this one for that one's client: a port that it forwards (`ssh -R`,
 /// RFC 4254 section 7.1). It tells nothing of who has logged in here.
 fn translate(found: owner::Owner, began_ns: u64) -> Option<Owner> {
+    let process = found.process.as_ref();
+    let started_ns = process.map_or(u64::MAX, owner::Process::started_ns);
+    let is_forwarded =
+        found.authenticated.is_some() && started_ns.saturating_add(SLACK_NS) < began_ns;
+    let mut owner = own(found)?;
+    if is_forwarded {
+        (owner.user, owner.authenticated) = (None, None);
+    }
+    Some(owner)
+}
+
+/// The same for one that holds a connection of its own.
+fn own(found: owner::Owner) -> Option<Owner> {
     if found.listener {
         return None;
     }
     let process = found.process?;
-    let is_forwarded =
-        found.authenticated.is_some() && process.started_ns().saturating_add(SLACK_NS) < began_ns;
     Some(Owner {
         user: found
             .user
-            .filter(|_| !is_forwarded)
             .map(|user| user.name.unwrap_or_else(|| user.uid.to_string())),
         process: Some(ProcessRecord {
             pid: process.pid,
@@ -249,8 +259,41 @@ fn translate(found: owner::Owner, began_ns: u64) -> Option<Owner> {
             executable: process.executable,
             container: process.container,
         }),
-        authenticated: found.authenticated.filter(|_| !is_forwarded),
+        authenticated: found.authenticated,
     })
+}
+
+/// SSH connections that were there before the daemon; on a thread of its own, since it reads `/proc`.
+pub(super) fn existing(inputs: &mpsc::WeakSender<Input>) -> io::Result<()> {
+    let inputs = inputs.clone();
+    let look = move || -> Result<Vec<Existing>, Box<dyn std::error::Error>> {
+        Ok(Finder::new()?.existing()?.into_iter().map(known).collect())
+    };
+    let tell = move || match look() {
+        Ok(existing) => {
+            if let Some(inputs) = inputs.upgrade() {
+                // Gone when the daemon ends.
+                let _ = inputs.blocking_send(Input::Existing(existing));
+            }
+        }
+        Err(error) => tracing::warn!(%error, "cannot tell which SSH connections were there before"),
+    };
+    thread::Builder::new()
+        .name("existing".to_owned())
+        .spawn(tell)
+        .map(drop)
+}
+
+/// As the engine takes it.
+fn known(found: owner::Existing) -> Existing {
+    let (tuple, is_server) = (found.tuple, found.is_server);
+    Existing {
+        local: tuple.local,
+        remote: tuple.remote,
+        is_server,
+        // It was there before, as is its process: nothing says that it serves another one.
+        owner: own(found.owner).unwrap_or_default(),
+    }
 }
 
 #[cfg(test)]

@@ -20,6 +20,18 @@ labels all read `other`: sums stay right.
 ";
 
 const TAIL: &str = "
+Of the process itself, its HTTP server and the node:
+
+| metric | type | labels | meaning |
+|---|---|---|---|
+| `nodewatch_build_info` | gauge | `version` | Version of the program, always 1 |
+| `nodewatch_process_cpu_seconds_total` | counter |  | User and system time spent |
+| `nodewatch_process_resident_memory_bytes` | gauge |  | Resident memory |
+| `nodewatch_process_open_fds` | gauge |  | Open file descriptors |
+| `nodewatch_http_refused_total` | counter | `reason` | Connections and requests that the HTTP server turned away: `credentials`, `certificate`, `handshake`, `plaintext`, `crowd` (too many from one address), `timeout` |
+| `nodewatch_web_config_loads_total` | counter | `result` | Changed web configurations and certificates that came into force (`applied`), or were `refused` |
+| `nodewatch_node_reboot_required` | gauge |  | Whether the node wants to be rebooted; absent where the agent does not see the file that says so |
+
 ## Labels
 
 - `point`: `uplink` (the node's network card) or `workload` (the host side of a pod's interface). A packet

@@ -1,36 +1,35 @@
-//! `/metrics`, `/healthz` and `/readyz` over HTTP/1.1.
+//! `/metrics`, `/healthz` and `/readyz` over HTTP/1.1, with TLS where it is configured.
 //!
 //! Loopback by default, since it tells who talks to whom. Bounded in connections and time: whoever
 //! can reach it must not be able to hold up the daemon.
 
-use std::{convert::Infallible, fmt::Write as _, io, net::SocketAddr, sync::Arc, time::Duration};
+mod connection;
+
+use std::{convert::Infallible, fmt::Write as _, io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
-    header::{ALLOW, CONTENT_TYPE, HeaderValue},
-    server::conn::http1,
-    service::service_fn,
+    header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE},
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::TcpListener,
-    sync::{Mutex, Semaphore, watch},
-    task::JoinSet,
+    sync::{Mutex, watch},
 };
 
-use super::prometheus;
+use monitor_core::{account::InterfaceStatus, event::Point};
+
+use super::{
+    prometheus,
+    web::{Current, Refused, Verdict},
+};
 use crate::runtime::EngineHandle;
 
-/// Connections at a time; more wait.
-const CONNECTIONS: usize = 32;
-/// For a request's headers to arrive, and between requests.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// For a whole connection.
-const CONNECTION_TIMEOUT: Duration = Duration::from_mins(5);
+pub use connection::serve;
+
 const TEXT: &str = "text/plain; charset=utf-8";
-const INDEX: &str = "nodewatch\n\n/metrics  OpenMetrics\n/healthz  the process is alive\n/readyz   attached, counting, and in sync with the cluster\n";
+const INDEX: &str = "nodewatch\n\n/metrics  OpenMetrics\n/healthz  the process is alive\n/readyz   an uplink is attached to and counted, and the cluster is in sync\n";
 
 /// The address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -49,64 +48,42 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 }
 
 /// What requests are answered from.
-struct Context {
+#[derive(Debug)]
+pub struct Context {
     handle: EngineHandle,
     ready: watch::Receiver<bool>,
+    web: Current,
+    /// The file that says that the node wants to be rebooted.
+    reboot: PathBuf,
     /// Holds one encoding at a time: each takes a megabyte or so.
     encoding: Mutex<()>,
 }
 
-/// Answers requests until `shutdown` is done.
-pub async fn serve(
-    listener: TcpListener,
-    handle: EngineHandle,
-    ready: watch::Receiver<bool>,
-    shutdown: impl Future<Output = ()>,
-) {
-    let context = Arc::new(Context {
-        handle,
-        ready,
-        encoding: Mutex::new(()),
-    });
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut connections = JoinSet::new();
-    let mut shutdown = std::pin::pin!(shutdown);
-    loop {
-        let accept = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await)
-        };
-        let (place, accepted) = tokio::select! {
-            () = &mut shutdown => break,
-            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-            accepted = accept => accepted,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept an HTTP connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let context = Arc::clone(&context);
-        connections.spawn(async move {
-            let _place = place;
-            let service = service_fn(move |request| answer(Arc::clone(&context), request));
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), service);
-            let served = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await;
-            if let Ok(Err(error)) = served {
-                tracing::debug!(%error, "HTTP connection");
-            }
-        });
+// === impl Context ===
+
+impl Context {
+    /// Answers from the engine's snapshot, to those whom `web` allows. `reboot` is the file that says
+    /// that the node wants to be rebooted.
+    pub fn new(
+        handle: EngineHandle,
+        ready: watch::Receiver<bool>,
+        web: Current,
+        reboot: PathBuf,
+    ) -> Self {
+        Self {
+            handle,
+            ready,
+            web,
+            reboot,
+            encoding: Mutex::new(()),
+        }
     }
 }
 
+/// Answers a request; `has_certificate` says whether the client has shown one that is accepted.
 async fn answer(
     context: Arc<Context>,
+    has_certificate: bool,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
@@ -116,10 +93,17 @@ async fn answer(
             .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return Ok(response);
     }
+    // The kubelet asks these, and has no credentials.
+    match request.uri().path() {
+        "/healthz" => return Ok(text(StatusCode::OK, TEXT, "ok\n")),
+        "/readyz" => return Ok(readiness(&context)),
+        _ => {}
+    }
+    if let Some(refusal) = refuse(&context, has_certificate, &request).await {
+        return Ok(refusal);
+    }
     Ok(match request.uri().path() {
         "/" => text(StatusCode::OK, TEXT, INDEX),
-        "/healthz" => text(StatusCode::OK, TEXT, "ok\n"),
-        "/readyz" => readiness(&context),
         "/metrics" => metrics(&context).await,
         _ => text(
             StatusCode::NOT_FOUND,
@@ -129,7 +113,7 @@ async fn answer(
     })
 }
 
-/// Ready: the interfaces are watched, and what there is to know of the cluster is known. A kind of
+/// Ready: an uplink is watched, and what there is to know of the cluster is known. A kind of
 /// object that there is no right to watch is named and holds up nothing.
 fn readiness(context: &Context) -> Response<Full<Bytes>> {
     const NOT: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
@@ -137,6 +121,9 @@ fn readiness(context: &Context) -> Response<Full<Bytes>> {
         return text(NOT, TEXT, "the interfaces are not yet watched\n");
     }
     let snapshot = context.handle.snapshot();
+    if let Some(reason) = uncovered(&snapshot.status.interfaces) {
+        return text(NOT, TEXT, reason + "\n");
+    }
     let Some(cluster) = &snapshot.status.kubernetes else {
         return text(StatusCode::OK, TEXT, "ok\n");
     };
@@ -154,10 +141,58 @@ fn readiness(context: &Context) -> Response<Full<Bytes>> {
     }
 }
 
+/// The answer to one who may not read.
+async fn refuse(
+    context: &Context,
+    has_certificate: bool,
+    request: &Request<Incoming>,
+) -> Option<Response<Full<Bytes>>> {
+    let web = context.web.web();
+    if web.needs_certificate() && !has_certificate {
+        context.web.counts().refuse(Refused::Certificate);
+        let message = "a client certificate is needed\n";
+        return Some(text(StatusCode::FORBIDDEN, TEXT, message));
+    }
+    let authorization = request.headers().get(AUTHORIZATION);
+    let authorization = authorization.map(HeaderValue::as_bytes);
+    if web.access().judge(authorization).await == Verdict::Allowed {
+        return None;
+    }
+    context.web.counts().refuse(Refused::Credentials);
+    let mut response = text(StatusCode::UNAUTHORIZED, TEXT, "unauthorized\n");
+    for challenge in web.access().challenges() {
+        let challenge = HeaderValue::from_static(challenge);
+        response.headers_mut().append(WWW_AUTHENTICATE, challenge);
+    }
+    Some(response)
+}
+
+/// Why no uplink is watched, if none is. A workload interface that cannot be watched does not
+/// make the whole daemon unready; `nodewatch_interface_covered` tells of it.
+fn uncovered(interfaces: &[InterfaceStatus]) -> Option<String> {
+    let is_uplink = |interface: &&InterfaceStatus| interface.point == Point::Uplink;
+    let mut reason = "no uplink: no default route leads to an interface, and --uplink names none \
+                      that is there"
+        .to_owned();
+    for uplink in interfaces.iter().filter(is_uplink) {
+        if uplink.covered {
+            return None;
+        }
+        if let Some(why) = &uplink.reason {
+            reason = format!("the uplink {} is not watched: {why}", uplink.name);
+        }
+    }
+    Some(reason)
+}
+
 async fn metrics(context: &Context) -> Response<Full<Bytes>> {
     let _turn = context.encoding.lock().await;
     let snapshot = context.handle.snapshot();
-    match tokio::task::spawn_blocking(move || prometheus::render(snapshot)).await {
+    let counts = Arc::clone(context.web.counts());
+    let reboot = context.reboot.clone();
+    let rendered =
+        tokio::task::spawn_blocking(move || prometheus::render(snapshot, &counts, &reboot));
+    match rendered.await {
         Ok(Ok(body)) => text(StatusCode::OK, prometheus::CONTENT_TYPE, body),
         Ok(Err(_)) | Err(_) => {
             tracing::error!("cannot encode the metrics");

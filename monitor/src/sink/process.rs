@@ -1,12 +1,14 @@
 //! What every exporter tells of its own process; names as in the Prometheus client libraries,
 //! behind the prefix that all names have here.
 
-use std::{fs, sync::atomic::AtomicU64};
+use std::{fs, io, path::Path, sync::atomic::AtomicU64};
 
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
+
+use super::web::{Counts, Refused};
 
 /// Registers the process metrics as they are now; those that the system does not tell are absent.
 pub(super) fn register(registry: &mut Registry) {
@@ -45,6 +47,52 @@ pub(super) fn register(registry: &mut Registry) {
     }
 }
 
+/// Registers what the HTTP server counted.
+pub(super) fn register_web(registry: &mut Registry, counts: &Counts) {
+    let refused = Family::<[(&str, &str); 1], Counter>::default();
+    for why in Refused::ALL {
+        let count = refused.get_or_create(&[("reason", why.name())]);
+        count.inc_by(counts.refused(why));
+    }
+    registry.register(
+        "nodewatch_http_refused",
+        "Connections and requests that the HTTP server turned away, by why",
+        refused,
+    );
+    let loads = Family::<[(&str, &str); 1], Counter>::default();
+    for (result, count) in counts.loads() {
+        loads.get_or_create(&[("result", result)]).inc_by(count);
+    }
+    registry.register(
+        "nodewatch_web_config_loads",
+        "Changed web configurations and certificates that came into force, or were refused",
+        loads,
+    );
+}
+
+/// Registers what the node says of itself; what it does not say is absent.
+pub(super) fn register_node(registry: &mut Registry, reboot: &Path) {
+    if let Some(is_required) = is_reboot_required(reboot) {
+        registry.register(
+            "nodewatch_node_reboot_required",
+            "Whether the node wants to be rebooted (1) or not (0)",
+            gauge(i64::from(is_required)),
+        );
+    }
+}
+
+/// Whether the file exists; `None` where that cannot be known: without its folder, as in a container
+/// that has no part of the node's file system.
+fn is_reboot_required(file: &Path) -> Option<bool> {
+    match fs::symlink_metadata(file) {
+        Ok(_) => Some(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            file.parent()?.is_dir().then_some(false)
+        }
+        Err(_) => None,
+    }
+}
+
 fn gauge(value: i64) -> Gauge {
     let gauge: Gauge = Gauge::default();
     gauge.set(value);
@@ -74,9 +122,22 @@ fn usage() -> Option<(f64, i64)> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_says_that_a_reboot_is_wanted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("reboot-required");
+        assert_eq!(is_reboot_required(&file), Some(false));
+        fs::write(&file, "*** System restart required ***\n").expect("written");
+        assert_eq!(is_reboot_required(&file), Some(true));
+        assert_eq!(is_reboot_required(&folder.path().join("run/file")), None);
+        assert_eq!(is_reboot_required(&file.join("below")), None);
+    }
+
     #[test]
     fn this_process_uses_memory() {
-        let (cpu, resident) = super::usage().expect("proc is mounted");
+        let (cpu, resident) = usage().expect("proc is mounted");
         assert!(cpu >= 0.0);
         assert!(resident > 100_000, "{resident}");
     }

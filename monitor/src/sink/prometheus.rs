@@ -1,6 +1,6 @@
 //! The engine's snapshot as OpenMetrics text.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, path::Path, sync::Arc};
 
 use monitor_core::{
     engine::Snapshot,
@@ -16,16 +16,22 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::process;
+use super::{process, web::Counts};
 
 /// Content type of [`render`]'s text.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// All metrics of a snapshot and of this process.
-pub(super) fn render(snapshot: Arc<Snapshot>) -> Result<String, fmt::Error> {
+/// All metrics of a snapshot, of this process and its HTTP server, and of the node.
+pub(super) fn render(
+    snapshot: Arc<Snapshot>,
+    counts: &Counts,
+    reboot: &Path,
+) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Rows(snapshot)));
     process::register(&mut registry);
+    process::register_web(&mut registry, counts);
+    process::register_node(&mut registry, reboot);
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)
@@ -84,7 +90,12 @@ mod tests {
     #[test]
     fn every_metric_is_described_once() {
         let engine = Engine::new(Config::default()).expect("no ranges");
-        let text = render(Arc::new(engine.snapshot())).expect("strings take all");
+        let text = render(
+            Arc::new(engine.snapshot()),
+            &Counts::default(),
+            Path::new("/nowhere/file"),
+        );
+        let text = text.expect("strings take all");
         for definition in ALL {
             let line = format!(
                 "# TYPE {} {}\n",

@@ -153,6 +153,7 @@ impl Replay<'_> {
             point: Point::Uplink,
             attach: Arc::from("replay"),
             covered: true,
+            reason: None,
             attached_ns: None,
         };
         self.clock(on_record)?;

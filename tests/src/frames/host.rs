@@ -5,6 +5,8 @@ use std::{
     collections::{BTreeMap, HashMap},
 };
 
+use elsa::FrozenMap;
+
 use monitor_common::{
     abi::{
         Counters, FlowCell, FlowKey4, FlowKey6, FlowValue, FragmentKey, FragmentPorts, Hook,
@@ -105,8 +107,10 @@ pub struct Host {
     interface: Interface,
     counters: RefCell<[Counters; 2]>,
     uncounted: RefCell<[Uncounted; 2]>,
-    flows4: RefCell<HashMap<FlowKey4, &'static FlowCell>>,
-    flows6: RefCell<HashMap<FlowKey6, &'static FlowCell>>,
+    flows4: FrozenMap<FlowKey4, Box<FlowCell>>,
+    flows6: FrozenMap<FlowKey6, Box<FlowCell>>,
+    /// Of all flows.
+    keys: RefCell<Vec<Key>>,
     fragments: RefCell<HashMap<FragmentKey, FragmentPorts>>,
     ended: RefCell<Vec<(Key, Facts)>>,
     told: RefCell<Vec<Told>>,
@@ -145,8 +149,9 @@ impl Host {
             interface,
             counters: RefCell::default(),
             uncounted: RefCell::default(),
-            flows4: RefCell::default(),
-            flows6: RefCell::default(),
+            flows4: FrozenMap::new(),
+            flows6: FrozenMap::new(),
+            keys: RefCell::default(),
             fragments: RefCell::default(),
             ended: RefCell::default(),
             told: RefCell::default(),
@@ -174,17 +179,17 @@ impl Host {
 
     /// What was counted so far.
     pub fn books(&self) -> Books {
-        let facts = |cell: &FlowCell| Facts::from(&cell.snapshot());
-        let flows4 = self.flows4.borrow();
-        let flows6 = self.flows6.borrow();
-        let flows4 = flows4
-            .iter()
-            .map(|(key, cell)| (Key::V4(*key), facts(cell)));
-        let flows6 = flows6
-            .iter()
-            .map(|(key, cell)| (Key::V6(*key), facts(cell)));
+        let keys = self.keys.borrow();
+        let flows = keys.iter().map(|key| {
+            let cell = match key {
+                Key::V4(key) => self.flows4.get(key),
+                Key::V6(key) => self.flows6.get(key),
+            };
+            let cell = cell.expect("keys are those of the flows");
+            (*key, Facts::from(&cell.snapshot()))
+        });
         Books {
-            flows: flows4.chain(flows6).collect(),
+            flows: flows.collect(),
             ended: self.ended.borrow().clone(),
             told: self.told.borrow().clone(),
             counters: *self.counters.borrow(),
@@ -193,9 +198,8 @@ impl Host {
     }
 }
 
-fn new_cell() -> &'static FlowCell {
-    // Leaked: a reference that outlives the map's growth, in a test of bounded size.
-    Box::leak(Box::new(FlowCell::new(FlowValue::default())))
+fn new_cell() -> Box<FlowCell> {
+    Box::new(FlowCell::new(FlowValue::default()))
 }
 
 impl Backend for Host {
@@ -222,20 +226,22 @@ impl Backend for Host {
     }
 
     fn flow4(&self, key: &FlowKey4) -> Option<&FlowCell> {
-        self.flows4.borrow().get(key).copied()
+        self.flows4.get(key)
     }
 
     fn flow6(&self, key: &FlowKey6) -> Option<&FlowCell> {
-        self.flows6.borrow().get(key).copied()
+        self.flows6.get(key)
     }
 
     fn insert4(&self, key: &FlowKey4) -> Result<bool, Reason> {
-        self.flows4.borrow_mut().insert(*key, new_cell());
+        self.flows4.insert(*key, new_cell());
+        self.keys.borrow_mut().push(Key::V4(*key));
         Ok(true)
     }
 
     fn insert6(&self, key: &FlowKey6) -> Result<bool, Reason> {
-        self.flows6.borrow_mut().insert(*key, new_cell());
+        self.flows6.insert(*key, new_cell());
+        self.keys.borrow_mut().push(Key::V6(*key));
         Ok(true)
     }
 

@@ -2,7 +2,7 @@
 
 use monitor::source::ebpf::LoadOptions;
 use monitor_common::{
-    abi::{Hook, Interface, Reason, flag, link, point},
+    abi::{Hook, Interface, Reason, UNKNOWN_SLOT, flag, link, point, slot_probe},
     parse::protocol,
 };
 use tests::{
@@ -57,6 +57,25 @@ fn segment(v6: bool, sequence: u32, flags: u16, data: &[u8]) -> Sample {
     let [_, flags] = flags.to_be_bytes();
     let payload = build::tcp(40_000, 443, sequence, flags, data);
     sample(pair(v6, 40_000), payload, protocol::TCP)
+}
+
+/// What was counted last stays to be read after an interface is unregistered: a packet may have
+/// been on its way through the program.
+#[test]
+fn the_last_counts_of_an_interface_can_be_read() {
+    let Some(_permit) = lab::require() else {
+        return;
+    };
+    let mut loaded = Loaded::new(&OPTIONS, UPLINK);
+    let slot = slot_probe(LOOPBACK, 0);
+    let seen = |loaded: &Loaded, slot| loaded.kernel.counters(slot).expect("a slot").seen;
+    loaded.feed(&datagram(false, 1), LOOPBACK).expect("run");
+    loaded.kernel.close(slot).expect("closed");
+    loaded.feed(&datagram(false, 1), LOOPBACK).expect("run");
+    assert_eq!(seen(&loaded, slot), [0, 1], "what was counted before");
+    assert_eq!(seen(&loaded, UNKNOWN_SLOT), [0, 1], "what came after");
+    loaded.kernel.clear(slot).expect("cleared");
+    assert_eq!(seen(&loaded, slot), [0, 0], "for the next interface");
 }
 
 #[test]

@@ -79,6 +79,8 @@ pub(crate) const NEEDS: &[Need] = &[
     program(Group::Image, "buildah", &["buildah"]),
     // TLS has some C and assembly in it, built for the static binary, too
     program(Group::Image, "musl-gcc", &["musl-tools"]),
+    // libFuzzer is C++
+    program(Group::Fuzz, "c++", &["g++"]),
     // kernels in virtual machines
     program(Group::Vm, "qemu-system-x86_64", &["qemu-system-x86"]),
     file(Group::Vm, "/usr/share/seabios/bios-256k.bin", &["seabios"]),

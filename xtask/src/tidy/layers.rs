@@ -9,12 +9,13 @@ use crate::tidy::Finding;
 use crate::workspace::Workspace;
 
 /// Packages of this repository, and those of them that each may depend on.
-const LAYERS: [(&str, &[&str]); 6] = [
+const LAYERS: [(&str, &[&str]); 7] = [
     ("monitor-common", &[]),
     ("monitor-ebpf", &["monitor-common"]),
     ("monitor-core", &["monitor-common"]),
     ("monitor", &["monitor-common", "monitor-core"]),
     ("tests", &["monitor-common", "monitor-core", "monitor"]),
+    ("fuzz", &["tests"]),
     ("xtask", &[]),
 ];
 /// Beginnings of names of packages that do what the core must not: I/O, a runtime, the kernel, a clock.

@@ -35,6 +35,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- end }}
 
+{{- /* Something if metrics have TLS or ask for credentials. */ -}}
+{{- define "nodewatch.web" -}}
+{{- if or .Values.metrics.tls.enabled .Values.metrics.auth.users .Values.metrics.auth.tokenSecret -}}
+yes
+{{- end -}}
+{{- end }}
+
 {{- /* Where the kubelet asks: without a host at the pod's address, which is the node's. */ -}}
 {{- define "nodewatch.probe" -}}
 {{- $root := index . 0 -}}
@@ -43,6 +50,9 @@ host: 127.0.0.1
 {{ end -}}
 path: {{ index . 1 }}
 port: {{ int $root.Values.metrics.port }}
+{{- if $root.Values.metrics.tls.enabled }}
+scheme: HTTPS
+{{- end }}
 {{- end }}
 
 {{- /* TOML of the settings: numbers in values are floating-point numbers, the agent's are whole. */ -}}

@@ -8,8 +8,13 @@ use crate::{
     program::{Backend, Family},
 };
 
-/// Data packets of a TCP direction that are looked at.
-const MAX_SEGMENTS: u8 = 8;
+/// What looks at the segments of a TCP direction may cost: eight that bring something new, or more
+/// where some of them are retransmissions.
+const MAX_COST: u8 = 64;
+/// Of a segment that brings something new.
+const NEW: u8 = 8;
+/// Of a retransmission: whoever repeats a byte must not use up what is looked at.
+const OLD: u8 = 1;
 /// Datagrams of a direction that are looked at.
 const MAX_DATAGRAMS: u8 = 4;
 /// Payload bytes that decide.
@@ -190,11 +195,13 @@ fn look<P: Packet>(packet: &P, flow: &FlowCell, place: Place) -> u16 {
     if known == App::Ssh as u8 {
         return TELL;
     }
-    if inspected >= MAX_SEGMENTS {
+    if inspected >= MAX_COST {
         return DONE;
     }
-    flow.update(|value| value.inspected[direction & 1] = inspected + 1);
-    let last = u16::from(inspected + 1 >= MAX_SEGMENTS) * DONE;
+    let is_old = place.sequence().wrapping_sub(expected) >> 31 == 1;
+    let cost = inspected + if is_old { OLD } else { NEW };
+    flow.update(|value| value.inspected[direction & 1] = cost);
+    let last = u16::from(cost >= MAX_COST) * DONE;
     if own & flag::TEXT != 0 {
         return last | TELL;
     }

@@ -23,7 +23,7 @@ pub(super) fn on_segment<A: Family, P: Packet, B: Backend>(
     let other = direction ^ 1;
 
     if header & flag::SYN != 0 {
-        on_syn::<A, B>(backend, key, flow, direction, transport);
+        on_syn::<A, P, B>(packet, backend, key, flow, direction, transport);
     }
 
     let before = flow.get(|value| value.flags[direction & 1]);
@@ -90,7 +90,8 @@ pub(super) fn on_segment<A: Family, P: Packet, B: Backend>(
 /// A SYN: the start of the entry's connection, a retransmission of it, or a new connection between
 /// the same ports.
 #[inline(always)]
-fn on_syn<A: Family, B: Backend>(
+fn on_syn<A: Family, P: Packet, B: Backend>(
+    packet: &P,
     backend: &B,
     key: &A::Key,
     flow: &FlowCell,
@@ -130,6 +131,11 @@ fn on_syn<A: Family, B: Backend>(
             value.next_sequence[direction & 1] = next;
             value.inspect_sequence[direction & 1] = next;
         });
+    }
+    // A server's first packet is not the flow's, and another socket may have the ports by now.
+    let cgroup_id = packet.cgroup_id();
+    if cgroup_id != 0 {
+        flow.update(|value| value.cgroup_id = cgroup_id);
     }
 }
 

@@ -216,6 +216,7 @@ fn unknown_interface(id: u32) -> Interface {
         point: Point::Uplink,
         attach: "none".into(),
         covered: false,
+        reason: None,
         attached_ns: None,
     }
 }
@@ -272,6 +273,7 @@ impl Book {
             point: self.interface.point,
             attach: Arc::clone(&self.interface.attach),
             covered: self.interface.covered,
+            reason: self.interface.reason.clone(),
             flows: self.live,
             ingress,
             egress,

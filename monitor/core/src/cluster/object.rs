@@ -31,6 +31,9 @@ pub struct Pod {
     pub name: Arc<str>,
     /// `metadata.uid`.
     pub uid: Option<Arc<str>>,
+    /// Of a static pod, the hash by which its kubelet knows it (`kubernetes.io/config.mirror`):
+    /// its object in the API has another uid.
+    pub static_uid: Option<Arc<str>>,
     /// Labels.
     pub labels: Labels,
     /// `status.podIPs`, normalised, the primary one first.
@@ -192,6 +195,7 @@ impl Pod {
             namespace: namespace.into(),
             name: name.into(),
             uid: None,
+            static_uid: None,
             labels: Labels::default(),
             ips: Vec::new(),
             host_ips: Vec::new(),

@@ -1,13 +1,20 @@
 //! What connections leave behind: series, accounts, records, recent connections.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
-use super::record;
+use super::{
+    record::{self, Context},
+    translate::{Kept, Translations},
+};
 use crate::{
     account::{Interface, Ledger},
     cluster::Change,
     entity::{Names, Sight},
-    event::{Outcome, Record, State},
+    event::{FlowRecord, Outcome, Record, State},
     flow::{Anomaly, Delta, Effects, FlowKey, Mark, Tracked},
     metric::{FlowTexts, SeriesId, Store},
     netpol::PolicyChange,
@@ -21,6 +28,8 @@ pub(super) struct Books {
     pub(super) ssh: super::ssh::Connections,
     pub(super) policy: super::policy::Judge,
     pub(super) nsg: super::nsg::Declared,
+    pub(super) cgroups: super::cgroup::CgroupQuestions,
+    pub(super) translations: Translations,
     pub(super) store: Store,
     pub(super) ledger: Ledger,
     /// Closed connections, the latest last.
@@ -37,6 +46,8 @@ pub(super) struct Books {
     pub(super) now: Timestamp,
     /// The empty label.
     pub(super) blank: Arc<str>,
+    /// Whether the label `pod` is left empty.
+    pub(super) by_workload: bool,
 }
 
 /// A closed connection.
@@ -45,11 +56,12 @@ pub(super) struct Closed {
     pub(super) key: FlowKey,
     pub(super) flow: Tracked,
     pub(super) interface: Arc<Interface>,
+    pub(super) translation: Option<Kept>,
 }
 
 /// Whether an outcome can be counted now: no packet that may still come makes it another, or only
 /// one that says how an established connection ended.
-const fn is_decided(outcome: Outcome) -> bool {
+pub(super) const fn is_decided(outcome: Outcome) -> bool {
     match outcome {
         Outcome::Established | Outcome::Refused | Outcome::Reset | Outcome::Midstream => true,
         Outcome::Unanswered | Outcome::OneWay => false,
@@ -83,23 +95,46 @@ impl Books {
     }
 
     /// Where to count a connection's traffic.
-    fn series(&mut self, key: &FlowKey, flow: &Tracked, interface: &Interface) -> SeriesId {
+    pub(super) fn series(&mut self, key: &FlowKey, flow: &Tracked, interface: &Interface) -> SeriesId {
         let sight = |ip| Sight {
             ip,
             point: interface.point,
             at: flow.start,
         };
-        let local = self.names.resolve(&sight(key.local()));
-        let remote = self.names.resolve(&sight(key.remote()));
+        let resolve = |ip| self.names.resolve_socket(&sight(ip), flow.cgroup_id);
+        let (local, remote) = (resolve(key.local()), resolve(key.remote()));
         self.store.flow(&FlowTexts {
             point: interface.point,
             namespace: local.namespace.as_ref().unwrap_or(&self.blank),
             workload: local.workload.as_ref().unwrap_or(&self.blank),
-            pod: local.pod.as_ref().unwrap_or(&self.blank),
+            pod: match &local.pod {
+                Some(pod) if !self.by_workload => pod,
+                _ => &self.blank,
+            },
             port: flow.orientation(key).service_port(key),
             protocol: key.protocol(),
             peer: &remote.class,
         })
+    }
+
+    /// Ends series of pods, or of workloads, that are gone.
+    pub(super) fn sweep_series(&mut self, now: Timestamp, ttl: Duration) {
+        let cluster = self.names.cluster();
+        let mut workloads = HashSet::new();
+        if self.by_workload {
+            for known in cluster.pods() {
+                if let Some(workload) = &known.pod.workload {
+                    workloads.insert((&*known.pod.namespace, &**workload));
+                }
+            }
+        }
+        self.store.sweep(now, ttl, |subject| {
+            if !subject.pod.is_empty() {
+                return cluster.pod(subject.namespace, subject.pod).is_some();
+            }
+            subject.workload.is_empty()
+                || workloads.contains(&(subject.namespace, subject.workload))
+        });
     }
 
     fn count(&mut self, key: &FlowKey, flow: &Tracked, outcome: Outcome) {
@@ -108,16 +143,63 @@ impl Books {
         self.nsg_counted(key, flow, outcome);
     }
 
+    /// Judges a connection, and tells of it once its outcome is decided.
+    pub(super) fn settle(&mut self, key: &FlowKey, flow: &mut Tracked, is_final: bool) {
+        self.judge_policy(key, flow);
+        let outcome = flow.outcome(key);
+        if is_decided(outcome) && !flow.has(Mark::Counted) {
+            // What it is counted for may be known only by now.
+            if flow.cgroup_id != 0
+                && let Some(interface) = self.ledger.interface(key.interface_id()).map(Arc::clone)
+            {
+                flow.series = self.series(key, flow, &interface);
+            }
+            flow.set(Mark::Counted, true);
+            self.count(key, flow, outcome);
+            self.policy_decided(key, flow, outcome);
+            self.judge_public(key, flow, State::Open);
+            if !is_final {
+                self.push_record(key, flow, State::Open);
+            }
+        }
+        // Before there is an outcome, too: an inbound packet that is denied has passed already.
+        if !is_final && self.judge_nsg(key, flow, State::Open) {
+            flow.set(Mark::NsgTold, true);
+        }
+    }
+
+    /// What records are made with.
+    pub(super) fn context(&self) -> Context<'_> {
+        Context {
+            names: &self.names,
+            nsg: &self.nsg,
+            translations: &self.translations,
+            kept: None,
+        }
+    }
+
+    /// The record of a connection now.
+    pub(super) fn record(
+        &self,
+        key: &FlowKey,
+        flow: &Tracked,
+        interface: &Interface,
+        state: State,
+    ) -> FlowRecord {
+        record::of(&self.context(), key, flow, interface, state, self.now)
+    }
+
     fn push_record(&mut self, key: &FlowKey, flow: &Tracked, state: State) {
-        let Some(records) = &mut self.records else {
+        if self.records.is_none() {
             return;
-        };
+        }
         let Some(interface) = self.ledger.interface(key.interface_id()) else {
             return;
         };
-        let names = &self.names;
-        let record = record::of(names, &self.nsg, key, flow, interface, state, self.now);
-        records.push(record.into());
+        let record = self.record(key, flow, interface, state);
+        if let Some(records) = &mut self.records {
+            records.push(record.into());
+        }
     }
 }
 
@@ -136,8 +218,10 @@ impl Effects for Books {
         flow.set(Mark::Unsettled, is_unsettled);
         flow.set(Mark::Gone, is_gone);
         flow.set(Mark::Multicast, is_multicast);
+        self.cgroup_opened(flow);
         flow.series = self.series(key, flow, &interface);
         self.nsg_opened(flow);
+        self.ssh_flow(key, flow);
     }
 
     fn advanced(&mut self, key: &FlowKey, flow: &mut Tracked, delta: &Delta, is_final: bool) {
@@ -146,23 +230,19 @@ impl Effects for Books {
         if self.store.is_at_other_port(flow.series, port)
             && let Some(interface) = self.ledger.interface(key.interface_id()).map(Arc::clone)
         {
+            self.store.release(flow.series);
             flow.series = self.series(key, flow, &interface);
         }
         self.store.add(flow.series, delta);
         self.ledger.advanced(key.interface_id(), delta);
-        self.judge_policy(key, flow);
-        let outcome = flow.outcome(key);
-        if is_decided(outcome) && !flow.has(Mark::Counted) {
-            flow.set(Mark::Counted, true);
-            self.count(key, flow, outcome);
-            self.policy_decided(key, flow, outcome);
-            if !is_final {
-                self.push_record(key, flow, State::Open);
-            }
+        if !flow.has(Mark::Counted) {
+            self.cgroup_opened(flow);
         }
-        // Before there is an outcome, too: an inbound packet that is denied has passed already.
-        if !is_final && self.judge_nsg(key, flow, State::Open) {
-            flow.set(Mark::NsgTold, true);
+        let awaits = !flow.has(Mark::Counted)
+            && (self.awaits_translation(key, flow, is_final)
+                || !is_final && self.awaits_cgroup(flow));
+        if !awaits {
+            self.settle(key, flow, is_final);
         }
     }
 
@@ -171,11 +251,14 @@ impl Effects for Books {
             let outcome = flow.outcome(key);
             self.count(key, flow, outcome);
             self.policy_decided(key, flow, outcome);
+            self.judge_public(key, flow, State::Closed);
         }
+        self.store.release(flow.series);
         self.push_record(key, flow, State::Closed);
         self.ssh_closed(key, flow);
         self.judge_blocked(key, flow);
         self.judge_nsg(key, flow, State::Closed);
+        let translation = self.translations.close(key, flow.generation);
         if self.recent_max > 0
             && let Some(interface) = self.ledger.interface(key.interface_id())
         {
@@ -187,6 +270,7 @@ impl Effects for Books {
                 key: *key,
                 flow: flow.clone(),
                 interface,
+                translation,
             });
         }
         self.ledger.closed(key.interface_id());

@@ -10,15 +10,18 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{books::Books, record};
+use super::books::Books;
 use crate::{
     account::Interface,
     entity::normalise,
-    event::{FindingKind, FindingRecord, NsgRecord, Outcome, Point, Severity, State, VERSION},
+    event::{
+        Endpoint, FindingKind, FindingRecord, FlowRecord, NsgRecord, Outcome, Point, Protocol,
+        Severity, State, Translated, VERSION,
+    },
     flow::{FlowKey, Mark, Tracked},
     judge::nsg_finding,
     metric::{Fixed, Metric, Text, Value},
-    nsg::{Access, Chain, Direction, RuleAccess, Tuple, Verdict},
+    nsg::{Access, Chain, Direction, Maker, Origin, Rule, RuleAccess, Step, Tuple, Verdict},
     time::Timestamp,
 };
 
@@ -90,6 +93,9 @@ pub struct NsgRuleStatus {
     pub priority: u16,
     /// What it does.
     pub access: RuleAccess,
+    /// The program that wrote it, where its name tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<Maker>,
     /// Connections that matched it.
     pub connections: u64,
     /// Start of the last one.
@@ -156,6 +162,7 @@ impl Declared {
                         direction: *direction,
                         priority: rule.priority,
                         access: rule.access,
+                        made_by: rule.made_by(),
                         connections: hits.connections,
                         last: (hits.connections > 0).then(|| Timestamp::from_seconds(hits.last)),
                     }
@@ -170,7 +177,12 @@ impl Declared {
         })
     }
 
-    fn chain(&self, epoch: u16) -> Option<&Chain> {
+    /// The rules that stand now.
+    pub(super) fn present(&self) -> Option<Arc<Chain>> {
+        self.chain(self.epoch).map(Arc::clone)
+    }
+
+    fn chain(&self, epoch: u16) -> Option<&Arc<Chain>> {
         let mut chains = self.chains.iter();
         let (_, chain) = chains.find(|(number, _)| *number == epoch)?;
         Some(chain)
@@ -184,18 +196,21 @@ impl Declared {
         interface: &Interface,
     ) -> Option<NsgRecord> {
         let (verdict, direction) = self.verdict(key, flow, interface)?;
+        let need = self.chain(flow.nsg_epoch)?.needs().of(verdict.tuple());
         Some(NsgRecord {
             access: verdict.access,
             direction,
             rule: verdict.rule.map(|rule| Arc::clone(&rule.name)),
             nsg: verdict.level().map(|level| Arc::clone(&level.nsg.name)),
+            made_by: verdict.rule.and_then(Rule::made_by),
+            need: need.map(|need| Arc::clone(&need.name)),
             reason: verdict.reason(),
         })
     }
 
     /// What the rules say about a connection; `None` where they do not apply, or its direction is
     /// a guess.
-    fn verdict(
+    pub(super) fn verdict(
         &self,
         key: &FlowKey,
         flow: &Tracked,
@@ -253,6 +268,20 @@ impl Declared {
             (labels.nsg, labels.rule) = ("other".into(), "other".into());
         }
         *self.counts.entry(labels).or_default() += 1;
+    }
+
+    /// Whether these ends are to be told of: not if they were lately.
+    pub(super) fn tells(&mut self, ends: (IpAddr, IpAddr, u16), at: Timestamp) -> bool {
+        let at_ns = u64::try_from(at.nanoseconds()).unwrap_or(0);
+        let last = self.told.get(&ends);
+        if last.is_some_and(|last| at_ns.saturating_sub(*last) < TOLD_NS) {
+            return false;
+        }
+        if self.told.len() >= TOLD {
+            self.told.clear();
+        }
+        self.told.insert(ends, at_ns);
+        true
     }
 
     /// Samples of the metrics about rules.
@@ -328,8 +357,8 @@ impl Books {
             direction,
             outcome,
         };
-        let certain = verdict.steps().filter(|step| step.access().is_some());
-        let steps: Vec<_> = certain
+        let certain = verdict.steps().filter(Step::is_certain);
+        let mut steps: Vec<_> = certain
             .map(|step| {
                 (
                     Arc::clone(&step.level.nsg.name),
@@ -337,6 +366,8 @@ impl Books {
                 )
             })
             .collect();
+        // One group may be both the subnet's and the network card's.
+        steps.dedup();
         let seconds = flow.start.nanoseconds() / 1_000_000_000;
         self.nsg.count(labels, steps, seconds);
     }
@@ -358,34 +389,24 @@ impl Books {
         let Some(finding) = nsg_finding(verdict.access, direction, outcome, is_final) else {
             return false;
         };
+        let is_default = verdict
+            .rule
+            .is_some_and(|rule| rule.origin == Origin::Default);
         let Some(expected) = self.nsg.expect(key, flow, interface) else {
             return false;
         };
-        let mut record = record::of(
-            &self.names,
-            &self.nsg,
-            key,
-            flow,
-            interface,
-            state,
-            self.now,
-        );
+        let mut record = self.record(key, flow, interface, state);
         record.finding = Some(finding.name().into());
         let port = record.destination.port.unwrap_or(0);
         let ends = (record.source.ip, record.destination.ip, port);
-        let at_ns = u64::try_from(flow.end().nanoseconds()).unwrap_or(0);
-        let last = self.nsg.told.get(&ends);
-        if last.is_some_and(|last| at_ns.saturating_sub(*last) < TOLD_NS) {
+        if !self.nsg.tells(ends, flow.end()) {
             return true;
         }
-        if self.nsg.told.len() >= TOLD {
-            self.nsg.told.clear();
-        }
-        self.nsg.told.insert(ends, at_ns);
         let rule = expected.rule.as_deref().unwrap_or("-");
         let group = expected.nsg.as_deref().unwrap_or("-");
         let severity = match finding {
             FindingKind::NsgDrift => Severity::High,
+            _ if expected.need.is_some() => Severity::Medium,
             _ => Severity::Low,
         };
         let says = match (finding, direction) {
@@ -394,8 +415,27 @@ impl Books {
             (_, Direction::Inbound) => "but nothing on this node answers it",
             (_, Direction::Outbound) => "but it is not answered: something else may block it",
         };
+        let is_ssh = record.protocol == Protocol::TCP && record.destination.port == Some(22);
+        let cause = match (finding, direction) {
+            (FindingKind::NsgDrift, Direction::Inbound) if is_ssh && is_default => {
+                ": no rule is about SSH from there, one is missing in the documents or was added \
+                 since"
+            }
+            (FindingKind::NsgOverBlocked, Direction::Inbound) if is_ssh => {
+                ": SSH is disabled on the node, or something on it drops it"
+            }
+            _ => "",
+        };
+        let needed = expected.need.as_ref().map_or_else(String::new, |need| {
+            format!("; the profile needs it (`{need}`)")
+        });
+        let maker = match expected.made_by {
+            Some(Maker::AksLoadBalancer) => " (which AKS writes for a load balancer)",
+            None => "",
+        };
         let protocol = record.protocol;
         let (source, destination) = (record.source.ip, record.destination.ip);
+        let behind = pods_behind(&record);
         let verb = match expected.access {
             Access::Deny => "denies",
             Access::Allow | Access::Indeterminate => "allows",
@@ -409,8 +449,10 @@ impl Books {
             time: self.now,
             finding,
             severity,
-            reason: format!("rule {rule} {verb} {protocol} from {source} to {to}, {says}"),
-            declared_by: format!("network security group {group}, rule {rule}"),
+            reason: format!(
+                "rule {rule} {verb} {protocol} from {source} to {to}{behind}, {says}{cause}{needed}"
+            ),
+            declared_by: format!("network security group {group}, rule {rule}{maker}"),
             technique: None,
             basis: vec!["flow".to_owned()],
             source,
@@ -419,4 +461,22 @@ impl Books {
         });
         true
     }
+}
+
+/// The pods behind the addresses that the network card sees, where these are the node's.
+fn pods_behind(record: &FlowRecord) -> String {
+    let Some(ends) = record.translated.as_ref().and_then(Translated::ends) else {
+        return String::new();
+    };
+    let pod = |end: &Option<Endpoint>, word: &str| {
+        let end = end.as_ref()?;
+        let (namespace, pod) = (end.namespace.as_ref()?, end.pod.as_ref()?);
+        Some(format!("{word} pod {namespace}/{pod}"))
+    };
+    let pods = [pod(&ends.source, "from"), pod(&ends.destination, "to")];
+    let pods: Vec<_> = pods.into_iter().flatten().collect();
+    if pods.is_empty() {
+        return String::new();
+    }
+    format!(" ({})", pods.join(", "))
 }

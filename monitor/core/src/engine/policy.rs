@@ -15,10 +15,13 @@ use std::{
     time::Duration,
 };
 
-use super::{books::Books, record};
+use super::{books::Books, translate::Pair};
 use crate::{
     cluster::{Change, Cluster, End},
-    event::{Endpoint, FindingKind, FindingRecord, Outcome, Point, Protocol, State, VERSION},
+    event::{
+        Endpoint, EntityKind, FindingKind, FindingRecord, LocalEnd, Outcome, Point, Protocol, State,
+        Translated, VERSION,
+    },
     flow::{FlowKey, Judged, Mark, Tracked},
     metric::{Fixed, Metric, OTHER, Text, Value},
     netpol::{Flow, Options, Part, Policies, PolicyChange, TierKind, Verdict},
@@ -117,6 +120,11 @@ impl Judge {
             rows: BTreeMap::new(),
             folded: 0,
         }
+    }
+
+    /// The policies in force, to explain what they say.
+    pub(super) fn policies(&mut self) -> &mut Policies {
+        &mut self.policies
     }
 
     /// Policies are proposed; those in force are still to come.
@@ -322,19 +330,34 @@ impl Books {
             return;
         }
         let cluster = self.names.cluster();
-        let [local, remote] = [key.local(), key.remote()].map(|ip| cluster.end_at(ip, flow.start));
-        if local.pod.is_none() && remote.pod.is_none() {
+        let shown = Pair::of(key, orientation.source_is_local);
+        // Policies are about pods, whatever address the source used for them. Who the source is
+        // behind an address that it was given is left as the pod sees it.
+        let chosen = self
+            .translations
+            .get(key, flow.generation)
+            .map(|translation| translation.reached.destination)
+            .filter(|chosen| orientation.source_is_local && *chosen != shown.destination);
+        let answers = chosen.unwrap_or(shown.destination);
+        let [source, destination] =
+            [shown.source.ip(), answers.ip()].map(|ip| cluster.end_at(ip, flow.start));
+        if source.pod.is_none() && destination.pod.is_none() {
             return;
         }
-        let is_own_node = remote.pod.is_none() && self.names.is_own(key.remote());
-        let (source, destination) = if orientation.source_is_local {
-            (local, remote)
+        let (other, is_pod) = if orientation.source_is_local {
+            (answers.ip(), destination.pod.is_some())
         } else {
-            (remote, local)
+            (shown.source.ip(), source.pod.is_some())
         };
-        let port = orientation.service_port(key).unwrap_or(0);
+        let is_own_node = !is_pod && self.names.is_own(other);
+        let port = if key.protocol().has_ports() {
+            answers.port()
+        } else {
+            0
+        };
         let question = Flow {
             is_own_node,
+            via_service: chosen.is_some(),
             ..Flow::new(source, destination, key.protocol(), port)
         };
         let is_fresh = self.policy.is_fresh(&question, flow.start);
@@ -373,21 +396,27 @@ impl Books {
         let Some(interface) = self.ledger.interface(key.interface_id()) else {
             return;
         };
-        let record = record::of(
-            &self.names,
-            &self.nsg,
-            key,
-            flow,
-            interface,
-            State::Closed,
-            self.now,
-        );
+        let record = self.record(key, flow, interface, State::Closed);
         let name = |end: &Endpoint| match (&end.namespace, &end.pod) {
             (Some(namespace), Some(pod)) => format!("{namespace}/{pod}"),
             _ => end.ip.to_string(),
         };
-        let (from, to) = (name(&record.source), name(&record.destination));
-        let (protocol, port) = (record.protocol, record.destination.port);
+        // Of a Service, the pod that was chosen: what is judged, and what that pod's interface shows.
+        let ends = record.translated.as_ref().and_then(Translated::ends);
+        let chosen = ends.and_then(|ends| ends.destination.as_ref());
+        let answers = match (record.local, chosen) {
+            (LocalEnd::Source, Some(chosen)) => chosen,
+            _ => &record.destination,
+        };
+        let (from, to) = (name(&record.source), name(answers));
+        let (protocol, port) = (record.protocol, answers.port);
+        let by = match (&record.destination.kind, record.local, chosen) {
+            (EntityKind::Service, LocalEnd::Source, Some(_)) => {
+                let name = record.destination.name.as_deref().unwrap_or_default();
+                format!(" by service {name}")
+            }
+            _ => String::new(),
+        };
         let about = (kind, from.clone(), to.clone(), protocol, port);
         let last = self.policy.told.get(&about);
         if last.is_some_and(|last| flow.end() < last.saturating_add(TOLD)) {
@@ -416,7 +445,7 @@ impl Books {
             time: self.now,
             finding: kind,
             severity: super::ssh::severity(kind),
-            reason: format!("{protocol}{port} from {from} to {to} {what}, and {outcome}{note}"),
+            reason: format!("{protocol}{port} from {from} to {to}{by} {what}, and {outcome}{note}"),
             declared_by: declared_by(verdict, kind),
             technique: None,
             basis: vec!["flow".to_owned()],

@@ -1,6 +1,10 @@
 //! Answers to what a user asks for.
 
-use super::{Engine, policy, record};
+use super::{
+    Engine,
+    record::{self, Context},
+    translate::Kept,
+};
 use crate::{
     account::Interface,
     entity::{Entity, Sight, normalise},
@@ -18,6 +22,8 @@ struct Candidate<'a> {
     flow: &'a Tracked,
     interface: &'a Interface,
     state: State,
+    /// What was known of its translation when it closed.
+    kept: Option<&'a Kept>,
 }
 
 // === impl Engine ===
@@ -86,6 +92,7 @@ impl Engine {
                 flow,
                 interface,
                 state: State::Open,
+                kept: None,
             })
         });
         let closed = self.books.recent.iter().map(|closed| Candidate {
@@ -94,6 +101,7 @@ impl Engine {
             flow: &closed.flow,
             interface: &closed.interface,
             state: State::Closed,
+            kept: closed.translation.as_ref(),
         });
         let is_empty = filter.terms.is_empty() && filter.since.is_none();
         let needs_names = filter.needs_names();
@@ -122,11 +130,12 @@ impl Engine {
             ..
         } = *candidate;
         let entities = [key.local(), key.remote()].map(|ip| {
-            self.books.names.resolve(&Sight {
+            let sight = Sight {
                 ip,
                 point: interface.point,
                 at: flow.start,
-            })
+            };
+            self.books.names.resolve_socket(&sight, flow.cgroup_id)
         });
         let [local, remote] = &entities;
         let end = |entity| {
@@ -140,8 +149,15 @@ impl Engine {
             facts,
             &Named {
                 ends: [end(local), end(remote)],
-                finding: policy::finding(flow, flow.outcome(key), state == State::Closed)
-                    .map(FindingKind::name),
+                finding: record::finding(
+                    &self.books.names,
+                    &self.books.nsg,
+                    key,
+                    flow,
+                    interface,
+                    state,
+                )
+                .map(FindingKind::name),
             },
         )
     }
@@ -153,10 +169,13 @@ impl Engine {
             flow,
             interface,
             state,
+            kept,
         } = *candidate;
         record::of(
-            &self.books.names,
-            &self.books.nsg,
+            &Context {
+                kept,
+                ..self.books.context()
+            },
             key,
             flow,
             interface,

@@ -4,13 +4,17 @@ use std::sync::Arc;
 
 use monitor_common::abi::flag;
 
-use super::{nsg::Declared, policy};
+use super::{
+    nsg::Declared,
+    policy, public,
+    translate::{Kept, Translations},
+};
 use crate::{
     account::Interface,
     entity::{Names, Sight},
     event::{
-        FlowRecord, IcmpRecord, Initiator, LocalEnd, Protocol, Retransmits, State, TcpFlags,
-        TcpRecord, Traffic, VERSION,
+        FindingKind, FlowRecord, IcmpRecord, Initiator, LocalEnd, NsgRecord, Protocol, Retransmits,
+        State, TcpFlags, TcpRecord, Traffic, VERSION,
     },
     flow::{FlowKey, Tracked},
     judge::nsg_finding,
@@ -20,25 +24,36 @@ use crate::{
 /// Nanoseconds in a microsecond.
 const MICROSECOND: u32 = 1_000;
 
+/// What a record is made with.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
+    pub(super) names: &'a Names,
+    pub(super) nsg: &'a Declared,
+    pub(super) translations: &'a Translations,
+    /// What was known of a closed connection's translation.
+    pub(super) kept: Option<&'a Kept>,
+}
+
 /// The record of a connection, made at `time`.
 pub(super) fn of(
-    names: &Names,
-    nsg: &Declared,
+    context: &Context<'_>,
     key: &FlowKey,
     flow: &Tracked,
     interface: &Interface,
     state: State,
     time: Timestamp,
 ) -> FlowRecord {
+    let Context { names, nsg, .. } = context;
     let protocol = key.protocol();
     let orientation = flow.orientation(key);
     let (forward, reverse) = (orientation.forward(), orientation.forward() ^ 1);
     let endpoint = |ip, port| {
-        let entity = names.resolve(&Sight {
+        let sight = Sight {
             ip,
             point: interface.point,
             at: flow.start,
-        });
+        };
+        let entity = names.resolve_socket(&sight, flow.cgroup_id);
         entity.endpoint(ip, protocol.has_ports().then_some(port))
     };
     let local = endpoint(key.local(), key.local_port());
@@ -54,15 +69,9 @@ pub(super) fn of(
     };
     let is_tcp = protocol == Protocol::TCP;
     let outcome = flow.outcome(key);
-    let is_final = state == State::Closed;
     let judged = flow.policy.as_deref();
     let expected = nsg.expect(key, flow, interface);
-    // Policies are judged at workloads and groups at uplinks. Where one interface has both, a
-    // replay, the policy is nearer to the pods.
-    let finding = policy::finding(flow, outcome, is_final).or_else(|| {
-        let expected = expected.as_ref()?;
-        nsg_finding(expected.access, expected.direction, outcome, is_final)
-    });
+    let finding = found(names, nsg, key, flow, interface, state, expected.as_ref());
     FlowRecord {
         version: VERSION,
         time,
@@ -96,11 +105,45 @@ pub(super) fn of(
         }),
         outcome,
         cgroup_id: (flow.cgroup_id != 0).then_some(flow.cgroup_id),
+        translated: context.translated(key, flow, interface),
         policy: judged.map(|judged| Arc::clone(&judged.verdict)),
         proposed: judged.and_then(|judged| judged.proposed.clone()),
         nsg: expected,
         finding: finding.map(|finding| finding.name().into()),
     }
+}
+
+/// Where a connection and the declarations disagree.
+pub(super) fn finding(
+    names: &Names,
+    nsg: &Declared,
+    key: &FlowKey,
+    flow: &Tracked,
+    interface: &Interface,
+    state: State,
+) -> Option<FindingKind> {
+    let expected = nsg.expect(key, flow, interface);
+    found(names, nsg, key, flow, interface, state, expected.as_ref())
+}
+
+fn found(
+    names: &Names,
+    nsg: &Declared,
+    key: &FlowKey,
+    flow: &Tracked,
+    interface: &Interface,
+    state: State,
+    expected: Option<&NsgRecord>,
+) -> Option<FindingKind> {
+    let outcome = flow.outcome(key);
+    let is_final = state == State::Closed;
+    // Policies are judged at workloads and groups at uplinks. Where one interface has both, a
+    // replay, the policy is nearer to the pods.
+    policy::finding(flow, outcome, is_final).or_else(|| {
+        let expected = expected?;
+        nsg_finding(expected.access, expected.direction, outcome, is_final)
+            .or_else(|| public::finding(names, nsg, key, flow, interface, outcome))
+    })
 }
 
 fn tcp_flags(flags: u16) -> Option<TcpFlags> {

@@ -4,9 +4,10 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Engine, KubernetesStatus, LossStage, NsgStatus};
+use super::{Engine, KubernetesStatus, LossStage, NsgStatus, TranslationStatus};
 use crate::{
     account::InterfaceStatus,
+    event::{SummaryRecord, VERSION},
     flow::{Anomaly, Family},
     metric::{Fixed, Metric, Rows, Text, Value},
     time::Timestamp,
@@ -40,6 +41,9 @@ pub struct Status {
     /// How far the objects of a live cluster are known; absent where none is watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubernetes: Option<KubernetesStatus>,
+    /// How connections are tied that are translated on this node; absent in a replay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub translation: Option<TranslationStatus>,
     /// Events lost so far, by stage.
     pub events_lost: BTreeMap<LossStage, u64>,
     /// Connections counted within an earlier one of the same ports.
@@ -85,6 +89,7 @@ impl Engine {
             interfaces: self.books.ledger.status(),
             nsg: self.books.nsg.status(),
             kubernetes: self.kubernetes.clone(),
+            translation: self.books.translations.status(),
             events_lost: self.events_lost.clone(),
             connections_merged: self.connections_merged,
             anomalies: self.anomalies().filter(|(_, count)| *count > 0).collect(),
@@ -96,6 +101,33 @@ impl Engine {
                 .chain([self.books.policy.folded()])
                 .map(|(metric, count)| (metric.definition().name.into(), count))
                 .collect(),
+        }
+    }
+
+    /// Totals of all that was seen. Who replays fills in the files and how long it took.
+    pub fn summary(&self) -> SummaryRecord {
+        let totals = self.books.ledger.totals();
+        let sum = |counts: [u64; 2]| counts.iter().fold(0_u64, |sum, n| sum.saturating_add(*n));
+        let mut uncounted = BTreeMap::new();
+        for (hook, _) in crate::account::HOOKS {
+            for (reason, packets) in totals.reasons(hook).filter(|(_, packets)| *packets > 0) {
+                *uncounted.entry(reason.name().into()).or_default() += packets;
+            }
+        }
+        SummaryRecord {
+            version: VERSION,
+            time: self.now,
+            files: Vec::new(),
+            interfaces: self.books.ledger.seen_interfaces(),
+            packets_seen: sum(totals.counters.seen),
+            packets_counted: sum(totals.counters.counted),
+            packets_uncounted: uncounted.values().sum(),
+            uncounted,
+            bytes_counted: sum(totals.counters.bytes),
+            flows: self.books.connections,
+            ssh_connections: self.books.ssh.connections(),
+            findings: self.books.ssh.findings(),
+            wall_time_ms: 0,
         }
     }
 
@@ -113,6 +145,7 @@ impl Engine {
         if let Some(kubernetes) = &self.kubernetes {
             kubernetes.samples(&mut fixed);
         }
+        self.books.translations.samples(&mut fixed);
         let mut push = |metric: Metric, label: &'static str, value: Value| {
             let labels = vec![Text::Static(label)];
             fixed.push(Fixed {
@@ -140,6 +173,11 @@ impl Engine {
                 Value::Counter(count),
             );
         }
+        push(
+            Metric::SeriesEnded,
+            "",
+            Value::Counter(self.books.store.ended()),
+        );
         for (family, status) in self.families() {
             let gauge = |count: u64| Value::Gauge(i64::try_from(count).unwrap_or(i64::MAX));
             push(Metric::FlowsActive, family.name(), gauge(status.active));

@@ -2,26 +2,26 @@
 
 pub(super) mod connection;
 pub(super) mod connections;
+mod existing;
 mod findings;
 mod owner;
 mod report;
+mod translated;
 
 pub(super) use connections::{Connections, Id};
+pub use existing::Existing;
 pub(super) use findings::severity;
 pub use owner::{Owner, OwnerAnswer, OwnerQuestion, Wanted};
 
 use std::sync::Arc;
 
-use monitor_common::{
-    abi::{RX, TX, flag},
-    classify::App,
-};
+use monitor_common::classify::App;
 
 use super::books::Books;
 use crate::{
-    event::{FindingKind, SshRecord, State},
+    event::{FindingKind, Severity, SshRecord, State},
     flow::{FlowKey, SegmentEvent, Table, Tracked},
-    judge::{Attempt, Suspicion},
+    judge::Suspicion,
     ssh::{AuthOutcome, Class, Segment, Side},
     time::ClockMap,
 };
@@ -30,19 +30,6 @@ use connection::Connection;
 
 /// How long a connection may stay unidentified before it is told of anyway.
 const PATIENCE_NS: u64 = 1_000_000_000;
-
-/// Whether the local end opened the connection, by the flags of both directions; by the lower port
-/// where they do not tell.
-fn local_is_client(key: &FlowKey, flags: [u16; 2]) -> bool {
-    let [tx, rx] = [flags[TX], flags[RX]];
-    if (tx & flag::OPENS) | (rx & flag::ACCEPTS) != 0 {
-        true
-    } else if (rx & flag::OPENS) | (tx & flag::ACCEPTS) != 0 {
-        false
-    } else {
-        key.local_port() > key.remote_port()
-    }
-}
 
 impl Books {
     /// Takes in a segment; `tracked` is its connection so far, if the flow table has it.
@@ -57,12 +44,8 @@ impl Books {
             generation: event.generation,
         };
         let seen = clock.wall(event.time_ns);
-        let Some(connection) = self.ssh.enter(id, || {
-            Connection::new(
-                local_is_client(&event.key, event.flags),
-                event.time_ns,
-                seen,
-            )
+        let Some(connection) = self.ssh.enter(id, event.time_ns, || {
+            Connection::new(event.flags, &event.key, event.time_ns, seen)
         }) else {
             return;
         };
@@ -95,12 +78,14 @@ impl Books {
         let Some(connection) = self.ssh.live.get_mut(&id) else {
             return;
         };
-        let is_marked = event.app == App::Ssh;
+        // The kernel program looks at the first bytes only: a banner may follow other lines.
+        let is_marked = event.app == App::Ssh || connection.is_banner_late(&event.key);
         let is_new = is_marked && !connection.is_marked;
         connection.is_marked |= is_marked;
         if is_new {
             self.ssh.marked(id);
             self.owner_marked(id, event.time_ns);
+            self.ssh_ask_translation(id, tracked);
         }
         if side == Side::Server && is_marked {
             self.owner_suspected(id, event.time_ns);
@@ -116,7 +101,10 @@ impl Books {
         if !connection.is_marked {
             return;
         }
-        if !connection.is_told && connection.session.is_identified() {
+        if !connection.is_told
+            && connection.session.is_identified()
+            && !self.translations.is_asked(&id.key, id.generation)
+        {
             self.ssh_tell(id, tracked);
         }
         if self.ssh.live.get(&id).is_some_and(|connection| {
@@ -165,6 +153,10 @@ impl Books {
 
     fn ssh_judge(&mut self, id: Id, record: &SshRecord) {
         self.ssh.opened(id, record);
+        // Who is who is a guess: nothing is judged by that.
+        if self.ssh.live.get(&id).is_some_and(|live| !live.is_placed()) {
+            return;
+        }
         let before = match self.ssh.live.get_mut(&id) {
             Some(connection) => {
                 let class = connection.session.class();
@@ -190,8 +182,12 @@ impl Books {
         if self.ssh.live.get(&id).is_some_and(|live| live.is_shadow) {
             return;
         }
-        let found = self.ssh.watch.succeeded(&attempt(&record));
+        let attempt = self.ssh.attempt(id, &record);
+        let found = attempt.and_then(|attempt| self.ssh.watch.succeeded(&attempt));
         self.report_suspicions(found.into_iter().collect(), &record, id);
+        if self.ssh.live.get(&id).is_some_and(|live| live.is_placed()) {
+            self.judge_login(&record);
+        }
         self.push_ssh(id, record);
     }
 
@@ -224,11 +220,11 @@ impl Books {
             }
             None if is_ssh => {
                 // Its segments were lost, or there was no room: counted all the same.
-                let client = local_is_client(key, flow.flags);
-                let mut connection = Connection::new(client, flow.first_seen_ns, flow.start);
+                let mut connection =
+                    Connection::new(flow.flags, key, flow.first_seen_ns, flow.start);
                 connection.is_marked = true;
                 connection.last = flow.end();
-                self.ssh.live.insert(id, connection);
+                self.ssh.live.insert(id, Box::new(connection));
             }
             None => return,
         }
@@ -240,14 +236,18 @@ impl Books {
             && self.ssh.live.get(&id).is_some_and(|live| !live.is_shadow)
         {
             self.ssh.count(&record);
-            let mut found = self.ssh.watch.ended(&attempt(&record));
-            // Failures of others may have been told of only since the login.
-            if record.authentication == AuthOutcome::Success
-                && record.finding != Some(FindingKind::SshSuccessAfterFailures)
-            {
-                found.extend(self.ssh.watch.succeeded(&attempt(&record)));
+            let mut found = Vec::new();
+            if let Some(attempt) = self.ssh.attempt(id, &record) {
+                // Failures of others may have been told of only since the login.
+                if record.authentication == AuthOutcome::Success
+                    && record.finding != Some(FindingKind::SshSuccessAfterFailures)
+                {
+                    found.extend(self.ssh.watch.succeeded(&attempt));
+                }
+                found.extend(self.ssh.watch.ended(&attempt));
             }
             self.report_suspicions(found, &record, id);
+            self.judge_refused(&record);
             self.push_ssh(id, record);
         }
         self.ssh.remove(id);
@@ -266,7 +266,10 @@ impl Books {
 
     fn report_suspicions(&mut self, found: Vec<Suspicion>, record: &SshRecord, id: Id) {
         for suspicion in found {
-            self.ssh_note(id, Some(suspicion.kind));
+            // What is true of anyone is not what a connection is known for.
+            if suspicion.severity > Severity::Low {
+                self.ssh_note(id, Some(suspicion.kind));
+            }
             self.report_suspicion(suspicion, record);
         }
     }
@@ -280,22 +283,5 @@ impl Books {
         if record.state == State::Closed {
             self.ssh.keep(Arc::new(record));
         }
-    }
-}
-
-/// A connection as brute force and the like are judged by.
-fn attempt(record: &SshRecord) -> Attempt<'_> {
-    let outcome = record.authentication;
-    Attempt {
-        source: record.source.ip,
-        target: (record.destination.ip, record.destination.port.unwrap_or(0)),
-        hassh: record.hassh.as_deref(),
-        outcome,
-        failures: if outcome == AuthOutcome::Failure {
-            record.attempts.unwrap_or(1).max(1)
-        } else {
-            0
-        },
-        at_ns: u64::try_from(record.end.nanoseconds()).unwrap_or(0),
     }
 }

@@ -17,6 +17,7 @@ fn interface(id: u32, name: &str, point: Point) -> Interface {
         point,
         attach: "tcx".into(),
         covered: true,
+        reason: None,
         attached_ns: Some(SECOND),
     }
 }
@@ -357,10 +358,16 @@ fn without_readers_no_records_are_made() {
     assert_eq!(step(&mut engine, flows(2)).records.len(), 1);
 }
 
+mod aks;
+mod cgroup;
 mod kubernetes;
 mod nsg;
 mod owner;
 mod policy;
 mod property;
+mod series;
 mod ssh;
+mod ssh_judged;
+mod ssh_memory;
 mod status;
+mod translate;

@@ -18,6 +18,11 @@ pub fn normalise(ip: IpAddr) -> IpAddr {
     ip.to_canonical()
 }
 
+/// Whether any host of the Internet may have an address.
+pub fn is_public(ip: IpAddr) -> bool {
+    Reach::of(normalise(ip)) == Reach::Internet
+}
+
 // === impl Reach ===
 
 impl Reach {

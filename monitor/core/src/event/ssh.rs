@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Endpoint, FlowRecord, LocalEnd, Point, State, Traffic};
+use super::{Endpoint, FlowRecord, LocalEnd, Point, State, Traffic, Translated};
 use crate::{
     ssh::{AuthOutcome, Basis, Class, Hint},
     time::Timestamp,
@@ -35,6 +35,10 @@ pub struct SshRecord {
     pub source: Endpoint,
     /// The other end.
     pub destination: Endpoint,
+    /// What the ends are called where addresses are translated on this node, `source` and
+    /// `destination` being who opened the connection and who answers; or that it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub translated: Option<Translated>,
     /// Which of both ends is the local one.
     pub local: LocalEnd,
     /// What the connection leads to.
@@ -189,6 +193,9 @@ pub enum FindingKind {
     SshExpectedBlocked,
     /// A connection that the network policies allow was not answered: something else stops it.
     PolicyOverBlocked,
+    /// A node or pod answers on a public address, or answers the Internet, and no rule that a user
+    /// or a Service asked for says so.
+    PublicAddress,
     /// A source that looks at many SSH servers without logging in.
     SshScan,
     /// Network security groups deny it, and it gets through.
@@ -215,6 +222,7 @@ words!(
     SshNonstandardPort = "ssh-nonstandard-port",
     SshExpectedBlocked = "ssh-expected-blocked",
     PolicyOverBlocked = "policy-over-blocked",
+    PublicAddress = "public-address",
     SshScan = "ssh-scan",
     NsgDrift = "nsg-drift",
     SshFromPod = "ssh-from-pod",

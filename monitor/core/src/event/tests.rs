@@ -12,6 +12,9 @@ fn endpoint(ip: &str, port: Option<u16>, kind: EntityKind) -> Endpoint {
         pod: None,
         workload: None,
         labels: None,
+        host_network: false,
+        cgroup: None,
+        container: None,
         process: None,
     }
 }
@@ -61,6 +64,7 @@ fn flow() -> FlowRecord {
         }),
         outcome: Outcome::OneWay,
         cgroup_id: Some(4_711),
+        translated: None,
         policy: None,
         proposed: None,
         nsg: None,

@@ -13,6 +13,9 @@ fn endpoint(ip: &str, port: u16, pod: Option<(&str, &str)>) -> Endpoint {
         pod: pod.map(|(_, name)| name.into()),
         workload: None,
         labels: None,
+        host_network: false,
+        cgroup: None,
+        container: None,
         process: None,
     }
 }
@@ -39,6 +42,7 @@ fn record() -> FlowRecord {
         retransmits: None,
         outcome: Outcome::Established,
         cgroup_id: None,
+        translated: None,
         policy: None,
         proposed: None,
         nsg: None,

@@ -29,6 +29,7 @@ const ECHO_REQUEST6: u16 = 128;
 ///
 /// | other protocols | outcome |
 /// |---|---|
+/// | ICMP and ICMPv6 messages that are no echo: they answer none of their own type | one-way |
 /// | packets both ways | established |
 /// | to multicast or broadcast | one-way |
 /// | ICMP destination unreachable answered A | refused |
@@ -44,19 +45,19 @@ pub(super) fn of(key: &FlowKey, flow: &Tracked, forward: usize) -> Outcome {
     }
     let sent = flow.packets[forward] > 0;
     let answered = flow.packets[forward ^ 1] > 0;
-    let asks = || {
-        let kind = key.remote_port() >> 8;
-        match key.protocol() {
-            Protocol::ICMP => kind == ECHO_REQUEST,
-            Protocol::ICMPV6 => kind == ECHO_REQUEST6,
-            _ => flow.app() == App::Dns,
-        }
+    let kind = key.remote_port() >> 8;
+    let (is_message, asks) = match key.protocol() {
+        Protocol::ICMP => (kind != ECHO_REQUEST, kind == ECHO_REQUEST),
+        Protocol::ICMPV6 => (kind != ECHO_REQUEST6, kind == ECHO_REQUEST6),
+        _ => (false, flow.app() == App::Dns),
     };
     match (sent, answered) {
+        // Neighbours that solicit each other, say: neither is the other's answer.
+        _ if is_message => Outcome::OneWay,
         (true, true) => Outcome::Established,
         _ if flow.has(Mark::Multicast) => Outcome::OneWay,
         _ if a & UNREACHABLE != 0 => Outcome::Refused,
-        (true, false) if asks() => Outcome::Unanswered,
+        (true, false) if asks => Outcome::Unanswered,
         _ => Outcome::OneWay,
     }
 }
@@ -191,7 +192,11 @@ mod tests {
             false,
             Outcome::Unanswered,
         );
-        check(icmp6, 0x8700, [1, 0], App::Unknown, false, Outcome::OneWay);
+        for packets in [[1, 0], [1, 1]] {
+            check(icmp6, 0x8700, packets, App::Unknown, false, Outcome::OneWay);
+            check(icmp, 0x0301, packets, App::Unknown, false, Outcome::OneWay);
+        }
+        check(icmp, 0x0800, [1, 0], App::Unknown, true, Outcome::Refused);
         check(
             Protocol(47),
             0,

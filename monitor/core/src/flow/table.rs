@@ -91,6 +91,29 @@ impl Table {
             .filter(|flow| flow.generation == generation && !flow.has(Mark::Ended))
     }
 
+    /// The same, to change it.
+    pub(crate) fn get_mut(&mut self, key: &FlowKey, generation: u32) -> Option<&mut Tracked> {
+        self.flows
+            .get_mut(key)
+            .filter(|flow| flow.generation == generation && !flow.has(Mark::Ended))
+    }
+
+    /// Connections that are not closed and whose entries are theirs, to change them.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&FlowKey, &mut Tracked)> {
+        self.flows
+            .iter_mut()
+            .filter(|(_, flow)| !flow.has(Mark::Ended))
+    }
+
+    /// Whether a connection is not closed.
+    pub(crate) fn has(&self, key: &FlowKey, generation: u32) -> bool {
+        let displaced = || {
+            let mut displaced = self.displaced.keys();
+            displaced.any(|(known, number, _)| known == key && *number == generation)
+        };
+        self.get(key, generation).is_some() || displaced()
+    }
+
     /// An entry was read from the kernel's map.
     pub(crate) fn sighted(
         &mut self,

@@ -3,29 +3,50 @@
 //! Attempts are counted, not connections: OpenSSH slows down who fails, so that guesses come in few
 //! connections. State is bounded: at most [`SOURCES`] sources with [`EVENTS`] connections each;
 //! the one that came first makes room.
+//!
+//! What is certain and what is not are kept apart. A failed connection counts as it is. One whose
+//! outcome is not known counts towards a threshold of its own, and what it makes is less grave. One
+//! that the server refused in place of a banner counts as failed beside failures of the same source
+//! only: OpenSSH sends the same words to a source that it penalizes and, where too many connections
+//! are about to log in, to anyone.
+
+mod history;
+mod rules;
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
-    net::IpAddr,
+    collections::{HashMap, VecDeque},
+    net::{IpAddr, Ipv6Addr},
     time::Duration,
 };
 
-use crate::{event::FindingKind, ssh::AuthOutcome};
+use crate::{
+    entity::normalise,
+    event::{FindingKind, Severity},
+    judge::Told,
+    ssh::AuthOutcome,
+};
+
+use history::{History, Seen};
+use rules::{brute_force, scan, spray_at, spray_from};
+
+#[cfg(test)]
+use history::EVENTS;
 
 /// Sources (and servers, and HASSHes) that are remembered.
 const SOURCES: usize = 4_096;
-/// Connections that are remembered of each.
-const EVENTS: usize = 64;
 
-/// When something is reported. Defaults: 10 failed attempts or 5 failed connections to one server,
-/// 5 failed connections to 3 servers, 3 sources, 5 scanned servers, within 10 minutes; 5 failures
-/// in the 30 minutes before a login.
+/// When something is reported. Defaults: 10 failed attempts or 5 failed connections to one server, or
+/// 30 connections of which it is not known what came of them, 5 failed connections to 3 servers, 3
+/// sources, 5 scanned servers, within 10 minutes; 5 failures in the 30 minutes before a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thresholds {
     /// Failed attempts of one source at one server: brute force.
     pub attempts: u32,
     /// Failed connections of one source to one server: brute force.
     pub connections: u32,
+    /// Connections of one source to one server that failed or of which the outcome is not known:
+    /// maybe brute force.
+    pub unknown: u32,
     /// Failed connections of one source with at most two attempts each: spray.
     pub spray_connections: u32,
     /// Servers among them.
@@ -46,46 +67,57 @@ pub struct Thresholds {
 #[derive(Clone, Debug)]
 pub(crate) struct Attempt<'a> {
     pub(crate) source: IpAddr,
+    /// What the source is counted as: [`group`] of it, or itself.
+    pub(crate) group: IpAddr,
     pub(crate) target: (IpAddr, u16),
     pub(crate) hassh: Option<&'a str>,
-    pub(crate) outcome: AuthOutcome,
-    /// Failed attempts; 1 for a failure whose attempts were not counted.
+    pub(crate) event: Event,
+    /// Failed attempts, of a login those before it; 1 for a failure whose attempts were not counted.
     pub(crate) failures: u32,
     pub(crate) at_ns: u64,
+}
+
+/// What came of a connection, as far as guessing goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// No attempt to log in.
+    Look,
+    /// The server refused it in place of a banner.
+    Refused,
+    /// It is not known; it was too short to be anyone's work.
+    Unknown,
+    /// A login.
+    Login,
+    /// Attempts, none of which succeeded.
+    Failure,
+    /// It is not known, and tells nothing.
+    Nothing,
 }
 
 /// Something to report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Suspicion {
     pub(crate) kind: FindingKind,
+    pub(crate) severity: Severity,
+    /// What the source is counted as, or the server.
+    pub(crate) about: IpAddr,
     pub(crate) reason: String,
     pub(crate) rule: String,
 }
 
-#[derive(Clone, Debug)]
-struct Seen {
-    at_ns: u64,
-    source: IpAddr,
-    target: (IpAddr, u16),
-    hassh: Option<Box<str>>,
-    outcome: AuthOutcome,
-    failures: u32,
-}
-
-#[derive(Debug, Default)]
-struct History {
-    seen: VecDeque<Seen>,
-    /// When each kind was last reported, brute force for each target.
-    reported: HashMap<(FindingKind, Option<(IpAddr, u16)>), u64>,
-}
+/// A statement that is made once in a while: what, how grave, of whom, about which server.
+type Statement = (FindingKind, Severity, IpAddr, Option<(IpAddr, u16)>);
 
 /// Who a history is of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Who {
     Source(IpAddr),
     Server(IpAddr, u16),
-    Hassh(Box<str>),
+    Hassh(Hassh),
 }
+
+/// The MD5 itself.
+type Hassh = [u8; 16];
 
 /// All histories.
 #[derive(Debug)]
@@ -94,6 +126,7 @@ pub(crate) struct Watch {
     histories: HashMap<Who, History>,
     /// Their keys, in the order in which they came.
     order: VecDeque<Who>,
+    told: Told<Statement>,
 }
 
 // === impl Thresholds ===
@@ -103,6 +136,7 @@ impl Default for Thresholds {
         Self {
             attempts: 10,
             connections: 5,
+            unknown: 30,
             spray_connections: 5,
             spray_targets: 3,
             spray_sources: 3,
@@ -114,53 +148,61 @@ impl Default for Thresholds {
     }
 }
 
-// === impl History ===
-
-impl History {
-    fn add(&mut self, seen: Seen) {
-        if self.seen.len() >= EVENTS {
-            // Looks cost nothing and must not push failures out.
-            let is_look = |seen: &Seen| seen.outcome != AuthOutcome::Failure;
-            match self.seen.iter().position(is_look) {
-                Some(look) => drop(self.seen.remove(look)),
-                None if is_look(&seen) => return,
-                None => drop(self.seen.pop_front()),
-            }
+/// What addresses of strangers are counted by. Of a global IPv6 address that is its /64: a host has
+/// all of it (RFC 6177, RFC 8981). Other IPv6 addresses, as of pods and of links, are hosts.
+pub(crate) fn group(ip: IpAddr) -> IpAddr {
+    match normalise(ip) {
+        IpAddr::V6(ip) if ip.segments()[0] >> 13 == 0b001 => {
+            let network = u128::from(ip) >> 64 << 64;
+            Ipv6Addr::from(network).into()
         }
-        self.seen.push_back(seen);
+        ip => ip,
     }
+}
 
-    fn since(&self, now_ns: u64, window: Duration) -> impl Iterator<Item = &Seen> {
-        let window = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX);
-        let from = now_ns.saturating_sub(window);
-        self.seen.iter().filter(move |seen| seen.at_ns >= from)
-    }
+// === impl Event ===
 
-    /// Whether to report this kind now: once in a window.
-    fn may_report(&mut self, kind: FindingKind, now_ns: u64, window: Duration) -> bool {
-        self.may_report_of(kind, None, now_ns, window)
-    }
-
-    /// As [`History::may_report`], for one target.
-    fn may_report_of(
-        &mut self,
-        kind: FindingKind,
-        target: Option<(IpAddr, u16)>,
-        now_ns: u64,
-        window: Duration,
-    ) -> bool {
-        let window = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX);
-        let is_due = self
-            .reported
-            .get(&(kind, target))
-            .is_none_or(|last| now_ns.saturating_sub(*last) >= window);
-        if is_due {
-            self.reported
-                .retain(|_, last| now_ns.saturating_sub(*last) < window);
-            self.reported.insert((kind, target), now_ns);
+impl Event {
+    /// From the outcome of a connection that is neither refused nor only seen in part.
+    pub(crate) const fn of(outcome: AuthOutcome, is_short: bool) -> Self {
+        match outcome {
+            AuthOutcome::Success => Self::Login,
+            AuthOutcome::Failure => Self::Failure,
+            AuthOutcome::None => Self::Look,
+            AuthOutcome::Unknown if is_short => Self::Unknown,
+            AuthOutcome::Unknown => Self::Nothing,
         }
-        is_due
     }
+}
+
+// === impl Attempt ===
+
+impl Attempt<'_> {
+    fn seen(&self) -> Seen {
+        Seen {
+            at_ns: self.at_ns,
+            source: self.group,
+            target: self.target,
+            hassh: self.hassh.and_then(digits),
+            event: self.event,
+            failures: self.failures,
+        }
+    }
+
+    /// The source, or the network that it is counted as, for people.
+    fn who(&self) -> String {
+        if normalise(self.source) == self.group {
+            self.source.to_string()
+        } else {
+            format!("{} (of {}/64)", self.source, self.group)
+        }
+    }
+}
+
+/// 32 hexadecimal digits.
+fn digits(text: &str) -> Option<Hassh> {
+    let number = u128::from_str_radix(text, 16).ok()?;
+    (text.len() == 32).then(|| number.to_be_bytes())
 }
 
 // === impl Watch ===
@@ -171,46 +213,42 @@ impl Watch {
             thresholds,
             histories: HashMap::new(),
             order: VecDeque::new(),
+            told: Told::default(),
         }
     }
 
-    /// A connection ended; what to report.
+    /// A connection ended; what to report. Whoever logged in was [asked about](Self::succeeded) before.
     pub(crate) fn ended(&mut self, attempt: &Attempt<'_>) -> Vec<Suspicion> {
-        let is_failure = attempt.outcome == AuthOutcome::Failure;
-        let is_look = attempt.outcome == AuthOutcome::None;
-        if !is_failure && !is_look {
+        if attempt.event == Event::Nothing {
             return Vec::new();
         }
-        let seen = Seen {
-            at_ns: attempt.at_ns,
-            source: attempt.source,
-            target: attempt.target,
-            hassh: attempt.hassh.map(Into::into),
-            outcome: attempt.outcome,
-            failures: attempt.failures,
-        };
-        let mut found = Vec::new();
+        let seen = attempt.seen();
+        let is_failure = attempt.event == Event::Failure;
+        let is_look = attempt.event == Event::Look;
         let thresholds = self.thresholds;
-        let history = self.history(Who::Source(attempt.source));
+        let history = self.history(Who::Source(attempt.group));
         history.add(seen.clone());
-        for suspicion in [
-            is_failure.then(|| brute_force(&thresholds, history, attempt)),
-            is_failure.then(|| spray_from(&thresholds, history, attempt)),
-            is_look.then(|| scan(&thresholds, history, attempt)),
-        ] {
-            found.extend(suspicion.flatten());
-        }
+        let mut found = Vec::new();
+        found.extend((!is_look).then(|| brute_force(&thresholds, history, attempt)));
+        found.extend(is_failure.then(|| spray_from(&thresholds, history, attempt)));
+        found.extend(is_look.then(|| scan(&thresholds, history, attempt)));
         if is_failure {
             let (ip, port) = attempt.target;
             let history = self.history(Who::Server(ip, port));
             history.add(seen.clone());
-            found.extend(spray_at(&thresholds, history, attempt));
-            if let Some(hassh) = attempt.hassh {
-                let history = self.history(Who::Hassh(hassh.into()));
-                history.add(seen);
+            found.push(spray_at(&thresholds, history, attempt));
+            if let Some(hassh) = seen.hassh {
+                self.history(Who::Hassh(hassh)).add(seen);
             }
         }
-        found
+        let found: Vec<_> = found.into_iter().flatten().collect();
+        let is_due = |suspicion: &Suspicion| {
+            let target = (suspicion.kind == FindingKind::SshBruteForce).then_some(attempt.target);
+            let statement = (suspicion.kind, suspicion.severity, suspicion.about, target);
+            self.told
+                .is_due(statement, attempt.at_ns, thresholds.window)
+        };
+        found.into_iter().filter(is_due).collect()
     }
 
     /// Someone logged in; what to report.
@@ -218,36 +256,52 @@ impl Watch {
         let Thresholds {
             failures, memory, ..
         } = self.thresholds;
-        let whose = [Some(Who::Source(attempt.source))]
-            .into_iter()
-            .chain([attempt.hassh.map(|hassh| Who::Hassh(hassh.into()))])
-            .flatten();
-        for who in whose {
-            let is_source = matches!(who, Who::Source(_));
-            let Some(history) = self.histories.get(&who) else {
-                continue;
-            };
-            let failed: u32 = history
-                .since(attempt.at_ns, memory)
-                .filter(|seen| seen.outcome == AuthOutcome::Failure)
+        let failed = |who: Who, is_counted: &dyn Fn(&Seen) -> bool| -> u32 {
+            let history = self.histories.get(&who).into_iter();
+            history
+                .flat_map(|history| history.since(attempt.at_ns, memory))
+                .filter(|seen| is_counted(seen))
                 .map(|seen| seen.failures)
-                .fold(0, u32::saturating_add);
-            if failed >= failures {
-                let by = if is_source { "source" } else { "HASSH" };
-                return Some(Suspicion {
-                    kind: FindingKind::SshSuccessAfterFailures,
-                    reason: format!(
-                        "{} logged in after {failed} failed attempts from the same {by}",
-                        attempt.source
-                    ),
-                    rule: format!(
-                        "at least {failures} failures within {} minutes before a login",
-                        memory.as_secs() / 60
-                    ),
-                });
-            }
-        }
-        None
+                .fold(0, u32::saturating_add)
+        };
+        let of_source = failed(Who::Source(attempt.group), &Seen::has_failures);
+        let with_own = of_source.saturating_add(attempt.failures);
+        let hassh = attempt.hassh.and_then(digits);
+        let of_others = hassh.map_or(0, |hassh| {
+            failed(Who::Hassh(hassh), &|seen| seen.source != attempt.group)
+        });
+        let who = attempt.who();
+        let (severity, reason) = if of_source > 0 && with_own >= failures {
+            let reason = format!("{who} logged in after {with_own} failed attempts");
+            (Severity::Critical, reason)
+        } else if with_own >= failures {
+            let reason = format!(
+                "{who} logged in after {with_own} failed attempts in the same connection, as clients \
+                 do that have many keys"
+            );
+            (Severity::Medium, reason)
+        } else if of_others >= failures {
+            let reason = format!(
+                "{who} logged in with the HASSH of other sources that failed {of_others} attempts; \
+                 all clients of one software and configuration have the same"
+            );
+            (Severity::Low, reason)
+        } else {
+            return None;
+        };
+        let kind = FindingKind::SshSuccessAfterFailures;
+        let statement = (kind, severity, attempt.group, Some(attempt.target));
+        let is_due = self.told.is_due(statement, attempt.at_ns, memory);
+        is_due.then(|| Suspicion {
+            kind,
+            severity,
+            about: attempt.group,
+            reason,
+            rule: format!(
+                "at least {failures} failures within {} minutes before a login",
+                memory.as_secs() / 60
+            ),
+        })
     }
 
     fn history(&mut self, who: Who) -> &mut History {
@@ -261,124 +315,6 @@ impl Watch {
         }
         self.histories.entry(who).or_default()
     }
-}
-
-fn brute_force(
-    thresholds: &Thresholds,
-    history: &mut History,
-    attempt: &Attempt<'_>,
-) -> Option<Suspicion> {
-    let (mut attempts, mut connections) = (0_u32, 0_u32);
-    for seen in history.since(attempt.at_ns, thresholds.window) {
-        if seen.outcome == AuthOutcome::Failure && seen.target == attempt.target {
-            attempts = attempts.saturating_add(seen.failures);
-            connections += 1;
-        }
-    }
-    let is_many = attempts >= thresholds.attempts || connections >= thresholds.connections;
-    let kind = FindingKind::SshBruteForce;
-    let target = Some(attempt.target);
-    let is_due = is_many && history.may_report_of(kind, target, attempt.at_ns, thresholds.window);
-    is_due.then(|| Suspicion {
-        kind,
-        reason: format!(
-            "{} failed {attempts} attempts in {connections} connections to {}",
-            attempt.source, attempt.target.0
-        ),
-        rule: format!(
-            "at least {} failed attempts or {} failed connections within {} minutes",
-            thresholds.attempts,
-            thresholds.connections,
-            thresholds.window.as_secs() / 60
-        ),
-    })
-}
-
-fn spray_from(
-    thresholds: &Thresholds,
-    history: &mut History,
-    attempt: &Attempt<'_>,
-) -> Option<Suspicion> {
-    let mut targets = BTreeSet::new();
-    let mut connections = 0_u32;
-    for seen in history.since(attempt.at_ns, thresholds.window) {
-        if seen.outcome == AuthOutcome::Failure && seen.failures <= 2 {
-            targets.insert(seen.target);
-            connections += 1;
-        }
-    }
-    let is_many = connections >= thresholds.spray_connections
-        && targets.len() >= thresholds.spray_targets as usize;
-    let kind = FindingKind::SshSpray;
-    (is_many && history.may_report(kind, attempt.at_ns, thresholds.window)).then(|| Suspicion {
-        kind,
-        reason: format!(
-            "{} failed few attempts each at {} servers",
-            attempt.source,
-            targets.len()
-        ),
-        rule: format!(
-            "at least {} failed connections to {} servers within {} minutes",
-            thresholds.spray_connections,
-            thresholds.spray_targets,
-            thresholds.window.as_secs() / 60
-        ),
-    })
-}
-
-fn spray_at(
-    thresholds: &Thresholds,
-    history: &mut History,
-    attempt: &Attempt<'_>,
-) -> Option<Suspicion> {
-    let hassh = attempt.hassh?;
-    let sources: BTreeSet<_> = history
-        .since(attempt.at_ns, thresholds.window)
-        .filter(|seen| seen.hassh.as_deref() == Some(hassh))
-        .map(|seen| seen.source)
-        .collect();
-    let is_many = sources.len() >= thresholds.spray_sources as usize;
-    let kind = FindingKind::SshSpray;
-    (is_many && history.may_report(kind, attempt.at_ns, thresholds.window)).then(|| Suspicion {
-        kind,
-        reason: format!(
-            "{} sources with one HASSH failed at {}",
-            sources.len(),
-            attempt.target.0
-        ),
-        rule: format!(
-            "at least {} sources with one HASSH within {} minutes",
-            thresholds.spray_sources,
-            thresholds.window.as_secs() / 60
-        ),
-    })
-}
-
-fn scan(
-    thresholds: &Thresholds,
-    history: &mut History,
-    attempt: &Attempt<'_>,
-) -> Option<Suspicion> {
-    let targets: BTreeSet<_> = history
-        .since(attempt.at_ns, thresholds.window)
-        .filter(|seen| seen.outcome == AuthOutcome::None)
-        .map(|seen| seen.target)
-        .collect();
-    let is_many = targets.len() >= thresholds.scan_targets as usize;
-    let kind = FindingKind::SshScan;
-    (is_many && history.may_report(kind, attempt.at_ns, thresholds.window)).then(|| Suspicion {
-        kind,
-        reason: format!(
-            "{} looked at {} SSH servers without an attempt to log in",
-            attempt.source,
-            targets.len()
-        ),
-        rule: format!(
-            "at least {} servers within {} minutes",
-            thresholds.scan_targets,
-            thresholds.window.as_secs() / 60
-        ),
-    })
 }
 
 #[cfg(test)]

@@ -58,9 +58,9 @@ impl Rows {
         let (flows, connections) = (store.flows(), store.connections());
         Self {
             texts: store.texts().to_vec(),
-            flows: flows.rows.clone(),
+            flows: flows.rows(),
             flows_other: (flows.folded > 0).then_some(flows.other),
-            connections: connections.rows.clone(),
+            connections: connections.rows(),
             connections_other: (connections.folded > 0).then_some(connections.other),
             fixed,
         }

@@ -16,6 +16,11 @@ pub(super) struct Symbols {
 // === impl Symbol ===
 
 impl Symbol {
+    /// Its place in [`Symbols::texts`].
+    pub(super) fn number(self) -> usize {
+        self.0 as usize
+    }
+
     /// The text of a symbol in a copy of [`Symbols::texts`].
     pub(super) fn text(self, texts: &[Arc<str>]) -> &str {
         texts.get(self.0 as usize).map_or("", |text| text)

@@ -10,11 +10,12 @@ use std::{net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 
 use super::{
-    level::{Hit, Level, LevelKind},
-    matching::FieldMatch,
+    level::{Hit, Level, LevelKind, until_certain},
     model::{Direction, Nsg, RuleAccess},
     names::Names,
     platform::Service,
+    possible::{self, Otherwise, Place},
+    profile::Needs,
     tuple::Tuple,
     verdict::{Access, DecidedBy, Step, Verdict},
 };
@@ -37,10 +38,26 @@ pub struct Chain {
     subnet: Option<Level>,
     nic: Option<Level>,
     network: Option<Arc<[IpNet]>>,
+    needs: Needs,
 }
 
-/// How the first rule of a level that may match is found.
-type Find = for<'a> fn(&'a Level, &Tuple) -> Option<Hit<'a>>;
+/// How the rules of a level that may match are found.
+#[derive(Clone, Copy)]
+struct Find {
+    /// The first one.
+    first: for<'a> fn(&'a Level, &Tuple) -> Option<Hit<'a>>,
+    /// All up to the first that certainly does.
+    all: for<'a> fn(&'a Level, &Tuple) -> Vec<Hit<'a>>,
+}
+
+const COMPILED: Find = Find {
+    first: Level::find,
+    all: Level::candidates,
+};
+const LINEAR: Find = Find {
+    first: Level::find_linear,
+    all: Level::candidates_linear,
+};
 
 // === impl Chain ===
 
@@ -59,7 +76,19 @@ impl Chain {
             subnet: level(LevelKind::Subnet, subnet),
             nic: level(LevelKind::Nic, nic),
             network,
+            needs: Needs::default(),
         }
+    }
+
+    /// The same, with what a platform needs of it.
+    #[must_use]
+    pub fn with_needs(self, needs: Needs) -> Self {
+        Self { needs, ..self }
+    }
+
+    /// What a platform needs of it.
+    pub fn needs(&self) -> &Needs {
+        &self.needs
     }
 
     /// The places with rules, in the order in which a direction asks them.
@@ -94,12 +123,12 @@ impl Chain {
 
     /// Judges a connection by its opening packet.
     pub fn judge(&self, tuple: &Tuple) -> Verdict<'_> {
-        self.judge_by(&tuple.normalised(), Level::find)
+        self.judge_by(&tuple.normalised(), COMPILED)
     }
 
     /// The same, by asking one rule after the other: what [`Chain::judge`] is tested against.
     pub fn judge_linear(&self, tuple: &Tuple) -> Verdict<'_> {
-        self.judge_by(&tuple.normalised(), Level::find_linear)
+        self.judge_by(&tuple.normalised(), LINEAR)
     }
 
     fn judge_by(&self, tuple: &Tuple, find: Find) -> Verdict<'_> {
@@ -119,34 +148,40 @@ impl Chain {
         }
         for (place, level) in self.levels(tuple.direction).enumerate() {
             // Admin rules that do not match say nothing; a group has a rule for everything.
-            let Some(hit) = find(level, tuple) else {
+            let Some(hit) = (find.first)(level, tuple) else {
                 continue;
             };
             let step = Step { level, hit };
+            let Some(access) = step.access() else {
+                self.judge_open(&mut verdict, find);
+                return verdict;
+            };
             verdict.steps[place] = Some(step);
+            verdict.decide(step);
             let is_admin = level.kind == LevelKind::Admin;
-            match step.access() {
-                Some(access @ (RuleAccess::Deny | RuleAccess::AlwaysAllow)) => {
-                    let ends = access == RuleAccess::Deny || is_admin;
-                    verdict.decide(step);
-                    if ends {
-                        return verdict;
-                    }
-                }
-                Some(RuleAccess::Allow) if verdict.doubt.is_some() => {}
-                Some(RuleAccess::Allow) => verdict.decide(step),
-                // A group that certainly denies does so whatever another one says; admin rules
-                // may keep the groups from being asked.
-                None => {
-                    verdict.doubt.get_or_insert(step);
-                    if is_admin {
-                        break;
-                    }
-                }
+            if access == RuleAccess::Deny || (is_admin && access == RuleAccess::AlwaysAllow) {
+                return verdict;
             }
         }
-        verdict.doubted();
         verdict
+    }
+
+    /// Judges a connection that some rule may match, or may not: what is the same whatever nobody
+    /// knows is certain.
+    fn judge_open<'a>(&'a self, verdict: &mut Verdict<'a>, find: Find) {
+        let tuple = verdict.tuple;
+        let places = self.levels(tuple.direction).map(|level| {
+            let place = Place {
+                kind: level.kind,
+                rules: (find.all)(level, &tuple),
+                otherwise: match level.kind {
+                    LevelKind::Admin => Otherwise::Next,
+                    LevelKind::Subnet | LevelKind::Nic => Otherwise::Unknown,
+                },
+            };
+            (level, place)
+        });
+        verdict.open(places.collect(), false);
     }
 
     /// The platform service that a connection leads to. A route for everything disables Windows
@@ -165,33 +200,19 @@ impl Chain {
         verdict.decided_by = DecidedBy::Platform;
         let tuple = verdict.tuple;
         let groups = self.levels(tuple.direction);
-        for (place, level) in groups
+        let places = groups
             .filter(|level| level.kind != LevelKind::Admin)
-            .enumerate()
-        {
-            let matches = level.rules(tuple.direction).iter().find_map(|rule| {
-                let is_certain = match service.matches(rule, &tuple) {
-                    FieldMatch::Yes => true,
-                    FieldMatch::Unknown(_) => false,
-                    FieldMatch::No => return None,
+            .map(|level| {
+                let rules = level.rules(tuple.direction).iter();
+                let hits = rules.filter_map(|rule| Hit::of(rule, &service.matches(rule, &tuple)));
+                let place = Place {
+                    kind: level.kind,
+                    rules: until_certain(hits),
+                    otherwise: Otherwise::Next,
                 };
-                Some(Hit { rule, is_certain })
+                (level, place)
             });
-            let Some(hit) = matches else { continue };
-            let step = Step { level, hit };
-            verdict.steps[place] = Some(step);
-            match step.access() {
-                Some(RuleAccess::Deny) => {
-                    verdict.decide(step);
-                    return;
-                }
-                Some(_) => {}
-                None => {
-                    verdict.doubt.get_or_insert(step);
-                }
-            }
-        }
-        verdict.doubted();
+        verdict.open(places.collect(), true);
     }
 }
 
@@ -203,21 +224,90 @@ impl<'a> Verdict<'a> {
         let rule = step.rule();
         self.access = match rule.access {
             RuleAccess::Allow | RuleAccess::AlwaysAllow => Access::Allow,
-            RuleAccess::Deny => {
-                self.doubt = None;
-                Access::Deny
-            }
+            RuleAccess::Deny => Access::Deny,
         };
         self.decided_by = step.level.kind.into();
         self.rule = Some(rule);
     }
 
-    /// Where a rule may match and nothing denies for certain, nobody knows.
-    fn doubted(&mut self) {
-        if let Some(step) = self.doubt {
+    /// Decides by what rules that may match can come to.
+    fn open(&mut self, mut places: Vec<(&'a Level, Place<'a>)>, for_service: bool) {
+        places.retain(|(_, place)| !place.rules.is_empty());
+        let mut is_ended = false;
+        for (slot, (level, place)) in self.steps.iter_mut().zip(&places) {
+            let Some(hit) = place.hit().filter(|_| !is_ended) else {
+                continue;
+            };
+            let step = Step { level, hit };
+            *slot = Some(step);
+            if !hit.is_certain {
+                self.doubt.get_or_insert(step);
+            }
+            is_ended = matches!(hit.access, Some(RuleAccess::Deny | RuleAccess::AlwaysAllow));
+        }
+        let places: Vec<_> = places.into_iter().map(|(_, place)| place).collect();
+        let known = places_agree(&places)
+            .or_else(|| possible::outcomes(&places, &self.tuple, for_service).certain());
+        let Some(is_allowed) = known else {
             self.access = Access::Indeterminate;
-            self.decided_by = step.level.kind.into();
             self.rule = None;
+            if let Some(step) = self.doubt {
+                self.decided_by = step.level.kind.into();
+            }
+            return;
+        };
+        self.access = if is_allowed {
+            Access::Allow
+        } else {
+            Access::Deny
+        };
+        let does = |access| is_allowed == (access != RuleAccess::Deny);
+        let steps = || self.steps.iter().flatten();
+        let decisive = |step: &&Step<'a>| step.access().is_some_and(does);
+        // Where all allow, the last one; a denial ends it.
+        let step = if is_allowed {
+            steps().rfind(decisive)
+        } else {
+            steps().find(decisive)
+        };
+        if let Some(step) = step.copied() {
+            if step.hit.is_certain && !is_allowed {
+                self.doubt = None;
+            }
+            if !for_service || !is_allowed {
+                self.decided_by = step.level.kind.into();
+                self.rule = Some(step.rule());
+            }
+        } else if !for_service || !is_allowed {
+            // No place does it by itself, but together they do.
+            let rules = places
+                .iter()
+                .flat_map(|place| place.rules.iter().map(move |hit| (place.kind, hit)));
+            let matching: Vec<_> = rules
+                .filter(|(_, hit)| does(hit.rule.rule.access))
+                .collect();
+            let certain = matching.iter().find(|(_, hit)| hit.is_certain);
+            if let Some(&(kind, hit)) = certain.or(matching.first()) {
+                self.decided_by = kind.into();
+                self.rule = Some(&hit.rule.rule);
+            }
         }
     }
+}
+
+/// Whether a packet may pass where that does not depend on which rule of a place matches.
+fn places_agree(places: &[Place<'_>]) -> Option<bool> {
+    let mut is_open = false;
+    for place in places {
+        match place.access() {
+            // A group that denies does so whatever another one says.
+            Some(RuleAccess::Deny) => return Some(false),
+            Some(RuleAccess::AlwaysAllow) => return Some(true),
+            Some(RuleAccess::Allow) => {}
+            // Admin rules may keep the groups from being asked.
+            None if place.kind == LevelKind::Admin => return None,
+            None => is_open = true,
+        }
+    }
+    (!is_open).then_some(true)
 }

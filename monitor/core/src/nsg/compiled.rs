@@ -95,6 +95,11 @@ impl Compiled {
 
     /// The first rule that may match.
     pub(super) fn find(&self, tuple: &Tuple) -> Option<Found> {
+        self.all(tuple).next()
+    }
+
+    /// The rules that may match, first asked first.
+    pub(super) fn all(&self, tuple: &Tuple) -> impl Iterator<Item = Found> {
         let words = self.words;
         let has_ports = tuple.protocol.has_ports();
         let protocol = self.protocols.row(tuple.protocol.0);
@@ -104,20 +109,27 @@ impl Compiled {
         let port = self
             .destination_ports
             .row(tuple.destination_port, has_ports);
-        for word in 0..words {
-            let at = |word: usize| {
-                protocol[word] & source[word] & source_port[word] & destination[word] & port[word]
-            };
-            let possible = at(word);
-            if possible != 0 {
-                let bit = possible.trailing_zeros();
-                return Some(Found {
-                    index: word * 64 + bit as usize,
-                    is_certain: (at(words + word) >> bit) & 1 == 1,
-                });
+        let at = move |word: usize| {
+            protocol[word] & source[word] & source_port[word] & destination[word] & port[word]
+        };
+        let (mut word, mut left) = (0, 0);
+        let mut next = 0;
+        std::iter::from_fn(move || {
+            while left == 0 {
+                if next == words {
+                    return None;
+                }
+                word = next;
+                left = at(word);
+                next += 1;
             }
-        }
-        None
+            let bit = left.trailing_zeros();
+            left &= left - 1;
+            Some(Found {
+                index: word * 64 + bit as usize,
+                is_certain: (at(words + word) >> bit) & 1 == 1,
+            })
+        })
     }
 
     /// Bytes that this takes.

@@ -1,36 +1,62 @@
 //! A verdict rule by rule and field by field, as Azure's NSG diagnostics answer
 //! (`networkConfigurationDiagnostic`, `rulesEvaluationResult`).
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 
 use super::{
+    Access,
     chain::Chain,
-    level::LevelKind,
-    matching::{FieldMatch, RuleMatch},
+    level::{Level, LevelKind},
+    matching::{FieldMatch, Resolved, RuleMatch},
     model::RuleAccess,
+    possible::{Otherwise, Place},
     tuple::Tuple,
 };
 
 /// What one place's rules say.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Explained {
     /// The place: `admin`, `subnet` or `nic`.
-    pub applied_to: &'static str,
+    pub applied_to: Cow<'static, str>,
     /// The group's name.
     pub network_security_group: String,
-    /// The rule that decides here, or may.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub matched_rule: Option<String>,
+    /// The rule that decides here, or may; of several that may and do the same, one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matched_rule: Option<MatchedRule>,
     /// What is decided here; absent where the place has nothing to say.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub access: Option<&'static str>,
-    /// The rules in order, up to the one that decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Cow<'static, str>>,
+    /// All rules in the order in which they are asked.
     pub rules_evaluation_result: Vec<ExplainedRule>,
 }
 
+/// The rule that decides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MatchedRule {
+    /// Its name.
+    pub rule_name: String,
+    /// What it does; `Indeterminate` where that depends on what nobody knows.
+    pub action: Cow<'static, str>,
+}
+
+/// Whether a rule decides at its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decides {
+    /// It matches, and none before it may.
+    Yes,
+    /// It may match, and none before it does for certain; or it does, and one before it may.
+    Maybe,
+    /// It does not match, or one before it does.
+    No,
+}
+
 /// How a rule's fields match; `null` where nobody knows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExplainedRule {
     /// Its name.
@@ -39,6 +65,8 @@ pub struct ExplainedRule {
     pub priority: u16,
     /// What it does.
     pub access: RuleAccess,
+    /// Whether it decides.
+    pub decides: Decides,
     /// Whether its protocol holds the packet's.
     pub protocol_matched: Option<bool>,
     /// Whether its source does.
@@ -50,7 +78,7 @@ pub struct ExplainedRule {
     /// Whether its destination ports do.
     pub destination_port_matched: Option<bool>,
     /// Why nobody knows.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
@@ -58,41 +86,57 @@ pub struct ExplainedRule {
 pub fn explain(chain: &Chain, tuple: &Tuple) -> Vec<Explained> {
     let tuple = tuple.normalised();
     let levels = chain.levels(tuple.direction);
-    let explained = levels.map(|level| {
-        let mut rules = Vec::new();
-        let (mut matched, mut access) = (None, None);
-        for resolved in level.rules(tuple.direction) {
-            let fields = resolved.fields(&tuple);
-            let result = fields.all();
-            rules.push(ExplainedRule::new(resolved, &fields, &result));
-            // The first that may match decides, or leaves it open.
-            if result != FieldMatch::No {
-                matched = Some(resolved.rule.name.to_string());
-                access = Some(match result {
-                    FieldMatch::Yes => resolved.rule.access.name(),
-                    _ => super::Access::Indeterminate.name(),
-                });
-                break;
-            }
-        }
-        if matched.is_none() && level.kind != LevelKind::Admin {
-            access = Some(super::Access::Indeterminate.name());
-        }
-        Explained {
-            applied_to: level.kind.name(),
-            network_security_group: level.nsg.name.to_string(),
-            matched_rule: matched,
-            access,
-            rules_evaluation_result: rules,
-        }
+    levels.map(|level| explained(level, &tuple)).collect()
+}
+
+fn explained(level: &Level, tuple: &Tuple) -> Explained {
+    let place = Place {
+        kind: level.kind,
+        rules: level.candidates(tuple),
+        otherwise: match level.kind {
+            LevelKind::Admin => Otherwise::Next,
+            LevelKind::Subnet | LevelKind::Nic => Otherwise::Unknown,
+        },
+    };
+    let hit = place.hit();
+    let action = |access: Option<RuleAccess>| {
+        access.map_or(Access::Indeterminate.name(), |access| access.name())
+    };
+    // Admin rules of which none matches say nothing; a group has a rule for everything.
+    let access = match hit {
+        Some(hit) => Some(action(hit.access)),
+        None if level.kind == LevelKind::Admin => None,
+        None => Some(Access::Indeterminate.name()),
+    };
+    let (mut is_closed, mut is_open) = (false, false);
+    let rules = level.rules(tuple.direction).iter().map(|resolved| {
+        let fields = resolved.fields(tuple);
+        let result = fields.all();
+        let decides = match (&result, is_closed, is_open) {
+            (FieldMatch::No, ..) | (_, true, _) => Decides::No,
+            (FieldMatch::Yes, false, false) => Decides::Yes,
+            _ => Decides::Maybe,
+        };
+        is_closed |= result == FieldMatch::Yes;
+        is_open |= matches!(result, FieldMatch::Unknown(_));
+        ExplainedRule::new(resolved, &fields, &result, decides)
     });
-    explained.collect()
+    Explained {
+        applied_to: level.kind.name().into(),
+        network_security_group: level.nsg.name.to_string(),
+        rules_evaluation_result: rules.collect(),
+        matched_rule: hit.map(|hit| MatchedRule {
+            rule_name: hit.rule.rule.name.to_string(),
+            action: action(hit.access).into(),
+        }),
+        access: access.map(Into::into),
+    }
 }
 
 // === impl ExplainedRule ===
 
 impl ExplainedRule {
-    fn new(resolved: &super::matching::Resolved, fields: &RuleMatch, result: &FieldMatch) -> Self {
+    fn new(resolved: &Resolved, fields: &RuleMatch, result: &FieldMatch, decides: Decides) -> Self {
         let known = |field: &FieldMatch| match field {
             FieldMatch::Yes => Some(true),
             FieldMatch::No => Some(false),
@@ -102,6 +146,7 @@ impl ExplainedRule {
             name: resolved.rule.name.to_string(),
             priority: resolved.rule.priority,
             access: resolved.rule.access,
+            decides,
             protocol_matched: known(&fields.protocol),
             source_matched: known(&fields.source),
             source_port_matched: known(&fields.source_port),

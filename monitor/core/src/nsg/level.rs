@@ -3,7 +3,7 @@
 use super::{
     compiled::{Compiled, Found},
     matching::{FieldMatch, Resolved},
-    model::{Direction, Nsg},
+    model::{Direction, Nsg, RuleAccess},
     names::Names,
     tuple::Tuple,
 };
@@ -38,11 +38,14 @@ struct Side {
     compiled: Compiled,
 }
 
-/// The first rule that may match.
+/// A rule that may match.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hit<'a> {
     pub(super) rule: &'a Resolved,
+    /// Whether it matches for certain.
     pub(super) is_certain: bool,
+    /// What its place does, whichever of its rules that may match does; `None` where that differs.
+    pub(super) access: Option<RuleAccess>,
 }
 
 // === impl LevelKind ===
@@ -89,22 +92,26 @@ impl Level {
     pub(super) fn find(&self, tuple: &Tuple) -> Option<Hit<'_>> {
         let Side { rules, compiled } = self.side(tuple.direction);
         let Found { index, is_certain } = compiled.find(tuple)?;
-        Some(Hit {
-            rule: &rules[index],
-            is_certain,
-        })
+        Some(Hit::new(&rules[index], is_certain))
     }
 
-    /// The same, by asking one rule after the other.
+    /// The rules that may match, up to the first that certainly does.
+    pub(super) fn candidates(&self, tuple: &Tuple) -> Vec<Hit<'_>> {
+        let Side { rules, compiled } = self.side(tuple.direction);
+        let found = compiled.all(tuple);
+        until_certain(found.map(|found| Hit::new(&rules[found.index], found.is_certain)))
+    }
+
+    /// The same as [`Level::find`], by asking one rule after the other.
     pub(super) fn find_linear(&self, tuple: &Tuple) -> Option<Hit<'_>> {
-        self.rules(tuple.direction).iter().find_map(|rule| {
-            let is_certain = match rule.matches(tuple) {
-                FieldMatch::Yes => true,
-                FieldMatch::Unknown(_) => false,
-                FieldMatch::No => return None,
-            };
-            Some(Hit { rule, is_certain })
-        })
+        let mut rules = self.rules(tuple.direction).iter();
+        rules.find_map(|rule| Hit::of(rule, &rule.matches(tuple)))
+    }
+
+    /// The same as [`Level::candidates`], by asking one rule after the other.
+    pub(super) fn candidates_linear(&self, tuple: &Tuple) -> Vec<Hit<'_>> {
+        let rules = self.rules(tuple.direction).iter();
+        until_certain(rules.filter_map(|rule| Hit::of(rule, &rule.matches(tuple))))
     }
 
     /// Bytes that the compiled rules take.
@@ -112,4 +119,37 @@ impl Level {
     pub(super) fn size_bytes(&self) -> usize {
         self.inbound.compiled.size_bytes() + self.outbound.compiled.size_bytes()
     }
+}
+
+// === impl Hit ===
+
+impl<'a> Hit<'a> {
+    fn new(rule: &'a Resolved, is_certain: bool) -> Self {
+        Self {
+            rule,
+            is_certain,
+            access: is_certain.then_some(rule.rule.access),
+        }
+    }
+
+    /// A rule that matches so; `None` where it does not.
+    pub(super) fn of(rule: &'a Resolved, matches: &FieldMatch) -> Option<Self> {
+        match matches {
+            FieldMatch::Yes => Some(Self::new(rule, true)),
+            FieldMatch::Unknown(_) => Some(Self::new(rule, false)),
+            FieldMatch::No => None,
+        }
+    }
+}
+
+/// The first of them, up to one that is certain.
+pub(super) fn until_certain<'a>(hits: impl Iterator<Item = Hit<'a>>) -> Vec<Hit<'a>> {
+    let mut found = Vec::new();
+    for hit in hits {
+        found.push(hit);
+        if hit.is_certain {
+            break;
+        }
+    }
+    found
 }

@@ -4,16 +4,25 @@
 //! what is left is what the rule is really asked about. Tags and groups that nobody has defined
 //! are sets of their own, equal to themselves and held by `*` only.
 
-mod aks;
 mod exposed;
 mod idle;
+mod needs;
 mod observed;
 mod region;
+mod ssh;
+
+use std::borrow::Cow;
 
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::{chain::Chain, level::Level, model::Direction};
+use super::{
+    chain::Chain,
+    level::Level,
+    model::{Direction, Maker},
+    names::Names,
+    profile::{Needs, Profile},
+};
 use crate::words;
 
 use region::Regions;
@@ -21,7 +30,7 @@ use region::Regions;
 pub use observed::Observed;
 
 /// What is looked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Check {
     /// Rules before it take everything that it would match.
@@ -42,15 +51,23 @@ pub enum Check {
     ProbesBlocked,
     /// Nodes and pods do not reach each other.
     NodesBlocked,
+    /// Something else that the profile says is needed.
+    NeedBlocked,
+    /// SSH to nodes was tried and no rule allows it.
+    SshRuleMissing,
+    /// SSH to nodes is allowed, and no server there answers.
+    SshNotServed,
+    /// SSH to nodes is allowed from a range that nobody used.
+    SshRangeUnused,
 }
 
 /// Something to change.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Issue {
     /// What was looked for.
     pub check: Check,
     /// Where the rule is: `admin`, `subnet` or `nic`.
-    pub nsg: &'static str,
+    pub nsg: Cow<'static, str>,
     /// The group's name.
     pub name: String,
     /// The rule.
@@ -59,6 +76,9 @@ pub struct Issue {
     pub priority: u16,
     /// Its direction.
     pub direction: Direction,
+    /// The program that wrote it, where its name tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<Maker>,
     /// What is wrong.
     pub why: String,
     /// What to do.
@@ -72,6 +92,9 @@ pub struct Options<'a> {
     pub observed: Option<&'a Observed>,
     /// Addresses of pods, where they are not of the virtual network.
     pub pods: Vec<IpNet>,
+    /// What is needed, and what the names in it stand for; absent where only what every network
+    /// with nodes needs is looked at.
+    pub profile: Option<(&'a Profile, &'a Names)>,
 }
 
 // === impl Check ===
@@ -86,12 +109,43 @@ words::words!(
     Unused = "unused",
     WiderThanObserved = "wider-than-observed",
     ProbesBlocked = "probes-blocked",
-    NodesBlocked = "nodes-blocked"
+    NodesBlocked = "nodes-blocked",
+    NeedBlocked = "need-blocked",
+    SshRuleMissing = "ssh-rule-missing",
+    SshNotServed = "ssh-not-served",
+    SshRangeUnused = "ssh-range-unused"
 );
+
+/// What rules take away of what is needed.
+pub fn blocked(chain: &Chain, needs: &Needs) -> Vec<Issue> {
+    let mut issues = Vec::new();
+    for direction in Direction::ALL {
+        for level in chain.levels(*direction) {
+            needs::blocked(&Regions::new(level, *direction), needs, &mut issues);
+        }
+    }
+    issues
+}
+
+// === impl Options ===
+
+impl Options<'_> {
+    /// What is needed of these rules.
+    pub fn needs(&self, chain: &Chain) -> Needs {
+        let resolve =
+            |profile: &Profile, names: &Names| profile.resolve(names, chain.network(), &self.pods);
+        match self.profile {
+            Some((profile, names)) => resolve(profile, names),
+            None if !chain.needs().is_empty() => chain.needs().clone(),
+            None => resolve(&Profile::basic(), &Names::default()),
+        }
+    }
+}
 
 /// Looks at every group of a chain.
 pub fn lint(chain: &Chain, options: &Options<'_>) -> Vec<Issue> {
     let mut issues = Vec::new();
+    let needs = options.needs(chain);
     for direction in Direction::ALL {
         for level in chain.levels(*direction) {
             let regions = Regions::new(level, *direction);
@@ -99,9 +153,12 @@ pub fn lint(chain: &Chain, options: &Options<'_>) -> Vec<Issue> {
             idle::never_matching(&regions, chain.network(), &mut issues);
             idle::overlapping(&regions, &mut issues);
             exposed::open(&regions, &mut issues);
-            aks::blocked(&regions, chain.network(), &options.pods, &mut issues);
+            needs::blocked(&regions, &needs, &mut issues);
             if let Some(observed) = options.observed {
                 observed.report(level, *direction, &mut issues);
+                if *direction == Direction::Inbound {
+                    ssh::report(level, observed, &mut issues);
+                }
             }
         }
     }
@@ -118,9 +175,16 @@ impl Issue {
         why: String,
         suggestion: String,
     ) -> Self {
+        let made_by = rule.made_by();
+        // Whoever edits such a rule finds it as it was soon after.
+        let suggestion = match made_by {
+            Some(maker) => format!("{}; {suggestion}", maker.advice()),
+            None => suggestion,
+        };
         Self {
+            made_by,
             check,
-            nsg: level.kind.name(),
+            nsg: level.kind.name().into(),
             name: level.nsg.name.to_string(),
             rule: rule.name.to_string(),
             priority: rule.priority,

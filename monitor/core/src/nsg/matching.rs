@@ -1,6 +1,6 @@
 //! Whether a rule matches: yes, no, or nobody knows, and why.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
@@ -44,6 +44,17 @@ pub enum Why {
     Port,
 }
 
+/// Something that nobody knows, and that may be asked for by several rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Question {
+    /// Whether `*` holds the protocol.
+    Protocol(Why),
+    /// Whether the source port (0) or the destination port (1) is among these.
+    Port(u8, Ports),
+    /// Whether an address is what this says; `None` where the answer is one for all addresses.
+    Address(Why, Option<IpAddr>),
+}
+
 /// A rule with what its names stand for.
 #[derive(Clone, Debug)]
 pub(super) struct Resolved {
@@ -85,7 +96,7 @@ impl FieldMatch {
     }
 
     /// Yes if any of them says so, else unknown if any of them may.
-    fn any(terms: &[Term], ip: std::net::IpAddr) -> Self {
+    fn any(terms: &[Term], ip: IpAddr) -> Self {
         let mut result = Self::No;
         for term in terms {
             match term.matches(ip) {
@@ -95,6 +106,22 @@ impl FieldMatch {
             }
         }
         result
+    }
+}
+
+// === impl Question ===
+
+impl Question {
+    fn address(why: Why, ip: IpAddr) -> Self {
+        // Names are compared without regard to case.
+        let lower = |name: &str| name.to_ascii_lowercase().into();
+        let why = match why {
+            Why::Tag(name) => Why::Tag(lower(&name)),
+            Why::Group(name) => Why::Group(lower(&name)),
+            other => other,
+        };
+        let ip = (why != Why::ZeroPrefix).then_some(ip);
+        Self::Address(why, ip)
     }
 }
 
@@ -137,6 +164,39 @@ impl Resolved {
     /// Whether the rule matches.
     pub(super) fn matches(&self, tuple: &Tuple) -> FieldMatch {
         self.fields(tuple).all()
+    }
+
+    /// What must be known to say whether it matches, by field: each needs one of its questions
+    /// answered with yes. Fields that match for certain ask nothing. `for_service` where its
+    /// destination matches by the name of a platform service.
+    pub(super) fn questions(&self, tuple: &Tuple, for_service: bool) -> Vec<Vec<Question>> {
+        let rule = &self.rule;
+        let mut fields = Vec::new();
+        if let FieldMatch::Unknown(why) = protocol_matches(rule.protocol, tuple.protocol) {
+            fields.push(vec![Question::Protocol(why)]);
+        }
+        for (ports, port, side) in [
+            (&rule.source_ports, tuple.source_port, 0),
+            (&rule.destination_ports, tuple.destination_port, 1),
+        ] {
+            if let FieldMatch::Unknown(_) = port_matches(ports, tuple.protocol, port) {
+                fields.push(vec![Question::Port(side, ports.clone())]);
+            }
+        }
+        let mut ends = vec![(&self.source, tuple.source)];
+        if !for_service {
+            ends.push((&self.destination, tuple.destination));
+        }
+        for (terms, ip) in ends {
+            if let FieldMatch::Unknown(_) = FieldMatch::any(terms, ip) {
+                let unknown = terms.iter().filter_map(|term| match term.matches(ip) {
+                    FieldMatch::Unknown(why) => Some(Question::address(why, ip)),
+                    FieldMatch::Yes | FieldMatch::No => None,
+                });
+                fields.push(unknown.collect());
+            }
+        }
+        fields
     }
 
     /// Whether it matches by a computed `Internet`, which is an approximation.

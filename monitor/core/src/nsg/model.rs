@@ -55,6 +55,14 @@ pub enum Origin {
     Admin,
 }
 
+/// A program that writes rules, known by the names that it gives them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Maker {
+    /// cloud-provider-azure, for Kubernetes services of type `LoadBalancer`.
+    AksLoadBalancer,
+}
+
 /// A rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
@@ -122,6 +130,53 @@ words::words!(
     Deny = "Deny",
     AlwaysAllow = "AlwaysAllow"
 );
+
+// === impl Maker ===
+
+words::words!(Maker, AksLoadBalancer = "aks-load-balancer");
+
+impl Maker {
+    /// The program that writes rules of such names, of users' rules only. cloud-provider-azure
+    /// (`pkg/provider/securitygroup`) writes `k8s-azure-lb_allow_<IPv4|IPv6>_<MD5>` and
+    /// `k8s-azure-lb_deny-all_<IPv4|IPv6>`.
+    pub fn of(name: &str) -> Option<Self> {
+        let lower = name.to_ascii_lowercase();
+        let rest = lower.strip_prefix("k8s-azure-lb_")?;
+        let is_family = |text: &str| text == "ipv4" || text == "ipv6";
+        let is_own = match rest.split_once('_')? {
+            ("allow", rest) => rest.split_once('_').is_some_and(|(family, hash)| {
+                is_family(family)
+                    && hash.len() == 32
+                    && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
+            }),
+            ("deny-all", family) => is_family(family),
+            _ => false,
+        };
+        is_own.then_some(Self::AksLoadBalancer)
+    }
+
+    /// How to change what it writes.
+    pub const fn advice(self) -> &'static str {
+        match self {
+            Self::AksLoadBalancer => {
+                "AKS writes this rule for Services of type LoadBalancer and undoes edits: change \
+                 the Service (loadBalancerSourceRanges, azure-allowed-service-tags)"
+            }
+        }
+    }
+}
+
+// === impl Rule ===
+
+impl Rule {
+    /// The program that wrote it, where its name tells.
+    pub fn made_by(&self) -> Option<Maker> {
+        match self.origin {
+            Origin::User => Maker::of(&self.name),
+            Origin::Default | Origin::Admin => None,
+        }
+    }
+}
 
 // === impl RuleProtocol ===
 

@@ -19,11 +19,13 @@ mod effective;
 mod error;
 mod expression;
 mod line;
+mod misspelt;
 mod node;
 mod resource;
 mod rule;
 mod service_tags;
 mod template;
+mod unique;
 mod validate;
 
 pub use error::{Problem, ReadError};
@@ -42,6 +44,9 @@ pub struct Document {
     file: String,
     /// Its groups.
     pub groups: Vec<Group>,
+    /// What is doubtful about it: fields that are not read and that nearly have the name of one
+    /// that is.
+    pub warnings: Vec<ReadError>,
 }
 
 /// One group of a document.
@@ -55,7 +60,7 @@ pub struct Group {
 
 /// Reads a document of any shape; `file` is for messages.
 pub fn read(file: &str, text: &str) -> Result<Document, ReadError> {
-    let groups = with_json(file, text, |root| {
+    let (groups, warnings) = with_json(file, text, |root| {
         let groups = if root.get("resources")?.is_some() {
             template::groups(root)?
         } else if let Some(groups) = members(root)? {
@@ -71,11 +76,13 @@ pub fn read(file: &str, text: &str) -> Result<Document, ReadError> {
     Ok(Document {
         file: file.to_owned(),
         groups,
+        warnings,
     })
 }
 
-/// Reads admin rules: an array of rules in the shape of a group's, `AlwaysAllow` included.
-pub fn read_admin_rules(file: &str, text: &str) -> Result<Nsg, ReadError> {
+/// Reads admin rules: an array of rules in the shape of a group's, `AlwaysAllow` included; and what
+/// is doubtful about them, as [`Document::warnings`] tells.
+pub fn read_admin_rules(file: &str, text: &str) -> Result<(Nsg, Vec<ReadError>), ReadError> {
     with_json(file, text, |root| {
         let value = root.get("value")?;
         let list = value.as_ref().unwrap_or(root).items()?;
@@ -88,12 +95,12 @@ pub fn read_admin_rules(file: &str, text: &str) -> Result<Nsg, ReadError> {
     })
 }
 
-/// Reads a text as JSON and what is in it; faults get their file and line.
+/// Reads a text as JSON and what is in it; faults and warnings get their file and line.
 fn with_json<T>(
     file: &str,
     text: &str,
     read: impl FnOnce(&Node<'_>) -> Result<T, Fault>,
-) -> Result<T, ReadError> {
+) -> Result<(T, Vec<ReadError>), ReadError> {
     // An editor on Windows may have put a byte order mark there.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.len() > MOST_BYTES {
@@ -103,8 +110,15 @@ fn with_json<T>(
         };
         return Err(ReadError::of_file(file, size));
     }
-    let value = serde_json::from_str(text).map_err(|error| ReadError::syntax(file, &error))?;
-    read(&Node::root(&value)).map_err(|fault| fault.located(file, text))
+    let value = unique::parse(text).map_err(|failure| match failure {
+        unique::Failure::Syntax(error) => ReadError::syntax(file, &error),
+        unique::Failure::Twice(places, line) => ReadError::repeated(file, text, &places, line),
+    })?;
+    let root = Node::root(&value);
+    let warnings = misspelt::check(&root).map_err(|fault| fault.located(file, text))?;
+    let found = read(&root).map_err(|fault| fault.located(file, text))?;
+    let located = |fault: Fault| fault.located(file, text);
+    Ok((found, warnings.into_iter().map(located).collect()))
 }
 
 /// The groups of a list: an array, or `value` with one.
@@ -135,7 +149,7 @@ fn group(node: &Node<'_>) -> Result<Group, Fault> {
 impl Document {
     /// The group of a name, or for a place: effective rules say where each applies.
     pub fn choose(self, name: Option<&str>, kind: LevelKind) -> Result<Nsg, ReadError> {
-        let Self { file, groups } = self;
+        let Self { file, groups, .. } = self;
         let names: Vec<_> = groups
             .iter()
             .map(|group| group.nsg.name.to_string())
@@ -164,7 +178,7 @@ impl Document {
 
     /// The groups of every place, of a document of effective rules.
     pub fn into_levels(self) -> Result<super::Levels, ReadError> {
-        let Self { file, groups } = self;
+        let Self { file, groups, .. } = self;
         let mut levels = super::Levels::default();
         for Group { kind, nsg } in groups {
             let Some(kind) = kind else {

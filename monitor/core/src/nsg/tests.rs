@@ -2,10 +2,11 @@
 //!
 //! `docs/nsg.md` lists the statements with their sources and these tests.
 
-mod fixture;
+pub(super) mod fixture;
 mod hostile;
 mod lint;
 mod property;
 mod scale;
 mod shapes;
+mod slips;
 mod statements;

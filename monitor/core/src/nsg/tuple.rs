@@ -3,7 +3,10 @@
 use std::net::IpAddr;
 
 use super::model::Direction;
-use crate::{entity::normalise, event::Protocol};
+use crate::{
+    entity::normalise,
+    event::{FlowRecord, Initiator, LocalEnd, Protocol},
+};
 
 /// The packet that opens a connection, as the network card's rules see it: after translation on
 /// the way in, before it on the way out.
@@ -26,6 +29,25 @@ pub struct Tuple {
 // === impl Tuple ===
 
 impl Tuple {
+    /// The packet that opened a connection as it was seen at the network card; `None` where nobody
+    /// knows who opened it.
+    pub fn of(record: &FlowRecord) -> Option<Self> {
+        let direction = match (record.initiator, record.local) {
+            (Initiator::Unknown, _) => return None,
+            (Initiator::Source, LocalEnd::Source) => Direction::Outbound,
+            (Initiator::Source, LocalEnd::Destination) => Direction::Inbound,
+        };
+        let tuple = Self {
+            direction,
+            protocol: record.protocol,
+            source: record.source.ip,
+            source_port: record.source.port,
+            destination: record.destination.ip,
+            destination_port: record.destination.port,
+        };
+        Some(tuple.normalised())
+    }
+
     /// The same with IPv4-mapped addresses as the IPv4 addresses that they are, and without
     /// ports where the protocol has none.
     #[must_use]

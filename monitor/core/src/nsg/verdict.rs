@@ -93,14 +93,19 @@ impl From<LevelKind> for DecidedBy {
 // === impl Step ===
 
 impl<'a> Step<'a> {
-    /// The rule that decides here, or may.
+    /// The rule that decides here, or may; where several may and all do the same, one of them.
     pub fn rule(&self) -> &'a Rule {
         &self.hit.rule.rule
     }
 
-    /// What the rule does; `None` where it is not known whether it matches.
+    /// What the place does; `None` where that depends on what nobody knows.
     pub fn access(&self) -> Option<RuleAccess> {
-        self.hit.is_certain.then_some(self.hit.rule.rule.access)
+        self.hit.access
+    }
+
+    /// Whether the rule certainly decides here.
+    pub fn is_certain(&self) -> bool {
+        self.hit.is_certain
     }
 }
 
@@ -112,6 +117,11 @@ impl<'a> Verdict<'a> {
         self.steps.iter().flatten().copied()
     }
 
+    /// The packet that was judged, normalised.
+    pub const fn tuple(&self) -> &Tuple {
+        &self.tuple
+    }
+
     /// The place whose group decided.
     pub fn level(&self) -> Option<&'a Level> {
         self.steps()
@@ -119,28 +129,44 @@ impl<'a> Verdict<'a> {
             .find(|level| DecidedBy::from(level.kind) == self.decided_by)
     }
 
-    /// Why nobody knows, or why no rule decides.
+    /// Why nobody knows, or which rule that is for, or why no rule decides.
     pub fn reason(&self) -> Option<String> {
-        if let Some(Step { level, hit }) = &self.doubt {
-            let name = &hit.rule.rule.name;
-            let FieldMatch::Unknown(why) = hit.rule.matches(&self.tuple) else {
-                return None;
-            };
-            return Some(format!("rule {name} ({}) may match: {why}", level.kind));
-        }
-        match (self.decided_by, self.service) {
-            (DecidedBy::Platform, Some(service)) => Some(service.to_string()),
+        let service = self.service.map(|service| service.to_string());
+        let doubt = self.doubt.and_then(|Step { level, .. }| {
+            let (rule, why) = self.doubtful(level)?;
+            let kind = level.kind;
+            Some(match self.access {
+                Access::Indeterminate => format!("rule {rule} ({kind}) may match: {why}"),
+                access => format!(
+                    "rule {rule} ({kind}) may match, {access} whether it does or not: {why}"
+                ),
+            })
+        });
+        match (self.decided_by, service) {
+            (DecidedBy::Platform, Some(service)) => Some(service),
             (DecidedBy::None, _) => Some("no rules apply here".to_owned()),
-            _ => None,
+            _ => doubt,
         }
+    }
+
+    /// The first rule of a place that may match, and why nobody knows whether it does.
+    fn doubtful(&self, level: &'a Level) -> Option<(&'a str, Why)> {
+        level.rules(self.tuple.direction).iter().find_map(|rule| {
+            let matches = match self.service {
+                Some(service) => service.matches(rule, &self.tuple),
+                None => rule.matches(&self.tuple),
+            };
+            match matches {
+                FieldMatch::Unknown(why) => Some((&*rule.rule.name, why)),
+                FieldMatch::Yes | FieldMatch::No => None,
+            }
+        })
     }
 
     /// Why nobody knows.
     pub fn why(&self) -> Option<Why> {
-        match self.doubt?.hit.rule.matches(&self.tuple) {
-            FieldMatch::Unknown(why) => Some(why),
-            FieldMatch::Yes | FieldMatch::No => None,
-        }
+        let (_, why) = self.doubtful(self.doubt?.level)?;
+        Some(why)
     }
 
     /// Whether it rests on a computed `Internet`, which is an approximation of Azure's own list.

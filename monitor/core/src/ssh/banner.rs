@@ -11,10 +11,12 @@ use super::{
 
 /// Bytes of an identification line, CR and LF included.
 const MAX_LINE: usize = 255;
+/// Characters of an escaped byte.
+const ESCAPE: usize = 4;
 /// Lines that OpenSSH takes ahead of the identification (`SSH_MAX_PRE_BANNER_LINES`).
 const MAX_LINES_BEFORE: u16 = 1024;
-/// What OpenSSH's `sshd` answers to a penalized address.
-const REFUSAL: &[u8] = b"Not allowed at this time";
+/// What OpenSSH's `sshd` says in place of a banner, since 9.8 and before.
+const REFUSALS: [&[u8]; 2] = [b"Not allowed at this time", b"Exceeded MaxStartups"];
 /// PROXY protocol version 1: at most 107 bytes with CR and LF.
 const PROXY_1: &[u8] = b"PROXY ";
 const PROXY_1_MAX: usize = 107;
@@ -79,7 +81,8 @@ impl Scan {
                 let is_open = could_be_ident(rest);
                 return if is_open { Found::More } else { Found::Nothing };
             }
-            if self.lines_before == 0 && rest.starts_with(REFUSAL) {
+            let is_refusal = REFUSALS.iter().any(|refusal| rest.starts_with(refusal));
+            if self.lines_before == 0 && is_refusal {
                 self.hints.set(Hint::Refused);
                 return Found::Final;
             }
@@ -92,6 +95,18 @@ impl Scan {
                 return Found::Nothing;
             }
         }
+    }
+
+    /// Keeps as much of the banner as one has that needs no escapes.
+    pub(super) fn shorten(&mut self) {
+        let Some(banner) = self.banner.as_deref().filter(|text| text.len() > MAX_LINE) else {
+            return;
+        };
+        let head = banner.get(..MAX_LINE).unwrap_or(banner);
+        // No part of an escape.
+        let tail = MAX_LINE - ESCAPE + 1;
+        let end = head.rfind('\\').filter(|at| *at >= tail);
+        self.banner = head.get(..end.unwrap_or(MAX_LINE)).map(Into::into);
     }
 
     /// Offset of the next line feed.

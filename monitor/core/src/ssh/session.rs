@@ -69,21 +69,19 @@ impl Session {
     /// Drops everything but what is known now, and takes in nothing more: what was no success by
     /// then stays unknown.
     pub fn settle(&mut self) {
-        let Judgement {
-            authentication,
-            may_be_in,
-        } = self.look(false);
-        let is_success = authentication.outcome == AuthOutcome::Success;
+        let judgement = self.look(false);
+        let authentication = judgement.authentication;
         self.settled = Some(Judgement {
-            authentication: if is_success {
+            authentication: if authentication.outcome == AuthOutcome::Success {
                 authentication
             } else {
                 Authentication::UNKNOWN
             },
-            may_be_in,
+            ..judgement
         });
         for direction in &mut self.directions {
             direction.stream.clear();
+            direction.parsed.scan.shorten();
         }
         self.records = None;
     }
@@ -141,7 +139,24 @@ impl Session {
 
     /// Whether the server sent what looks like a login, certain or not.
     pub fn may_be_in(&self) -> bool {
-        self.look(false).may_be_in
+        self.look(false).login.is_some()
+    }
+
+    /// Someone is known to have logged in, by other means than sizes: attempts, and how many of them
+    /// were refused, where the sizes tell.
+    pub fn login(&self) -> (Option<u32>, u32) {
+        match self.look(false).login {
+            Some(login) => (Some(login.attempts), login.failures),
+            None => (None, 0),
+        }
+    }
+
+    /// The first sequence number of the client and of the server, with which they identify themselves.
+    /// Translations of addresses keep them, relays do not.
+    pub fn first_sequences(&self) -> [Option<u32>; 2] {
+        self.directions
+            .each_ref()
+            .map(|direction| direction.stream.first())
     }
 
     fn look(&self, ended: bool) -> Judgement {
@@ -156,13 +171,14 @@ impl Session {
             (None, _) if ended && self.is_without_attempt() => Authentication {
                 outcome: AuthOutcome::None,
                 attempts: Some(0),
+                failures: 0,
                 basis: Basis::None,
             },
             _ => Authentication::UNKNOWN,
         };
         Judgement {
             authentication,
-            may_be_in: false,
+            login: None,
         }
     }
 

@@ -19,6 +19,8 @@ const SETTLED: u32 = 64 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Stream {
     base: Option<u32>,
+    /// The lowest sequence number seen, whatever was discarded.
+    first: Option<u32>,
     buffer: Vec<u8>,
     /// Start and end of each run of bytes that are there: ascending, disjoint, not adjacent.
     runs: Vec<(usize, usize)>,
@@ -62,6 +64,7 @@ impl Stream {
             return Change::None;
         }
         let base = *self.base.get_or_insert(segment.sequence);
+        self.first.get_or_insert(base);
         let mut change = Change::Bytes;
         let offset = segment.sequence.wrapping_sub(base).cast_signed();
         let (start, skip) = if offset >= 0 {
@@ -97,6 +100,11 @@ impl Stream {
             self.fill(start as usize, bytes);
         }
         change
+    }
+
+    /// The lowest sequence number seen.
+    pub(super) const fn first(&self) -> Option<u32> {
+        self.first
     }
 
     /// The bytes from the first on, up to the first gap.
@@ -191,7 +199,7 @@ impl Stream {
     }
 
     fn lower(&mut self, sequence: u32, by: u32) {
-        self.base = Some(sequence);
+        (self.base, self.first) = (Some(sequence), Some(sequence));
         let shift = by as usize;
         let keep = self.buffer.len().min(WINDOW - shift.min(WINDOW));
         self.buffer.truncate(keep);

@@ -64,7 +64,9 @@ pub enum Hint {
     LinesBeforeBanner,
     /// An end speaks SSH 1 only.
     Version1,
-    /// `Not allowed at this time` in place of a banner: OpenSSH 9.8 or newer penalizes the client.
+    /// `Not allowed at this time`, or `Exceeded MaxStartups`, in place of a banner: OpenSSH penalizes
+    /// the client (`PerSourcePenalties`), or has too many that have not logged in yet (`MaxStartups`,
+    /// `PerSourceMaxStartups`).
     Refused,
     /// A header of the PROXY protocol precedes the client's identification line.
     ProxyHeader,
@@ -76,6 +78,8 @@ pub enum Hint {
     KexinitInvalid,
     /// A KEXINIT that exceeds what is captured.
     KexinitTruncated,
+    /// The connection was there before it was watched: its first packets were not seen.
+    Midstream,
 }
 
 // === impl of every set of words ===
@@ -106,7 +110,8 @@ words!(
     LongBanner = "long_banner",
     Echo = "echo",
     KexinitInvalid = "kexinit_invalid",
-    KexinitTruncated = "kexinit_truncated"
+    KexinitTruncated = "kexinit_truncated",
+    Midstream = "midstream"
 );
 
 // === Hints ===

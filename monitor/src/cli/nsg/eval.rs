@@ -33,6 +33,9 @@ struct Line<'a> {
     rule: Option<&'a str>,
     nsg: &'static str,
     evaluated: Vec<Evaluated<'a>>,
+    /// What the profile needs it for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    need: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
@@ -52,8 +55,15 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.flows == "-" && args.rules.reads_standard_input() {
         bail!("--flows -: standard input is a file of rules already");
     }
-    let chain = args.rules.chain()?;
+    let chain = super::load(&args.rules)?.chain;
     let mut flows = Flows::open(&args.flows)?;
+    // Before the verdicts: whoever follows a stream of them reads it in time.
+    if !args.rules.has_admin_rules(&chain) {
+        complain(
+            "no admin rules given: the verdicts hold where Virtual Network Manager has none \
+             (--admin-rules)",
+        );
+    }
     let mut output = Output::stdout();
     let mut approximate = 0_u64;
     let result = judge(&chain, &mut flows, &mut output, &mut approximate);
@@ -64,12 +74,6 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             "{approximate} verdicts rest on an Internet computed from VirtualNetwork, which \
              approximates Azure's own list; effective rules (--effective) have that list"
         ));
-    }
-    if !args.rules.has_admin_rules(&chain) {
-        complain(
-            "no admin rules given: the verdicts hold where Virtual Network Manager has none \
-             (--admin-rules)",
-        );
     }
     result.map(|()| ExitCode::SUCCESS)
 }
@@ -85,7 +89,7 @@ fn judge(
         let verdict = chain.judge(&flow.tuple);
         *approximate += u64::from(verdict.is_approximate());
         line.clear();
-        serde_json::to_writer(&mut line, &Line::new(flow.id, &verdict))?;
+        serde_json::to_writer(&mut line, &Line::new(flow.id, &verdict, chain))?;
         line.push(b'\n');
         output.write(&line)?;
         if flows.may_wait() {
@@ -98,13 +102,14 @@ fn judge(
 // === impl Line ===
 
 impl<'a> Line<'a> {
-    fn new(id: Option<Value>, verdict: &Verdict<'a>) -> Self {
+    fn new(id: Option<Value>, verdict: &Verdict<'a>, chain: &'a Chain) -> Self {
         Self {
             id,
             access: verdict.access.name(),
             rule: verdict.rule.map(|rule| &*rule.name),
             nsg: verdict.decided_by.name(),
             evaluated: verdict.steps().map(Evaluated::from).collect(),
+            need: chain.needs().of(verdict.tuple()).map(|need| &*need.name),
             reason: verdict.reason(),
         }
     }

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use monitor_core::{
-    event::Protocol,
+    event::{Outcome, Protocol},
     nsg::{Direction, Tuple},
 };
 use serde_json::{Map, Value};
@@ -32,6 +32,10 @@ pub(super) struct Flow {
     pub(super) id: Option<Value>,
     /// The opening packet.
     pub(super) tuple: Tuple,
+    /// What became of it, where the line says so.
+    pub(super) outcome: Option<Outcome>,
+    /// Whether its direction is a guess.
+    pub(super) is_guess: bool,
 }
 
 /// What is wrong with a line.
@@ -123,7 +127,19 @@ fn read(line: &[u8]) -> Result<Flow, FlowError> {
     if tuple.source.is_ipv4() != tuple.destination.is_ipv4() {
         return Err(FlowError::Families);
     }
-    Ok(Flow { id, tuple })
+    let outcome = match members.get("outcome") {
+        None | Some(Value::Null) => None,
+        Some(_) => Some(text(&members, "outcome", "an outcome such as established")?),
+    };
+    let is_guess = members
+        .get("initiator")
+        .is_some_and(|initiator| initiator == "unknown");
+    Ok(Flow {
+        id,
+        tuple,
+        outcome,
+        is_guess,
+    })
 }
 
 /// A flow as `nsg eval` documents it.

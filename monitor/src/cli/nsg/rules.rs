@@ -14,7 +14,7 @@ use crate::{
     config::DEFAULT_SOCKET,
 };
 
-const TITLES: [&str; 8] = [
+const TITLES: [&str; 9] = [
     "PLACE",
     "NSG",
     "DIRECTION",
@@ -23,6 +23,7 @@ const TITLES: [&str; 8] = [
     "ACCESS",
     "CONNECTIONS",
     "LAST",
+    "MADE BY",
 ];
 
 /// Flags of `nsg rules`.
@@ -80,5 +81,6 @@ fn row(rule: &NsgRuleStatus) -> Vec<Cell> {
         rule.last
             .map_or_else(|| "never".to_owned(), |last| last.to_string())
             .into(),
+        rule.made_by.map_or("-", |maker| maker.name()).into(),
     ]
 }

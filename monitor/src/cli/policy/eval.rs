@@ -18,11 +18,11 @@ use monitor_core::{
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{
-    Declared, Source,
-    input::{Side, Wanted, ends},
+use super::{Declared, Source};
+use crate::{
+    cli::output::Output,
+    explain::ends::{Side, Wanted, ends},
 };
-use crate::cli::output::Output;
 
 /// Longest line in bytes.
 const MAX_LINE: usize = 1 << 20;

@@ -9,11 +9,11 @@ use monitor_core::{
     netpol::{Basis, Direction, Explanation, Flow, Part},
 };
 
-use super::{
-    Source,
-    input::{Wanted, ends},
+use super::Source;
+use crate::{
+    cli::output::Output,
+    explain::ends::{Wanted, ends},
 };
-use crate::cli::output::Output;
 
 /// Flags of `policy explain`.
 #[derive(Debug, clap::Args)]
@@ -91,9 +91,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .map(|proposed| proposed.explain(&declared.cluster, &flow));
     let text = match args.output {
         Format::Text => {
-            let proposed = proposed
-                .map(|proposed| format!("\nwith what is proposed:\n{}", text(args, &proposed)));
-            text(args, &explanation) + &proposed.unwrap_or_default()
+            let text = |explanation: &Explanation| {
+                let Args { from, to, .. } = args;
+                text(&from.text, &to.text, args.protocol, args.port, explanation)
+            };
+            let proposed =
+                proposed.map(|proposed| format!("\nwith what is proposed:\n{}", text(&proposed)));
+            text(&explanation) + &proposed.unwrap_or_default()
         }
         Format::Json => {
             let mut value = serde_json::to_value(&explanation.verdict)?;
@@ -112,10 +116,16 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(declared.status())
 }
 
-fn text(args: &Args, explanation: &Explanation) -> String {
+/// What policies say about a flow, for people.
+pub(in crate::cli) fn text(
+    from: &str,
+    to: &str,
+    protocol: Protocol,
+    port: Option<u16>,
+    explanation: &Explanation,
+) -> String {
     let Explanation { verdict, steps } = explanation;
-    let (from, to, protocol) = (&args.from.text, &args.to.text, args.protocol);
-    let port = args.port.map(|port| format!(" {port}")).unwrap_or_default();
+    let port = port.map(|port| format!(" {port}")).unwrap_or_default();
     let mut text = format!(
         "{from} -> {to} {protocol}{port}: {}\n",
         word(verdict.allowed)

@@ -13,6 +13,10 @@ use super::{
 /// Digits that a CronJob appends to the names of its Jobs, at least: minutes since 1970.
 const CRON_DIGITS: usize = 8;
 
+/// Annotation of the object that stands for a static pod: the uid by which the kubelet knows the
+/// pod itself, a hash of its manifest (`kubelet/pkg/types`).
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
 /// A pod.
 pub(super) fn pod(root: &Field<'_>) -> Result<Pod, Fault> {
     let (metadata, spec, status) = (root.get("metadata"), root.get("spec"), root.get("status"));
@@ -37,6 +41,7 @@ pub(super) fn pod(root: &Field<'_>) -> Result<Pod, Fault> {
         namespace: namespace_of(root)?,
         name: name(root)?,
         uid: metadata.get("uid").shared()?,
+        static_uid: metadata.get("annotations").get(MIRROR).shared()?,
         labels,
         ips: addresses(&status, "podIPs", "podIP")?,
         host_ips: addresses(&status, "hostIPs", "hostIP")?,

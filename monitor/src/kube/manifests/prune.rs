@@ -19,7 +19,7 @@ const SKIPPED: &[(&str, &[&str])] = &[
 const CONTAINER: &[&str] = &["name", "ports", "restartPolicy"];
 
 /// The annotation that is kept: others may be as long as the object.
-const ANNOTATION: &str = super::MODE;
+const ANNOTATIONS: [&str; 2] = [super::MODE, "kubernetes.io/config.mirror"];
 
 /// Reads a value without what is not needed.
 pub(in crate::kube) struct Pruned {
@@ -43,7 +43,7 @@ impl Pruned {
         let is_skipped =
             |(within, keys): &(&str, &[&str])| *within == self.within && keys.contains(&key);
         let is_container = matches!(&*self.within, "containers" | "initContainers");
-        let is_annotation = &*self.within == "annotations" && key != ANNOTATION;
+        let is_annotation = &*self.within == "annotations" && !ANNOTATIONS.contains(&key);
         SKIPPED.iter().any(is_skipped) || is_annotation || is_container && !CONTAINER.contains(&key)
     }
 }

@@ -6,7 +6,9 @@
 //! its program's name and our handle, and replaced at the next start. The clsact qdisc is shared
 //! and therefore never deleted.
 
-use std::{collections::HashMap, io};
+mod error;
+
+use std::{collections::HashMap, time::Duration};
 
 use aya::{
     programs::{
@@ -25,10 +27,18 @@ use super::{
     kernel::{Kernel, program_name},
 };
 
+pub use error::AttachError;
+
 /// Handle of our clsact filters: "nw". Never 1, which network plugins take.
 const HANDLE: TcHandle = TcHandle::new(0, 0x6e77);
 /// Priority where the hook is empty; leaves room in front for those who insist on being first.
 const PRIORITY: u16 = 10;
+/// Pauses between attempts to list filters.
+const PAUSES: [Duration; 3] = [
+    Duration::from_millis(10),
+    Duration::from_millis(30),
+    Duration::from_millis(100),
+];
 const HOOKS: [Hook; 2] = [Hook::Ingress, Hook::Egress];
 
 /// How to attach.
@@ -60,64 +70,6 @@ impl Attached {
             Self::Clsact => "clsact",
         }
     }
-}
-
-/// Why an interface is not attached to.
-#[derive(Debug, thiserror::Error)]
-pub enum AttachError {
-    /// It vanished meanwhile, which is normal.
-    #[error("interface {name} is gone")]
-    Gone {
-        /// Its name.
-        name: String,
-    },
-    /// Being behind a neighbour means seeing nothing, and there is no room before it.
-    #[error(
-        "a filter with priority 1 is on {hook} of {name}: nothing can be attached in front of it"
-    )]
-    NoRoom {
-        /// The interface.
-        name: String,
-        /// The hook.
-        hook: &'static str,
-    },
-    /// An `ingress` qdisc is in the place of clsact.
-    #[error("{name} has an ingress qdisc, which has no egress hook; clsact cannot be added")]
-    IngressQdisc {
-        /// The interface.
-        name: String,
-    },
-    /// The kernel refuses.
-    #[error("cannot attach to {hook} of {name} by {how}: {source}")]
-    Refused {
-        /// The interface.
-        name: String,
-        /// The hook.
-        hook: &'static str,
-        /// TCX or clsact.
-        how: &'static str,
-        /// The cause.
-        #[source]
-        source: Box<ProgramError>,
-    },
-    /// The clsact qdisc cannot be added.
-    #[error("cannot add the clsact qdisc to {name}: {source}")]
-    Qdisc {
-        /// The interface.
-        name: String,
-        /// The cause.
-        #[source]
-        source: TcError,
-    },
-    /// The filters cannot be listed.
-    #[error("cannot list the filters of {name}: {source}")]
-    List {
-        /// The interface.
-        name: String,
-        /// The cause.
-        #[source]
-        source: Box<rtnetlink::Error>,
-    },
 }
 
 /// Links on one interface; clsact ones have to be detached by [`Attacher::detach`].
@@ -228,9 +180,23 @@ impl Attacher {
                 std::mem::forget(link);
                 continue;
             };
-            let present = filters::filters(&self.handle, ifindex, hook)
-                .await
-                .unwrap_or_default();
+            let listed = persistently(|| filters::filters(&self.handle, ifindex, hook)).await;
+            let present = match listed {
+                Ok(present) => present,
+                Err(error) => {
+                    tracing::error!(
+                        interface = links.name,
+                        %error,
+                        "cannot list the filters, so ours is not provably ours and stays: \
+                         remove it by `tc filter del dev {} {} pref {priority}`, or start \
+                         nodewatch again, which replaces it",
+                        links.name,
+                        hook_name(hook),
+                    );
+                    std::mem::forget(link);
+                    continue;
+                }
+            };
             let is_ours = present.iter().any(|filter| {
                 filter.priority == priority
                     && filter.handle == u32::from(own)
@@ -351,6 +317,19 @@ impl Attacher {
     }
 }
 
+/// Tries a few times with pauses: a request to rtnetlink may fail when others change the same.
+async fn persistently<T, E, F: Future<Output = Result<T, E>>>(
+    attempt: impl Fn() -> F,
+) -> Result<T, E> {
+    for pause in PAUSES {
+        if let Ok(done) = attempt().await {
+            return Ok(done);
+        }
+        tokio::time::sleep(pause).await;
+    }
+    attempt().await
+}
+
 fn tcx(kernel: &mut Kernel, name: &str) -> Result<Links, AttachError> {
     let mut links = Links {
         name: name.to_owned(),
@@ -418,31 +397,34 @@ fn index_of(name: &str) -> Option<u32> {
     (index != 0).then_some(index)
 }
 
-impl AttachError {
-    /// Whether the interface vanished, which is no fault.
-    pub fn is_gone(&self) -> bool {
-        match self {
-            Self::Gone { .. } => true,
-            Self::Refused { source, .. } => is_no_device(source.as_ref()),
-            Self::Qdisc { source, .. } => is_no_device(source),
-            _ => false,
-        }
-    }
-}
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
 
-/// Whether an error, or one of its causes, says that there is no such interface.
-fn is_no_device(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(error) = error.downcast_ref::<io::Error>()
-            && matches!(
-                error.raw_os_error(),
-                Some(libc::ENODEV | libc::ENXIO | libc::ENOENT)
-            )
-        {
-            return true;
-        }
-        next = error.source();
+    use super::*;
+
+    #[test]
+    fn a_listing_that_fails_is_tried_again() {
+        let attempts = |failures: u32| {
+            let count = Cell::new(0);
+            let attempt = || {
+                count.set(count.get() + 1);
+                let result = if count.get() > failures {
+                    Ok(7)
+                } else {
+                    Err("busy")
+                };
+                async move { result }
+            };
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build()
+                .expect("a runtime");
+            let result = runtime.block_on(persistently(attempt));
+            (result, count.get())
+        };
+        assert_eq!(attempts(0), (Ok(7), 1));
+        assert_eq!(attempts(3), (Ok(7), 4));
+        assert_eq!(attempts(9), (Err("busy"), 4));
     }
-    false
 }

@@ -296,11 +296,16 @@ impl Kernel {
         })
     }
 
-    /// Frees a slot, and zeroes its counters after they were read for the last time.
-    pub fn unregister(&mut self, slot: u32) -> Result<(), AccessError> {
+    /// Unregisters an interface: packets that come later count as on one without a slot. Those on
+    /// their way still count in its slot, whose counters stay for now.
+    pub fn close(&mut self, slot: u32) -> Result<(), AccessError> {
         self.interfaces
             .set(slot, Abi(Interface::default()), 0)
-            .map_err(|source| map_error(names::INTERFACES, source))?;
+            .map_err(|source| map_error(names::INTERFACES, source))
+    }
+
+    /// Zeroes the counters of a closed slot, after they were read for the last time.
+    pub fn clear(&mut self, slot: u32) -> Result<(), AccessError> {
         let processors = aya::util::nr_cpus().map_err(|(_, source)| AccessError::Batch {
             name: names::COUNTERS,
             source,

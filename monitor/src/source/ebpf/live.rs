@@ -34,6 +34,9 @@ use crate::source::{
 /// Events taken from the ring before other work gets its turn.
 const EVENTS_PER_TURN: usize = 4096;
 
+/// Time between two attempts to watch what is not covered.
+const RETRY: Duration = Duration::from_secs(10);
+
 /// What the engine asks of the source.
 #[derive(Debug)]
 pub enum Command {
@@ -79,6 +82,8 @@ pub enum LiveError {
 #[derive(Debug)]
 struct Watched {
     account: Account,
+    /// Its link layer, as [`Link::layer`](crate::source::links::Link::layer).
+    layer: Option<u8>,
     /// Its slot in the kernel; none where it cannot be watched, of which it stays known.
     slot: Option<u32>,
 }
@@ -97,6 +102,9 @@ pub struct Live {
     /// their last flows: of an interface that lived for less than an interval, all of them.
     departed: Vec<InterfaceAccount>,
     default_routes: Vec<u32>,
+    /// Whether there was an uplink when that was last looked at; that there should be one is
+    /// taken for granted.
+    has_uplink: bool,
     next_id: u32,
 }
 
@@ -121,6 +129,7 @@ impl Live {
             watched: BTreeMap::new(),
             departed: Vec::new(),
             default_routes: Vec::new(),
+            has_uplink: true,
             next_id: 1,
         })
     }
@@ -152,6 +161,7 @@ impl Live {
         // Sampled first: whatever is attached later is newer than this clock.
         self.clock().await?;
         self.resync(true).await?;
+        self.look_for_uplink();
         let ring = self
             .kernel
             .events_fd()
@@ -159,18 +169,24 @@ impl Live {
             .map_err(LiveError::Ring)?;
         let mut interval = tokio::time::interval(self.options.interval);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut retry = tokio::time::interval(RETRY);
+        retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        retry.reset();
         // A receiver that is gone does not want to know.
         let _ = started.send(());
         loop {
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return Ok(()),
-                change = self.links.next() => match change.ok_or(LiveError::LinksClosed)? {
-                    Change::Link(link) => self.on_link(link).await?,
-                    Change::LinkGone { ifindex } => self.on_gone(ifindex)?,
-                    Change::Addresses => self.on_addresses().await?,
-                    Change::Resync => self.resync(false).await?,
-                },
+                change = self.links.next() => {
+                    match change.ok_or(LiveError::LinksClosed)? {
+                        Change::Link(link) => self.on_link(link).await?,
+                        Change::LinkGone { ifindex } => self.on_gone(ifindex).await?,
+                        Change::Addresses => self.on_addresses().await?,
+                        Change::Resync => self.resync(false).await?,
+                    }
+                    self.look_for_uplink();
+                }
                 ready = ring.readable() => {
                     let mut ready = ready.map_err(LiveError::Ring)?;
                     // Edge triggered: only an empty ring may be waited for again.
@@ -183,6 +199,7 @@ impl Live {
                     None => return Err(LiveError::EngineStopped),
                 },
                 _ = interval.tick() => self.pass().await?,
+                _ = retry.tick() => self.retry().await?,
             }
         }
     }
@@ -206,6 +223,7 @@ impl Live {
             point,
             attach: Arc::from("none"),
             covered: false,
+            reason: None,
             attached_ns: None,
         }
     }

@@ -3,8 +3,10 @@
 //!
 //! Absolute values move between machines and runs; paired differences and ratios within one run
 //! hold. The programs run by `BPF_PROG_TEST_RUN`; only [`real`] attaches them, in a lab.
+//! [`replay`] measures the same logic over a capture.
 
 mod real;
+mod replay;
 
 use std::{process::ExitCode, time::Instant};
 
@@ -33,6 +35,9 @@ struct Args {
     /// Only packets on a real path.
     #[arg(long)]
     real: bool,
+    /// Only the replay of captures; needs no privileges.
+    #[arg(long)]
+    replay: bool,
     /// Exit with 1 if a figure misses its bar.
     #[arg(long)]
     check: bool,
@@ -350,6 +355,10 @@ fn main() -> Result<ExitCode> {
         let missed = real::run(args.rounds.min(9))?;
         return Ok(ExitCode::from(u8::from(args.check && missed)));
     }
+    if args.replay {
+        let missed = replay::run(args.rounds.min(5))?;
+        return Ok(ExitCode::from(u8::from(args.check && missed)));
+    }
     let mut bench = Bench::new()?;
     println!(
         "verified instructions: ingress {:?}, egress {:?}",
@@ -373,6 +382,7 @@ fn main() -> Result<ExitCode> {
     bench.overload(&args)?;
     bench.reading()?;
     bench.missed |= real::run(args.rounds.min(9))?;
+    bench.missed |= replay::run(args.rounds.min(5))?;
     Ok(if args.check && bench.missed {
         ExitCode::FAILURE
     } else {

@@ -177,6 +177,34 @@ fn codes_four_of_icmpv6_marks() {
 }
 
 #[test]
+fn echoes_and_packets_without_ports_may_be_quoted() {
+    const GRE: u8 = 47;
+    for (out, back) in FAMILIES {
+        let (request, ..) = kinds(out);
+        let echo = (77, u16::from(request) << 8);
+        let ping = icmp(request, 0, 77, b"ping");
+        let cases = [
+            (out.icmp(), echo, ip(out, out.icmp(), ping)),
+            (GRE, (0, 0), ip(out, GRE, [0; 8].into())),
+        ];
+        for (protocol, ports, packet) in cases {
+            let world = World::new();
+            world.send(&packet).expect("counted");
+            // An echo of another identifier is another's.
+            let other = ip(out, out.icmp(), icmp(request, 0, 78, b"ping"));
+            world.receive(&error(back, 1, &other)).expect("counted");
+            let marked = |world: &World| {
+                let flags = world.flow(protocol, ports).flags;
+                flags.map(|flags| flags & flag::UNREACHABLE != 0)
+            };
+            assert_eq!(marked(&world), [false, false], "{protocol}");
+            world.receive(&error(back, 1, &packet)).expect("counted");
+            assert_eq!(marked(&world), [true, false], "{protocol}");
+        }
+    }
+}
+
+#[test]
 fn eight_bytes_behind_the_quoted_header_suffice() {
     for (out, back) in FAMILIES {
         let world = World::new();

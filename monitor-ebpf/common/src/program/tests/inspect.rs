@@ -99,11 +99,30 @@ fn segments_out_of_order_are_never_joined_wrongly() {
 
 #[test]
 fn after_eight_segments_nothing_is_looked_at() {
-    // Eight pieces of payload, none of which makes a prefix whole.
+    // Eight pieces of payload, none of which makes a prefix whole: seven come before their turn.
     let whole = pieces(BANNER, &[1]);
-    let mut segments = Vec::from([whole[0]; 8]);
+    let mut segments = Vec::from([whole[0]]);
+    segments.extend([(100, &b"x"[..]); 7]);
     segments.push(whole[1]);
     let value = after(segments);
+    assert_eq!(value.app, App::Unknown as u8);
+    assert_ne!(value.flags[TX] & flag::INSPECTED, 0);
+}
+
+#[test]
+fn retransmissions_do_not_use_up_what_is_looked_at() {
+    let whole = pieces(BANNER, &[1, 1, 1, 1, 1, 1]);
+    let repeated = |times| {
+        let mut segments = Vec::from([whole[0]]);
+        segments.extend(core::iter::repeat_n(whole[0], times));
+        segments.extend(&whole[1..]);
+        after(segments)
+    };
+    for times in [8, 15] {
+        assert_eq!(repeated(times).app, App::Ssh as u8, "{times}");
+    }
+    // Not for ever.
+    let value = repeated(56);
     assert_eq!(value.app, App::Unknown as u8);
     assert_ne!(value.flags[TX] & flag::INSPECTED, 0);
 }

@@ -259,6 +259,32 @@ fn generations_count_up_and_the_cgroup_stays() {
 }
 
 #[test]
+fn the_cgroup_is_that_of_the_socket_that_sent_the_last_syn() {
+    let peers = Peers::new();
+    let send = |bytes: &[u8], cgroup_id| {
+        let frame = crate::fixture::captured(bytes);
+        let packet = crate::fixture::Gso {
+            frame,
+            segments: 1,
+            cgroup_id,
+        };
+        peers.world.packet(&packet).expect("counted");
+        peers.value().cgroup_id
+    };
+    let accept = crate::fixture::ethernet(&[], &ip(OUT, 6, tcp(PORTS, 7, SYN | ACK, &[])));
+    let data = crate::fixture::ethernet(&[], &ip(OUT, 6, tcp(PORTS, 8, ACK, b"x")));
+    // The first packet came in; who answers is known by the answer, and stays.
+    assert_eq!(send(&data, 0), 0);
+    assert_eq!(send(&accept, 42), 42);
+    assert_eq!(send(&data, 43), 42);
+    assert_eq!(send(&accept, 0), 42);
+    // Another connection of other sockets between the same ports.
+    let later = crate::fixture::ethernet(&[], &ip(OUT, 6, tcp(PORTS, 9_000_000, SYN, &[])));
+    assert_eq!(send(&later, 44), 44);
+    assert_eq!(peers.value().generation, 1);
+}
+
+#[test]
 fn where_the_end_cannot_be_told_connections_merge() {
     let peers = Peers::new();
     peers.connect();

@@ -10,6 +10,7 @@ fn interface(id: u32, name: &str, point: Point) -> Interface {
         point,
         attach: "tcx".into(),
         covered: true,
+        reason: None,
         attached_ns: None,
     }
 }

@@ -1,13 +1,17 @@
 //! One SSH connection, and what came of it.
 
-use monitor_common::abi::CAPTURE_EVENTS;
+use monitor_common::abi::{CAPTURE_EVENTS, RX, TX, flag};
 
 use super::owner::Attribution;
 use crate::{
     event::{FindingKind, Target},
+    flow::FlowKey,
     ssh::{AuthOutcome, Authentication, Basis, Class, Session, Side},
     time::Timestamp,
 };
+
+/// Port of SSH (RFC 4253 section 4).
+pub(super) const PORT: u16 = 22;
 
 /// A connection of which a segment was seen.
 #[derive(Debug)]
@@ -18,6 +22,10 @@ use crate::{
 pub(in crate::engine) struct Connection {
     pub(in crate::engine) session: Session,
     pub(super) local_is_client: bool,
+    /// Neither end's SYN was seen: which one is the client is a guess.
+    pub(super) is_midstream: bool,
+    /// Who opened it and who answers, the lower address first, where the interface shows others.
+    pub(super) ends: Option<Box<[std::net::SocketAddr; 2]>>,
     pub(super) first_ns: u64,
     pub(super) first: Timestamp,
     pub(super) last: Timestamp,
@@ -35,6 +43,8 @@ pub(in crate::engine) struct Connection {
     pub(super) owner: Attribution,
     /// Segments of each [`Side`] that the kernel program handed on.
     segments: [u8; 2],
+    /// The server sent something before the client did.
+    is_server_first: bool,
     /// Bytes that its session holds.
     pub(super) held: usize,
     pub(in crate::engine) is_settled: bool,
@@ -45,10 +55,12 @@ pub(in crate::engine) struct Connection {
 // === impl Connection ===
 
 impl Connection {
-    pub(super) fn new(local_is_client: bool, first_ns: u64, first: Timestamp) -> Self {
+    pub(super) fn new(flags: [u16; 2], key: &FlowKey, first_ns: u64, first: Timestamp) -> Self {
         Self {
             session: Session::default(),
-            local_is_client,
+            local_is_client: local_is_client(key, flags),
+            is_midstream: (flags[TX] | flags[RX]) & (flag::OPENS | flag::ACCEPTS) == 0,
+            ends: None,
             first_ns,
             first,
             last: first,
@@ -60,6 +72,10 @@ impl Connection {
             finding: None,
             owner: Attribution::default(),
             segments: [0; 2],
+            is_server_first: {
+                let local_is_client = local_is_client(key, flags);
+                flags[if local_is_client { TX } else { RX }] & flag::DATA == 0
+            },
             held: 0,
             is_settled: false,
             active: None,
@@ -70,6 +86,19 @@ impl Connection {
     pub(super) fn saw(&mut self, side: Side) {
         let count = &mut self.segments[side as usize];
         *count = count.saturating_add(1);
+    }
+
+    /// Whether its server says that it speaks SSH after other lines, and not in what it answers to
+    /// another protocol.
+    pub(super) fn is_banner_late(&self, key: &FlowKey) -> bool {
+        let is_served = matches!(self.session.class(), Some(Class::Ssh | Class::ServerOnly));
+        let port = if self.local_is_client {
+            key.remote_port()
+        } else {
+            key.local_port()
+        };
+        is_served
+            && (self.is_server_first || port == PORT || self.session.hassh(Side::Server).is_some())
     }
 
     /// Whether there may be segments that the kernel program no longer hands on: what is known is how
@@ -83,17 +112,33 @@ impl Connection {
         self.is_told && !self.is_shadow
     }
 
+    /// Whether it is known which end is the client: by a SYN, or since this node's SSH server holds
+    /// the connection.
+    pub(super) const fn is_placed(&self) -> bool {
+        !self.is_midstream || self.owner.is_served
+    }
+
     /// What came of the attempts to log in: by the state of the server's process, if that is known,
     /// else by the sizes of packets.
     pub(super) fn outcome(&self, ended: bool) -> Authentication {
-        let sizes = self.session.authentication(ended);
         if self.owner.is_authenticated {
+            let (attempts, failures) = if self.is_midstream {
+                (None, 0)
+            } else {
+                self.session.login()
+            };
             return Authentication {
                 outcome: AuthOutcome::Success,
+                attempts,
+                failures,
                 basis: Basis::Process,
-                ..sizes
             };
         }
+        // What came before is not known, nor for certain who is who.
+        if self.is_midstream {
+            return Authentication::UNKNOWN;
+        }
+        let sizes = self.session.authentication(ended);
         if self.owner.is_refuted && sizes.outcome == AuthOutcome::Success {
             return Authentication::UNKNOWN;
         }
@@ -101,14 +146,19 @@ impl Connection {
         if self.is_cut() && sizes.outcome != AuthOutcome::Success {
             return Authentication::UNKNOWN;
         }
-        // Who does not speak SSH makes no attempt.
-        if ended && self.session.class() == Some(Class::ServerOnly) {
-            return Authentication {
-                outcome: AuthOutcome::None,
-                attempts: None,
-                basis: Basis::None,
-            };
-        }
         sizes
+    }
+}
+
+/// Whether the local end opened the connection, by the flags of both directions; by the lower port
+/// where they do not tell.
+fn local_is_client(key: &FlowKey, flags: [u16; 2]) -> bool {
+    let [tx, rx] = [flags[TX], flags[RX]];
+    if (tx & flag::OPENS) | (rx & flag::ACCEPTS) != 0 {
+        true
+    } else if (rx & flag::OPENS) | (tx & flag::ACCEPTS) != 0 {
+        false
+    } else {
+        key.local_port() > key.remote_port()
     }
 }

@@ -7,14 +7,20 @@ use std::{
 };
 
 use crate::{
-    event::{FindingKind, FindingRecord, Severity, SshRecord, Target},
+    engine::translate::Pair,
+    event::{FindingKind, FindingRecord, Severity, SshRecord, State, Target},
     flow::FlowKey,
-    judge::{Expectations, Thresholds, Watch},
+    judge::{Attempt, Expectations, Thresholds, Told, Watch},
     metric::{Fixed, Metric, Text, Value},
-    ssh::{AuthOutcome, Class},
+    ssh::{AuthOutcome, Class, Session},
 };
 
-use super::{connection::Connection, owner::OwnerQuestion};
+use super::{
+    connection::Connection,
+    existing::Existing,
+    findings::{self, Statement},
+    owner::OwnerQuestion,
+};
 
 /// Connections at a time; more are counted when they close, but not identified.
 pub(in crate::engine) const CONNECTIONS: usize = 16_384;
@@ -25,6 +31,9 @@ pub(in crate::engine) const BYTES: usize = 32 << 20;
 const KEPT_NS: u64 = 10_000_000_000;
 /// Connections among them that began with text and may become SSH.
 const PENDING: usize = 1_024;
+/// How long after its first line a server's banner may follow; what only said other things until then
+/// is another protocol.
+const LINES_NS: u64 = 10_000_000_000;
 /// Closed connections, and findings, that are remembered.
 const RECENT: usize = 4_096;
 
@@ -49,14 +58,15 @@ struct Labels {
     is_standard_port: bool,
 }
 
-type Cookies = ([u8; 16], [u8; 16]);
+/// Cookies of both ends, and their first sequence numbers: a relay repeats the former only.
+type Cookies = ([u8; 16], [u8; 16], [Option<u32>; 2]);
 /// Both ends, the lower one first.
-type Ends = [SocketAddr; 2];
+pub(super) type Ends = [SocketAddr; 2];
 
 // === impl Id ===
 
 impl Id {
-    fn ends(&self) -> Ends {
+    pub(super) fn ends(&self) -> Ends {
         let local = SocketAddr::new(self.key.local(), self.key.local_port());
         let remote = SocketAddr::new(self.key.remote(), self.key.remote_port());
         [local.min(remote), local.max(remote)]
@@ -66,7 +76,7 @@ impl Id {
 /// All of it.
 #[derive(Debug)]
 pub(crate) struct Connections {
-    pub(in crate::engine) live: HashMap<Id, Connection>,
+    pub(in crate::engine) live: HashMap<Id, Box<Connection>>,
     /// Not marked yet, the oldest first; may name some that are no longer there.
     pending: VecDeque<Id>,
     /// Marked, not told yet.
@@ -75,19 +85,23 @@ pub(crate) struct Connections {
     cookies: HashMap<Cookies, Id>,
     /// Whose ends these are.
     ends: HashMap<Ends, Id>,
+    /// Connections that were there before, until a packet of them passes.
+    pub(super) existing: HashMap<Ends, Existing>,
     pub(in super::super) expectations: Expectations,
     pub(super) is_all_local: bool,
-    pub(super) watch: Watch,
+    pub(in crate::engine) watch: Watch,
     counts: BTreeMap<Labels, u64>,
     findings: BTreeMap<(FindingKind, Severity), u64>,
     recent: VecDeque<Arc<SshRecord>>,
     recent_findings: VecDeque<Arc<FindingRecord>>,
-    /// When expected ranges were last told to be blocked, by source and destination.
-    pub(super) blocked: HashMap<(std::net::IpAddr, std::net::IpAddr), u64>,
+    /// What was said of sources and destinations a while ago.
+    pub(super) told: Told<Statement>,
     /// Connections that closed.
     pub(super) closed: u64,
     /// Connections for which there was no room, or too little.
     pub(super) untracked: u64,
+    /// Connections that began with text, of which it was not waited any longer whether a banner follows.
+    forgotten: u64,
     /// Those for which there was no room at all, so that each counts once.
     refused: HashSet<Id>,
     /// Bytes that all sessions hold.
@@ -115,6 +129,7 @@ impl Connections {
             waiting: Vec::new(),
             cookies: HashMap::new(),
             ends: HashMap::new(),
+            existing: HashMap::new(),
             expectations,
             is_all_local,
             watch: Watch::new(thresholds),
@@ -122,9 +137,10 @@ impl Connections {
             findings: BTreeMap::new(),
             recent: VecDeque::new(),
             recent_findings: VecDeque::new(),
-            blocked: HashMap::new(),
+            told: Told::default(),
             closed: 0,
             untracked: 0,
+            forgotten: 0,
             refused: HashSet::new(),
             held: 0,
             order: VecDeque::new(),
@@ -133,10 +149,11 @@ impl Connections {
         }
     }
 
-    /// The connection, made anew if there is room for it.
+    /// The connection, made anew if there is room for it at `now_ns`.
     pub(super) fn enter(
         &mut self,
         id: Id,
+        now_ns: u64,
         new: impl FnOnce() -> Connection,
     ) -> Option<&mut Connection> {
         if !self.live.contains_key(&id) {
@@ -150,8 +167,10 @@ impl Connections {
             self.pending.push_back(id);
             while self.pending.len() > PENDING {
                 if let Some(oldest) = self.pending.pop_front()
-                    && self.live.get(&oldest).is_some_and(|live| !live.is_marked)
+                    && let Some(live) = self.live.get(&oldest).filter(|live| !live.is_marked)
                 {
+                    let is_young = now_ns.saturating_sub(live.first_ns) < LINES_NS;
+                    self.forgotten += u64::from(is_young);
                     self.remove(oldest);
                 }
             }
@@ -160,9 +179,9 @@ impl Connections {
                 self.order.retain(|id| live.contains_key(id));
             }
             self.order.push_back(id);
-            self.live.insert(id, new());
+            self.live.insert(id, Box::new(new()));
         }
-        self.live.get_mut(&id)
+        self.live.get_mut(&id).map(Box::as_mut)
     }
 
     /// Counts the bytes of a session that took in something, and makes the oldest ones small where
@@ -234,33 +253,57 @@ impl Connections {
         due
     }
 
-    /// Whether the connection is one that another interface shows: the cookies of both ends are
-    /// the same, whatever addresses were translated, or both ends where there are no cookies yet.
+    /// A connection as brute force and the like are judged by; None where it is not known who is the
+    /// source.
+    pub(super) fn attempt<'a>(&self, id: Id, record: &'a SshRecord) -> Option<Attempt<'a>> {
+        let connection = self.live.get(&id).filter(|live| live.is_placed())?;
+        let is_over = record.state == State::Closed;
+        let failures = connection.outcome(is_over).failures;
+        Some(findings::attempt(record, failures))
+    }
+
+    /// Whether the connection is one that another interface shows: the cookies and first sequence
+    /// numbers of both ends are the same, whatever addresses were translated, or both ends where there are no cookies yet.
     /// Ends that conspire can repeat cookies, so both must have begun at about the same time.
     pub(super) fn is_shadow(&mut self, id: Id) -> bool {
         let Some(connection) = self.live.get(&id) else {
             return false;
         };
         let began = connection.first_ns;
-        let by_cookies = connection.session.cookies();
+        let by_cookies = cookies(&connection.session);
         let by_cookies = by_cookies.map(|cookies| *self.cookies.entry(cookies).or_insert(id));
         let began_so = |first: &Id| {
             let first = self.live.get(first);
             first.is_some_and(|first| first.first_ns.abs_diff(began) < SAME_START_NS)
         };
-        let by_ends = self.ends.get(&id.ends()).copied().filter(began_so);
+        let ends = connection.ends.as_deref().copied();
+        let ends = ends.unwrap_or_else(|| id.ends());
+        let by_ends = self.ends.get(&ends).copied().filter(began_so);
         let is_other = |first: &Id| first.key.interface_id() != id.key.interface_id();
         let mut firsts = by_cookies.filter(began_so).into_iter().chain(by_ends);
         let is_shadow = firsts.any(|first| is_other(&first));
         if by_ends.is_none() {
-            self.ends.insert(id.ends(), id);
+            self.ends.insert(ends, id);
         }
         is_shadow
     }
 
+    /// A connection that was not told of yet has these ends, whatever its interface shows.
+    pub(super) fn tie(&mut self, id: Id, ends: &Pair) {
+        if let Some(connection) = self.live.get_mut(&id).filter(|live| !live.is_told) {
+            let (source, destination) = (ends.source, ends.destination);
+            connection.ends = Some([source.min(destination), source.max(destination)].into());
+        }
+    }
+
+    /// Whether the local end of a connection opened it.
+    pub(super) fn is_client(&self, id: Id) -> bool {
+        self.live.get(&id).is_some_and(|live| live.local_is_client)
+    }
+
     pub(super) fn opened(&mut self, id: Id, record: &SshRecord) {
         if let Some(connection) = self.live.get_mut(&id)
-            && record.class == Some(Class::Ssh)
+            && (record.class == Some(Class::Ssh) || connection.owner.is_served)
         {
             connection.active = Some((record.target, record.expected));
         }
@@ -272,10 +315,12 @@ impl Connections {
             return;
         };
         self.held -= connection.held;
-        if self.ends.get(&id.ends()) == Some(&id) {
-            self.ends.remove(&id.ends());
+        let ends = connection.ends.as_deref().copied();
+        let ends = ends.unwrap_or_else(|| id.ends());
+        if self.ends.get(&ends) == Some(&id) {
+            self.ends.remove(&ends);
         }
-        if let Some(cookies) = connection.session.cookies()
+        if let Some(cookies) = cookies(&connection.session)
             && self.cookies.get(&cookies) == Some(&id)
         {
             self.cookies.remove(&cookies);
@@ -346,6 +391,11 @@ impl Connections {
         self.untracked
     }
 
+    /// Connections that began with text and made room for others before it was known what they are.
+    pub(crate) fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
     /// Samples of all metrics about SSH and findings.
     pub(crate) fn samples(&self, samples: &mut Vec<Fixed>) {
         for (labels, count) in &self.counts {
@@ -385,6 +435,11 @@ impl Connections {
             });
         }
     }
+}
+
+fn cookies(session: &Session) -> Option<Cookies> {
+    let (client, server) = session.cookies()?;
+    Some((client, server, session.first_sequences()))
 }
 
 /// A label value; `unknown` where nothing is declared.

@@ -89,12 +89,16 @@ pub(super) struct Attribution {
     pub(super) process: Option<ProcessRecord>,
     /// A process of the server shows that someone has logged in.
     pub(super) is_authenticated: bool,
+    /// The server's process on this node holds it.
+    pub(super) is_served: bool,
     /// The server's processes show that nobody has, although it looked so.
     pub(super) is_refuted: bool,
     /// Which end is on this node.
     pub(super) end: Option<LocalEnd>,
     /// That end is not the node's own.
     is_pod: bool,
+    /// That end and the other as its own namespace has them, where the interface shows others.
+    elsewhere: Option<Box<[SocketAddr; 2]>>,
     /// Since when the looks are counted.
     since_ns: u64,
     /// Looks so far since then.
@@ -119,6 +123,18 @@ impl Attribution {
         self.looks = 0;
     }
 
+    /// It was there before it was watched: who holds it is known, and will not be asked.
+    pub(super) fn existed(&mut self, is_server: bool, owner: Owner) {
+        self.end = Some(if is_server {
+            LocalEnd::Destination
+        } else {
+            LocalEnd::Source
+        });
+        self.learn(owner, false);
+        self.is_served = is_server;
+        self.looks = LOOKS_NS.len();
+    }
+
     /// Whether it is the server that is on this node.
     fn is_of_server(&self) -> bool {
         self.end == Some(LocalEnd::Destination)
@@ -134,6 +150,7 @@ impl Attribution {
         self.process = found.process.or(self.process.take());
         // What a server's process connects to itself, as for a forwarded port, is no login there.
         if self.is_of_server() {
+            self.is_served |= found.authenticated.is_some();
             match found.authenticated {
                 Some(true) => (self.is_authenticated, self.is_refuted) = (true, false),
                 Some(false) if is_decisive && !self.is_authenticated => self.is_refuted = true,
@@ -147,6 +164,9 @@ impl Attribution {
 impl Connection {
     /// Both ends, the one on this node first.
     fn tuple(&self, id: Id) -> Option<(SocketAddr, SocketAddr)> {
+        if let (Some(_), Some([local, remote])) = (self.owner.end, self.owner.elsewhere.as_deref()) {
+            return Some((*local, *remote));
+        }
         let key = &id.key;
         let local = SocketAddr::new(key.local(), key.local_port());
         let remote = SocketAddr::new(key.remote(), key.remote_port());
@@ -212,6 +232,19 @@ impl Books {
         }
     }
 
+    /// The end on this node is that of a pod with these ends: asks anew.
+    pub(super) fn owner_elsewhere(&mut self, id: Id, ends: [SocketAddr; 2]) {
+        if let Some(connection) = self.ssh.live.get_mut(&id)
+            && connection.owner.end.is_some()
+        {
+            connection.owner.is_pod = true;
+            connection.owner.elsewhere = Some(ends.into());
+            let since_ns = connection.owner.since_ns;
+            connection.owner.restart(since_ns);
+            self.ssh.questions.extend(connection.question(id, since_ns));
+        }
+    }
+
     /// Asks once more where the sizes look like a login.
     pub(super) fn owner_suspected(&mut self, id: Id, now_ns: u64) {
         let Some(connection) = self.ssh.live.get_mut(&id) else {
@@ -258,9 +291,15 @@ impl Books {
         let (Some(connection), Some(owner)) = (self.ssh.live.get_mut(&id), owner) else {
             return;
         };
+        let was_placed = connection.is_placed();
         let is_news = connection.owner.learn(owner, question.is_decisive);
+        let is_placed = connection.is_placed() && !was_placed && connection.is_shown();
         let was_in = connection.is_in;
         let tracked = table.get(&id.key, id.generation);
+        // It was not judged as long as it was not known who is the client.
+        if is_placed && let Some(record) = self.ssh_record(id, tracked, State::Open) {
+            self.ssh_judge(id, &record);
+        }
         self.ssh_progress(id, tracked);
         // The login was told before its user was known.
         if is_news && was_in {
@@ -269,7 +308,7 @@ impl Books {
     }
 
     fn owner_tell(&mut self, id: Id, tracked: Option<&Tracked>) {
-        if self.ssh.live.get(&id).is_some_and(Connection::is_shown)
+        if self.ssh.live.get(&id).is_some_and(|live| live.is_shown())
             && let Some(record) = self.ssh_record(id, tracked, State::Open)
         {
             self.push_ssh(id, record);

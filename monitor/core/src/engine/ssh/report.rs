@@ -1,16 +1,13 @@
 //! SSH connections as records.
 
-use super::{super::books::Books, Id};
+use super::{super::books::Books, Id, connection::PORT};
 use crate::{
-    entity::Sight,
+    engine::translate::endpoint,
     event::{EntityKind, LocalEnd, Point, SshRecord, State, Target, Traffic, VERSION},
     flow::Tracked,
     judge::Expectations,
-    ssh::Side,
+    ssh::{Hint, Side},
 };
-
-/// Port of SSH (RFC 4253 section 4).
-const PORT: u16 = 22;
 
 impl Books {
     /// The record of a connection now; `None` if its interface is not known.
@@ -22,23 +19,16 @@ impl Books {
     ) -> Option<SshRecord> {
         let connection = self.ssh.live.get(&id)?;
         let interface = self.ledger.interface(id.key.interface_id())?;
-        let key = &id.key;
         let start = tracked.map_or(connection.first, |flow| flow.start);
         let end = tracked.map_or(connection.last, |flow| flow.end().max(connection.last));
-        let endpoint = |ip, port| {
-            let sight = Sight {
-                ip,
-                point: interface.point,
-                at: start,
-            };
-            self.names.resolve(&sight).endpoint(ip, Some(port))
-        };
-        let local = endpoint(key.local(), key.local_port());
-        let remote = endpoint(key.remote(), key.remote_port());
-        let (mut source, mut destination, local) = if connection.local_is_client {
-            (local, remote, LocalEnd::Source)
+        let is_client = connection.local_is_client;
+        let (ends, translated) = self.ssh_ends(id, is_client, tracked, interface.point, start);
+        let [mut source, mut destination] = [ends.source, ends.destination]
+            .map(|end| endpoint(&self.names, end, interface.point, start));
+        let local = if is_client {
+            LocalEnd::Source
         } else {
-            (remote, local, LocalEnd::Destination)
+            LocalEnd::Destination
         };
         let process = connection.owner.process.clone().map(Box::new);
         match connection.owner.end {
@@ -72,6 +62,7 @@ impl Books {
             standard_port: destination.port == Some(PORT),
             source,
             destination,
+            translated,
             local,
             target,
             client_banner: session.banner(Side::Client).map(Into::into),
@@ -88,7 +79,10 @@ impl Books {
             reverse: traffic(false),
             user: connection.owner.user.clone(),
             process: connection.owner.process.clone(),
-            hints: session.hints().collect(),
+            hints: {
+                let midstream = connection.is_midstream.then_some(Hint::Midstream);
+                session.hints().chain(midstream).collect()
+            },
             finding: connection.finding,
         })
     }

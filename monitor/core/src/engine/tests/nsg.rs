@@ -19,7 +19,7 @@ fn chain(rules: &str) -> Arc<Chain> {
     Arc::new(Chain::new(levels, &names))
 }
 
-fn rule(name: &str, direction: &str, access: &str, port: u16) -> String {
+pub(super) fn rule(name: &str, direction: &str, access: &str, port: u16) -> String {
     format!(
         "{{\"name\":\"{name}\",\"priority\":100,\"direction\":\"{direction}\",\
          \"access\":\"{access}\",\"protocol\":\"Tcp\",\"sourceAddressPrefix\":\"*\",\
@@ -35,7 +35,7 @@ pub(super) fn engine_under(rules: &str) -> Engine {
 }
 
 /// A connection from this node, or to it.
-fn flow(is_inbound: bool, port: u16) -> FlowKey {
+pub(super) fn flow(is_inbound: bool, port: u16) -> FlowKey {
     if is_inbound {
         key4(1, Protocol::TCP, port, 40_000)
     } else {
@@ -44,7 +44,7 @@ fn flow(is_inbound: bool, port: u16) -> FlowKey {
 }
 
 /// What the opener and the other end sent, by the hook's direction.
-fn sent(is_inbound: bool, other: u16) -> FlowValue {
+pub(super) fn sent(is_inbound: bool, other: u16) -> FlowValue {
     let opener = if other == B { A } else { SYN_ONLY };
     let (flags, packets) = if is_inbound {
         ([other, opener], [u64::from(other != 0), 1])
@@ -57,7 +57,7 @@ fn sent(is_inbound: bool, other: u16) -> FlowValue {
 const SYN_ONLY: u16 = OPENS | FIRST | SYN;
 
 /// Opens a connection and closes it; its last record, and findings with their reasons.
-fn run(
+pub(super) fn run(
     engine: &mut Engine,
     key: FlowKey,
     value: FlowValue,

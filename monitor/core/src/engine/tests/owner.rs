@@ -2,13 +2,13 @@
 
 use super::{ssh::*, *};
 use crate::{
-    engine::{Owner, OwnerAnswer, OwnerQuestion, Wanted},
-    event::ProcessRecord,
-    ssh::{AuthOutcome, Basis},
+    engine::{Existing, Owner, OwnerAnswer, OwnerQuestion, Wanted},
+    event::{ProcessRecord, Severity},
+    ssh::{AuthOutcome, Basis, Hint},
 };
 
 /// An engine that asks, of a node with the address of the local ends.
-fn asking() -> Engine {
+pub(super) fn asking() -> Engine {
     let mut engine = engine_with(Config {
         owners: true,
         ..Config::default()
@@ -19,18 +19,18 @@ fn asking() -> Engine {
 }
 
 /// Both banners; what is asked then.
-fn begin(engine: &mut Engine, key: FlowKey) -> Vec<OwnerQuestion> {
+pub(super) fn begin(engine: &mut Engine, key: FlowKey) -> Vec<OwnerQuestion> {
     let first = step(engine, segment(key, true, SERVER, App::Ssh));
     let second = step(engine, segment(key, false, CLIENT, App::Ssh));
     [first.owners, second.owners].concat()
 }
 
-fn at(engine: &mut Engine, second: u64) -> Outputs {
+pub(super) fn at(engine: &mut Engine, second: u64) -> Outputs {
     step(engine, Input::Clock(clock(second)));
     step(engine, Input::Tick)
 }
 
-fn sshd(authenticated: Option<bool>, user: Option<&str>) -> Owner {
+pub(super) fn sshd(authenticated: Option<bool>, user: Option<&str>) -> Owner {
     Owner {
         user: user.map(str::to_owned),
         process: Some(ProcessRecord {
@@ -43,7 +43,7 @@ fn sshd(authenticated: Option<bool>, user: Option<&str>) -> Owner {
     }
 }
 
-fn answer(engine: &mut Engine, question: OwnerQuestion, owner: Owner) -> Outputs {
+pub(super) fn answer(engine: &mut Engine, question: OwnerQuestion, owner: Owner) -> Outputs {
     let owner = Some(owner);
     step(engine, Input::Owner(OwnerAnswer { question, owner }))
 }
@@ -147,4 +147,52 @@ fn what_a_server_connects_to_is_no_login_there() {
     assert_eq!(record.user.as_deref(), Some("alice"));
     let process = record.source.process.map(|process| process.pid);
     assert_eq!(process, Some(812));
+}
+
+#[test]
+fn a_session_that_was_there_before_is_told_by_its_process() {
+    // Whether its flow was seen before the processes were looked at, and what its packets say.
+    for (is_seen, flags, is_told) in [
+        (true, [ACK | DATA; 2], true),
+        (false, [ACK | DATA; 2], true),
+        (false, [SYN | ACK | ACCEPTS, SYN | OPENS], false),
+    ] {
+        let mut engine = asking();
+        engine.books.ssh.expectations.node = vec!["admin=198.51.100.0/24".parse().unwrap()];
+        let key = key(50_000);
+        let flows = Input::Flows(vec![(key, reading(99, [5, 6], flags))]);
+        let existing = Input::Existing(vec![Existing {
+            local: (key.local(), 22).into(),
+            remote: (key.remote(), 50_000).into(),
+            is_server: true,
+            owner: sshd(Some(true), Some("alice")),
+        }]);
+        let inputs = if is_seen {
+            [flows, existing]
+        } else {
+            [existing, flows]
+        };
+        let outputs = inputs.map(|input| step(&mut engine, input));
+        let records = ssh_of(&outputs);
+        assert_eq!(!records.is_empty(), is_told, "{flags:?}");
+        for record in &records {
+            assert_eq!(record.class, None);
+            assert_eq!(record.hints, [Hint::Midstream]);
+            assert_eq!(record.destination.port, Some(22));
+            assert_eq!(record.authentication, AuthOutcome::Success);
+            assert_eq!(record.basis, Basis::Process);
+            assert_eq!(record.user.as_deref(), Some("alice"));
+            assert_eq!(record.expected, Some(false));
+        }
+        let findings = engine.query_findings(&FlowFilter::default(), None);
+        let logins = findings
+            .iter()
+            .filter(|found| found.severity == Severity::High);
+        assert_eq!(logins.count(), usize::from(is_told));
+        // It is closed as any other.
+        let end = Input::Removed(vec![(key, reading(99, [9, 9], flags))]);
+        let last = ssh_of(&[step(&mut engine, end)]);
+        assert_eq!(last.len(), usize::from(is_told));
+        assert_eq!(engine.summary().ssh_connections, u64::from(is_told));
+    }
 }

@@ -115,7 +115,10 @@ fn status_and_summary_tell_the_totals() {
             "kernel_ring": 3,
             "channel": 0,
             "ssh_connections": 0,
+            "ssh_pending": 0,
             "owner": 0,
+            "translation": 0,
+            "cgroup": 0,
             "process_scan": 0,
             "follower": 9,
             "event_log": 0

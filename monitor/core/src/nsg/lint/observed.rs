@@ -7,13 +7,17 @@ use std::{
 };
 
 use super::{Check, Issue, list};
-use crate::nsg::{
-    chain::Chain,
-    interval::{Family, IntervalSet},
-    level::{Level, LevelKind},
-    model::{Direction, Origin, Rule, RuleAccess},
-    names::Space,
-    tuple::Tuple,
+use crate::{
+    event::{Outcome, Protocol},
+    nsg::{
+        chain::Chain,
+        interval::{Family, IntervalSet},
+        level::{Level, LevelKind},
+        model::{Direction, Origin, Rule, RuleAccess},
+        names::Space,
+        tuple::Tuple,
+        verdict::Step,
+    },
 };
 
 /// Distinct addresses and ports that are kept for a rule; with more it counts as used in its
@@ -27,6 +31,18 @@ const WIDE: u128 = 256;
 pub struct Observed {
     flows: u64,
     rules: HashMap<(LevelKind, Direction, Arc<str>), Used>,
+    pub(super) ssh: Ssh,
+}
+
+/// SSH to this network that was tried.
+#[derive(Debug, Default)]
+pub(super) struct Ssh {
+    /// Sources, by the rule that denied them.
+    pub(super) denied: HashMap<(LevelKind, Arc<str>), BTreeSet<IpAddr>>,
+    /// Connections that a rule allowed, and how many of them were answered by a server.
+    pub(super) allowed: HashMap<(LevelKind, Arc<str>), (u64, u64)>,
+    /// Whether the flows say what became of them.
+    pub(super) has_outcomes: bool,
 }
 
 /// How a rule was used.
@@ -39,8 +55,13 @@ struct Used {
 // === impl Observed ===
 
 impl Observed {
-    /// Counts a flow for the rules that decide it.
-    pub fn add(&mut self, chain: &Chain, tuple: &Tuple) {
+    /// How many flows there were.
+    pub const fn flows(&self) -> u64 {
+        self.flows
+    }
+
+    /// Counts a flow for the rules that decide it; `outcome` where it is known.
+    pub fn add(&mut self, chain: &Chain, tuple: &Tuple, outcome: Option<Outcome>) {
         self.flows += 1;
         let verdict = chain.judge(tuple);
         let tuple = tuple.normalised();
@@ -48,8 +69,15 @@ impl Observed {
             Direction::Inbound => tuple.source,
             Direction::Outbound => tuple.destination,
         };
+        self.ssh.has_outcomes |= outcome.is_some();
+        let is_ssh = tuple.direction == Direction::Inbound
+            && tuple.protocol == Protocol::TCP
+            && tuple.destination_port == Some(22);
         for step in verdict.steps() {
             let rule = step.rule();
+            if is_ssh {
+                self.ssh.add(&step, tuple.source, outcome);
+            }
             let key = (step.level.kind, rule.direction, Arc::clone(&rule.name));
             let used = self.rules.entry(key).or_default();
             if used.remote.len() <= MOST {
@@ -70,6 +98,10 @@ impl Observed {
             }
             let key = (level.kind, direction, Arc::clone(&rule.name));
             let Some(used) = self.rules.get(&key) else {
+                // That is told of rules for SSH in its own words.
+                if direction == Direction::Inbound && super::ssh::is_for_ssh(rule) {
+                    continue;
+                }
                 let why = format!("decided none of {} observed flows", self.flows);
                 let suggestion = "remove it if nothing rare needs it".to_owned();
                 issues.push(Issue::new(Check::Unused, level, rule, why, suggestion));
@@ -116,6 +148,32 @@ impl Observed {
                     suggestion,
                 ));
             }
+        }
+    }
+}
+
+// === impl Ssh ===
+
+impl Ssh {
+    fn add(&mut self, step: &Step<'_>, source: IpAddr, outcome: Option<Outcome>) {
+        let key = (step.level.kind, Arc::clone(&step.rule().name));
+        match step.access() {
+            Some(RuleAccess::Deny) => {
+                let sources = self.denied.entry(key).or_default();
+                if sources.len() <= MOST {
+                    sources.insert(source);
+                }
+            }
+            Some(RuleAccess::Allow | RuleAccess::AlwaysAllow) => {
+                let (tried, answered) = self.allowed.entry(key).or_default();
+                *tried += 1;
+                let is_answered = matches!(
+                    outcome,
+                    Some(Outcome::Established | Outcome::Reset | Outcome::Midstream)
+                );
+                *answered += u64::from(is_answered);
+            }
+            None => {}
         }
     }
 }

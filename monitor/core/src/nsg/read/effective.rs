@@ -20,7 +20,7 @@ pub(super) fn group(node: &Node<'_>) -> Result<Group, Fault> {
     let mut rules: Vec<Rule> = Vec::new();
     for node in list.items()? {
         let rule = match kind {
-            Some(LevelKind::Admin) => rule::read(&node, Kind::Admin)?,
+            Some(LevelKind::Admin) => rule::read(&node, Kind::EffectiveAdmin)?,
             _ => rule::read(&node, Kind::Effective)?,
         };
         validate::add(&mut rules, rule, &node)?;
@@ -51,7 +51,7 @@ fn kind(node: &Node<'_>) -> Result<Option<LevelKind>, Fault> {
             if found.is_some() {
                 return Err(association.fault(Problem::Type {
                     expected: "one of subnet, networkInterface and networkManager",
-                    found: "several",
+                    found: "several".to_owned(),
                 }));
             }
             found = Some(kind);

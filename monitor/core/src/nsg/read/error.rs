@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use serde_json::Value;
+
+use super::node::{self, Place};
 use crate::nsg::{
     address::{AddressError, quotable},
     level::LevelKind,
@@ -81,13 +84,22 @@ pub enum Problem {
     /// The same key twice, in different letter case.
     #[error("is there twice, in different letter case")]
     Twice,
+    /// The same key twice.
+    #[error("is there twice, and only one of both can be meant")]
+    Repeated,
+    /// Nearly the name of a field.
+    #[error("is not known, and nearly the name of `{meant}`: is that meant?")]
+    Misspelt {
+        /// That field.
+        meant: &'static str,
+    },
     /// Another type of value.
     #[error("must be {expected}, not {found}")]
     Type {
         /// What it should be.
         expected: &'static str,
         /// What it is.
-        found: &'static str,
+        found: String,
     },
     /// Not one of a set of words.
     #[error("`{value}` is not one of {expected}")]
@@ -171,6 +183,18 @@ impl ReadError {
         }
     }
 
+    /// About a key that is there twice in one object; its line is that of the second one.
+    pub(super) fn repeated(file: &str, text: &str, places: &[Place], line: usize) -> Self {
+        // Only a message is made of this: it does not matter which of both keys is read.
+        let value: Value = serde_json::from_str(text).unwrap_or_default();
+        Self {
+            line: Some(line),
+            rule: rule_at(&value, places),
+            field: node::field_of(places),
+            ..Self::of_file(file, Problem::Repeated)
+        }
+    }
+
     /// About a text that is not JSON.
     pub(super) fn syntax(file: &str, error: &serde_json::Error) -> Self {
         let line = (error.line() > 0).then(|| error.line());
@@ -212,3 +236,25 @@ impl fmt::Display for ReadError {
 }
 
 impl std::error::Error for ReadError {}
+
+/// The name of the rule that a place is in.
+fn rule_at(root: &Value, places: &[Place]) -> Option<String> {
+    let (mut value, mut name, mut rule) = (root, None, None);
+    for place in places {
+        if let Value::Object(members) = value {
+            let own = members.get("name").and_then(Value::as_str);
+            name = own.or(name);
+            if members.contains_key("priority") && members.contains_key("direction") {
+                rule = name;
+            }
+        }
+        value = match place {
+            Place::Key(key) => value.get(key)?,
+            Place::Index(index) => {
+                name = None;
+                value.get(index)?
+            }
+        };
+    }
+    rule.map(quotable)
+}

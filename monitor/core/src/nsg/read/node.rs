@@ -49,7 +49,8 @@ impl<'a> Node<'a> {
         Self { value, way: None }
     }
 
-    fn child<'b>(&'b self, value: &'b Value, segment: Segment<'b>) -> Node<'b> {
+    /// A value within this one.
+    pub(super) fn child<'b>(&'b self, value: &'b Value, segment: Segment<'b>) -> Node<'b> {
         Node {
             value,
             way: Some((self, segment)),
@@ -119,12 +120,12 @@ impl<'a> Node<'a> {
             return self.fault(Problem::Expression(quotable(text)));
         }
         let found = match self.value {
-            Value::Null => "null",
-            Value::Bool(_) => "true or false",
-            Value::Number(_) => "a number",
-            Value::String(_) => "a text",
-            Value::Array(_) => "a list",
-            Value::Object(_) => "an object",
+            Value::Null => "null".to_owned(),
+            Value::Bool(_) => "true or false".to_owned(),
+            Value::Number(number) => format!("a number ({})", quotable(&number.to_string())),
+            Value::String(text) => format!("a text (`{}`)", quotable(text)),
+            Value::Array(_) => "a list".to_owned(),
+            Value::Object(_) => "an object".to_owned(),
         };
         self.fault(Problem::Type { expected, found })
     }
@@ -185,7 +186,7 @@ impl Fault {
 }
 
 /// The last key, and the places in its lists.
-fn field_of(places: &[Place]) -> Option<String> {
+pub(super) fn field_of(places: &[Place]) -> Option<String> {
     let from = places
         .iter()
         .rposition(|place| matches!(place, Place::Key(_)))?;

@@ -18,6 +18,9 @@ use crate::{
     },
 };
 
+/// The largest priority of a rule that is no default rule.
+const MOST_PRIORITY: u16 = 4096;
+
 /// What is read a rule for: it decides what is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -29,6 +32,14 @@ pub(super) enum Kind {
     Effective,
     /// An admin rule.
     Admin,
+    /// An admin rule of effective rules: flat, and with its tags expanded.
+    EffectiveAdmin,
+}
+
+impl Kind {
+    const fn is_effective(self) -> bool {
+        matches!(self, Self::Effective | Self::EffectiveAdmin)
+    }
 }
 
 /// The end of a rule.
@@ -54,10 +65,11 @@ pub(super) fn read_named(node: &Node<'_>, name: &str, kind: Kind) -> Result<Rule
 
 fn fields(node: &Node<'_>, full: &str, kind: Kind) -> Result<Rule, Fault> {
     let (name, origin) = match kind {
-        Kind::User => (full, Origin::User),
-        Kind::Default => (full, Origin::Default),
-        Kind::Admin => (full, Origin::Admin),
+        Kind::User => (full, Some(Origin::User)),
+        Kind::Default => (full, Some(Origin::Default)),
+        Kind::Admin => (full, Some(Origin::Admin)),
         Kind::Effective => effective_name(full),
+        Kind::EffectiveAdmin => (effective_name(full).0, Some(Origin::Admin)),
     };
     let length = name.chars().count();
     if !(1..=80).contains(&length) {
@@ -68,6 +80,12 @@ fn fields(node: &Node<'_>, full: &str, kind: Kind) -> Result<Rule, Fault> {
         return Err(properties.wrong("an object"));
     }
     let body = properties.as_ref().unwrap_or(node);
+    let origin = match origin {
+        // Older documents name default rules without saying so; rules of users have lower numbers.
+        Some(origin) => origin,
+        None if is_default_priority(body)? => Origin::Default,
+        None => Origin::User,
+    };
     let rule = Rule {
         name: name.into(),
         origin,
@@ -80,7 +98,7 @@ fn fields(node: &Node<'_>, full: &str, kind: Kind) -> Result<Rule, Fault> {
         destination: addresses(body, End::Destination, kind)?,
         destination_ports: ports(body, End::Destination, kind)?,
     };
-    if kind != Kind::Effective {
+    if !kind.is_effective() {
         validate::families(&rule)
             .map_err(|end| body.fault(Problem::MixedFamilies).in_field(end))?;
     }
@@ -88,8 +106,8 @@ fn fields(node: &Node<'_>, full: &str, kind: Kind) -> Result<Rule, Fault> {
 }
 
 /// Name and origin of an effective rule: `securityRules/X`, `defaultSecurityRules/X`, in older
-/// documents `UserRule_X`, `DefaultRule_X`.
-fn effective_name(full: &str) -> (&str, Origin) {
+/// documents `UserRule_X`, `DefaultRule_X`; `None` where the name does not say whose it is.
+fn effective_name(full: &str) -> (&str, Option<Origin>) {
     let known = [
         ("securityRules/", Origin::User),
         ("UserRule_", Origin::User),
@@ -104,10 +122,16 @@ fn effective_name(full: &str) -> (&str, Origin) {
             .then_some((rest, *origin))
     });
     match stripped {
-        Some(found) => found,
-        None if full.to_ascii_lowercase().starts_with("default") => (full, Origin::Default),
-        None => (full, Origin::User),
+        Some((rest, origin)) => (rest, Some(origin)),
+        None => (full, None),
     }
+}
+
+/// Whether a priority is one that only default rules have.
+fn is_default_priority(body: &Node<'_>) -> Result<bool, Fault> {
+    let priority = body.filled("priority")?;
+    let number = priority.and_then(|node| node.value.as_u64());
+    Ok(number.is_some_and(|number| number > u64::from(MOST_PRIORITY)))
 }
 
 fn direction(body: &Node<'_>) -> Result<Direction, Fault> {
@@ -122,9 +146,9 @@ fn direction(body: &Node<'_>) -> Result<Direction, Fault> {
 
 fn priority(body: &Node<'_>, origin: Origin) -> Result<u16, Fault> {
     let (from, to) = match origin {
-        Origin::User => (100, 4096),
-        Origin::Default => (4097, u16::MAX),
-        Origin::Admin => (1, 4096),
+        Origin::User => (100, MOST_PRIORITY),
+        Origin::Default => (MOST_PRIORITY + 1, u16::MAX),
+        Origin::Admin => (1, MOST_PRIORITY),
     };
     let node = body.required("priority")?;
     let Value::Number(number) = node.value else {
@@ -133,7 +157,7 @@ fn priority(body: &Node<'_>, origin: Origin) -> Result<u16, Fault> {
     let Some(priority) = number.as_i128() else {
         return Err(node.fault(Problem::Type {
             expected: "a whole number",
-            found: "a fraction",
+            found: format!("a fraction ({})", quotable(&number.to_string())),
         }));
     };
     match u16::try_from(priority) {
@@ -251,7 +275,7 @@ fn addresses(body: &Node<'_>, end: End, kind: Kind) -> Result<Vec<Address>, Faul
             }
             add(match address {
                 // Effective rules print this for `*`.
-                Address::Prefix(net) if kind == Kind::Effective && net.prefix_len() == 0 => {
+                Address::Prefix(net) if kind.is_effective() && net.prefix_len() == 0 => {
                     Address::Any
                 }
                 other => other,
@@ -259,7 +283,7 @@ fn addresses(body: &Node<'_>, end: End, kind: Kind) -> Result<Vec<Address>, Faul
         }
     }
     // How Virtual Network Manager lists addresses (REST, AdminPropertiesFormat).
-    if kind == Kind::Admin
+    if matches!(kind, Kind::Admin | Kind::EffectiveAdmin)
         && let Some(items) = body.filled(end.items())?
     {
         for item in items.items()? {
@@ -274,7 +298,7 @@ fn addresses(body: &Node<'_>, end: End, kind: Kind) -> Result<Vec<Address>, Faul
             add(Address::Group(name.into()));
         }
     }
-    if kind == Kind::Effective
+    if kind.is_effective()
         && let Some(nets) = expanded(body, end)?
     {
         for address in &mut found {
@@ -286,7 +310,7 @@ fn addresses(body: &Node<'_>, end: End, kind: Kind) -> Result<Vec<Address>, Faul
     match (found.is_empty(), kind) {
         (false, _) => Ok(found),
         // Virtual Network Manager takes nothing for everything.
-        (true, Kind::Admin) => Ok(vec![Address::Any]),
+        (true, Kind::Admin | Kind::EffectiveAdmin) => Ok(vec![Address::Any]),
         (true, _) => Err(body.fault(Problem::NoAddress).in_field(end.prefix())),
     }
 }
@@ -322,7 +346,7 @@ fn ports(body: &Node<'_>, end: End, kind: Kind) -> Result<Ports, Fault> {
         }
     }
     // A source port says nothing in most rules, and hand-written ones leave it out.
-    let may_lack = end == End::Source || kind == Kind::Admin;
+    let may_lack = end == End::Source || matches!(kind, Kind::Admin | Kind::EffectiveAdmin);
     match ranges.is_empty() {
         true if may_lack => Ok(Ports::any()),
         true => Err(body.fault(Problem::NoPort).in_field(end.port())),

@@ -9,7 +9,7 @@ use crate::nsg::{
 
 /// A rule of the form `NAME PRIORITY In|Out ACCESS PROTOCOL SOURCE PORTS > DESTINATION PORTS`, as
 /// the REST API writes it. Lists have commas; `asg:NAME` is an application security group.
-pub(super) fn rule(text: &str) -> Value {
+pub(in crate::nsg) fn rule(text: &str) -> Value {
     let words: Vec<_> = text.split_whitespace().collect();
     let [
         name,
@@ -55,7 +55,7 @@ pub(super) fn rule(text: &str) -> Value {
 }
 
 /// A REST document with these rules.
-pub(super) fn document(rules: &[&str]) -> Value {
+pub(in crate::nsg) fn document(rules: &[&str]) -> Value {
     let rules: Vec<_> = rules.iter().map(|text| rule(text)).collect();
     json!({
         "name": "test-nsg",
@@ -65,26 +65,28 @@ pub(super) fn document(rules: &[&str]) -> Value {
 }
 
 /// Reads a document with one group.
-pub(super) fn read_one(document: &Value) -> Result<Nsg, ReadError> {
+pub(in crate::nsg) fn read_one(document: &Value) -> Result<Nsg, ReadError> {
     let mut groups = read::read("nsg.json", &document.to_string())?.groups;
     assert_eq!(groups.len(), 1, "{document}");
     Ok(groups.remove(0).nsg)
 }
 
 /// A group with these rules and the default ones.
-pub(super) fn nsg(rules: &[&str]) -> Nsg {
+pub(in crate::nsg) fn nsg(rules: &[&str]) -> Nsg {
     read_one(&document(rules)).expect("a valid group")
 }
 
 /// Admin rules.
-pub(super) fn admin(rules: &[&str]) -> Nsg {
+pub(in crate::nsg) fn admin(rules: &[&str]) -> Nsg {
     let rules: Vec<_> = rules.iter().map(|text| rule(text)).collect();
     let text = json!(rules).to_string();
-    read::read_admin_rules("admin.json", &text).expect("valid admin rules")
+    read::read_admin_rules("admin.json", &text)
+        .expect("valid admin rules")
+        .0
 }
 
 /// Names: `--virtual-network` 10.224.0.0/12 and these tags.
-pub(super) fn names(tags: &[&str]) -> Names {
+pub(in crate::nsg) fn names(tags: &[&str]) -> Names {
     let mut names = Names::default();
     names.add_network(["10.224.0.0/12".parse().expect("a range")]);
     for tag in tags {
@@ -94,7 +96,7 @@ pub(super) fn names(tags: &[&str]) -> Names {
 }
 
 /// A chain with a group on the subnet only.
-pub(super) fn subnet(rules: &[&str], names: &Names) -> Chain {
+pub(in crate::nsg) fn subnet(rules: &[&str], names: &Names) -> Chain {
     let levels = Levels {
         subnet: Some(nsg(rules)),
         ..Levels::default()
@@ -103,7 +105,7 @@ pub(super) fn subnet(rules: &[&str], names: &Names) -> Chain {
 }
 
 /// A flow of the form `In|Out PROTOCOL SOURCE[#PORT] > DESTINATION[#PORT]`.
-pub(super) fn tuple(text: &str) -> Tuple {
+pub(in crate::nsg) fn tuple(text: &str) -> Tuple {
     let words: Vec<_> = text.split_whitespace().collect();
     let [direction, protocol, source, ">", destination] = words[..] else {
         panic!("not a flow: {text}");
@@ -126,7 +128,7 @@ pub(super) fn tuple(text: &str) -> Tuple {
 }
 
 /// Checks a verdict: `ACCESS DECIDED_BY RULE`, `-` for no rule. Linear and compiled must agree.
-pub(super) fn check(chain: &Chain, flow: &str, expected: &str) {
+pub(in crate::nsg) fn check(chain: &Chain, flow: &str, expected: &str) {
     let tuple = tuple(flow);
     for verdict in [chain.judge(&tuple), chain.judge_linear(&tuple)] {
         let rule = verdict.rule.map_or("-", |rule| &rule.name);
@@ -139,7 +141,7 @@ pub(super) fn check(chain: &Chain, flow: &str, expected: &str) {
 }
 
 /// Checks that nobody knows, and that the reason says this.
-pub(super) fn check_unknown(chain: &Chain, flow: &str, expected: &str) {
+pub(in crate::nsg) fn check_unknown(chain: &Chain, flow: &str, expected: &str) {
     let verdict = chain.judge(&tuple(flow));
     assert_eq!(verdict.access.name(), "Indeterminate", "{flow}");
     let reason = verdict.reason().expect("a reason");
@@ -149,7 +151,7 @@ pub(super) fn check_unknown(chain: &Chain, flow: &str, expected: &str) {
 }
 
 /// The message with which a document is refused.
-pub(super) fn refusal(document: &Value) -> String {
+pub(in crate::nsg) fn refusal(document: &Value) -> String {
     let text = serde_json::to_string_pretty(document).expect("JSON");
     match read::read("nsg.json", &text) {
         Ok(read) => panic!("not refused: {read:?}"),

@@ -33,12 +33,12 @@ fn wrong_types_are_refused() {
         (
             "priority",
             json!("100"),
-            "must be a whole number, not a text",
+            "must be a whole number, not a text (`100`)",
         ),
         (
             "priority",
             json!(100.5),
-            "must be a whole number, not a fraction",
+            "must be a whole number, not a fraction (100.5)",
         ),
         ("priority", json!(null), "is missing"),
         ("priority", json!(-1), "-1 is not between"),
@@ -63,7 +63,7 @@ fn wrong_types_are_refused() {
             json!("Both"),
             "`Both` is not one of Inbound, Outbound",
         ),
-        ("protocol", json!(6), "must be a text, not a number"),
+        ("protocol", json!(6), "must be a text, not a number (6)"),
         (
             "sourceAddressPrefix",
             json!({}),
@@ -212,7 +212,9 @@ fn admin_rules_have_their_own_limits() {
             "protocol": "Any", "sourceAddressPrefix": "*", "destinationPortRange": "22"}])
         .to_string()
     };
-    let nsg = read_admin_rules("a.json", &rule(1, "alwaysallow")).expect("valid");
+    let nsg = read_admin_rules("a.json", &rule(1, "alwaysallow"))
+        .expect("valid")
+        .0;
     assert_eq!(nsg.rules.len(), 1, "no default rules");
     assert_eq!(nsg.rules[0].destination[0].to_string(), "*");
     // As Virtual Network Manager itself writes them.
@@ -220,7 +222,9 @@ fn admin_rules_have_their_own_limits() {
         "direction": "Inbound", "protocol": "Tcp", "destinationPortRanges": ["22"],
         "sources": [{"addressPrefixType": "IPPrefix", "addressPrefix": "198.51.100.0/24"}],
         "destinations": [{"addressPrefixType": "IPPrefix", "addressPrefix": "10.0.0.0/8"}]}}]);
-    let nsg = read_admin_rules("a.json", &lists.to_string()).expect("valid");
+    let nsg = read_admin_rules("a.json", &lists.to_string())
+        .expect("valid")
+        .0;
     let ends = [&nsg.rules[0].source, &nsg.rules[0].destination];
     assert_eq!(
         ends.map(|end| end.iter().map(ToString::to_string).collect::<Vec<_>>()),

@@ -19,6 +19,11 @@ const MAX_BEFORE_ACCEPT: usize = 8;
 /// A single answer after that long is a real attempt that failed: the `none` probe is answered at
 /// once, while OpenSSH and PAM delay other failures.
 const SLOW_NS: u64 = 250_000_000;
+/// Payload of a refusal: a list of methods of at least `password`, and of at most all that there are.
+const MIN_REFUSAL: u32 = 6 + 8;
+const MAX_REFUSAL: u32 = 6 + 90;
+/// Payload of an EXT_INFO with the least `server-sig-algs` (RFC 8308 section 3.1).
+const MIN_EXT_INFO: u32 = 1 + 4 + 4 + 15 + 4 + 11;
 /// More answers than failed attempts can have (MaxAuthTries is 6, some answers are prompts).
 const MAX_ANSWERS: usize = 20;
 /// More bytes than a burst of failure, prompt, or echo of a 4096-bit key can have.
@@ -50,8 +55,17 @@ struct Reader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::ssh) struct Judgement {
     pub(in crate::ssh) authentication: Authentication,
-    /// There is an answer of the size of a success.
-    pub(in crate::ssh) may_be_in: bool,
+    /// What it took to log in, if the answer of the size of a success is one.
+    pub(in crate::ssh) login: Option<Login>,
+}
+
+/// What it took to log in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::ssh) struct Login {
+    /// Answers, the success included.
+    pub(in crate::ssh) attempts: u32,
+    /// Those that were refusals for certain.
+    pub(in crate::ssh) failures: u32,
 }
 
 /// Whether someone logged in; offsets in both streams count from NEWKEYS.
@@ -62,11 +76,11 @@ pub(in crate::ssh) fn judge(
     server: &Stream,
     ended: bool,
 ) -> Judgement {
-    let mut may_be_in = false;
-    let authentication = outcome(model, records, client, server, ended, &mut may_be_in);
+    let mut login = None;
+    let authentication = outcome(model, records, client, server, ended, &mut login);
     Judgement {
         authentication,
-        may_be_in,
+        login,
     }
 }
 
@@ -76,7 +90,7 @@ fn outcome(
     client: &Stream,
     server: &Stream,
     ended: bool,
-    may_be_in: &mut bool,
+    login: &mut Option<Login>,
 ) -> Authentication {
     let (bursts, is_complete) = bursts(model, records, client, server);
     let Some((reader, answers)) = answers(model, &bursts) else {
@@ -92,12 +106,22 @@ fn outcome(
         .enumerate()
         .position(|(index, answer)| reader.is_success(answer, index == 0));
     if let Some(before) = success {
-        *may_be_in = true;
+        let first = usize::from(model.is_first_real);
+        let failures = reader.refusals(answers.get(..before).unwrap_or_default());
+        let took = Login {
+            attempts: u32::try_from((before + first).max(1)).unwrap_or(u32::MAX),
+            failures: u32::try_from(failures).unwrap_or(u32::MAX),
+        };
+        *login = Some(took);
         if !reader.is_certain(&answers, before) {
             return Authentication::UNKNOWN;
         }
-        let first = usize::from(model.is_first_real);
-        return by_sizes(AuthOutcome::Success, (before + first).max(1));
+        return Authentication {
+            outcome: AuthOutcome::Success,
+            attempts: Some(took.attempts),
+            failures: took.failures,
+            basis: Basis::Sizes,
+        };
     }
     let count = answers.len();
     let is_plausible = count <= MAX_ANSWERS
@@ -120,10 +144,13 @@ fn outcome(
     }
 }
 
+/// What came of it without a login.
 fn by_sizes(outcome: AuthOutcome, attempts: usize) -> Authentication {
+    let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
     Authentication {
         outcome,
-        attempts: u32::try_from(attempts).ok(),
+        attempts: Some(attempts),
+        failures: attempts,
         basis: Basis::Sizes,
     }
 }
@@ -279,18 +306,66 @@ impl Reader {
             && second.first() == Some(&success)
     }
 
+    /// Answers before a login that were refusals for certain: those of one size, which came more
+    /// than once or is that of the refusal of `none`. A key that is accepted is answered once.
+    fn refusals(&self, before: &[Burst]) -> usize {
+        let last = |answer: &Burst| answer.sizes.last().copied();
+        let (none, rest) = match before {
+            [first, rest @ ..] if !self.model.is_first_real => (last(first), rest),
+            all => (None, all),
+        };
+        let count = |size| {
+            rest.iter()
+                .filter(|answer| last(answer) == Some(size))
+                .count()
+        };
+        rest.iter()
+            .filter_map(last)
+            .map(|size| (size, count(size)))
+            .filter(|(size, count)| *count > 1 || none == Some(*size))
+            .map(|(_, count)| count)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Whether no segment before may be the beginning of a packet whose end is as short as a
+    /// success: whoever makes its window small has packets cut as it likes.
+    ///
+    /// A refusal has a list of methods that is not as long as one likes, EXT_INFO and a refusal are two
+    /// packets, and any other answer is one. Without its last bytes, as many as a success has, each of
+    /// these is something else.
+    fn is_uncut(&self, before: &[Burst]) -> bool {
+        let [first, others @ ..] = before else {
+            return true;
+        };
+        let all: u32 = first.sizes.iter().sum();
+        let is_refusal = self.model.is_packets(all, 1) && all <= self.size(MAX_REFUSAL);
+        let is_with_info = self.model.is_packets(all, 2)
+            && all >= self.size(MIN_EXT_INFO) + self.size(MIN_REFUSAL);
+        let is_one = |size: &u32| self.model.is_packets(*size, 1);
+        (is_refusal || is_with_info) && others.iter().all(|answer| answer.sizes.iter().all(is_one))
+    }
+
     /// Whether the answer of the size of a success is one, and nothing that the client may get
     /// without logging in.
     fn is_certain(&self, answers: &[Burst], at: usize) -> bool {
         let (before, rest) = answers.split_at_checked(at).unwrap_or_default();
+        // Nothing else is so short but the end of a packet that was cut, and NEWKEYS, which a client
+        // may have by a new key exchange at any time: then nothing is certain.
         if self.size(SUCCESS) < self.size(IGNORE) {
-            // Nothing else is so short but the end of a packet that was cut, and NEWKEYS, which a
-            // client may have by a new key exchange at any time: then nothing is certain.
-            let is_whole = |size: &u32| self.is_exact || self.model.is_whole(*size);
-            return before
+            if before.iter().any(|answer| self.may_be_kexinit(answer)) {
+                return false;
+            }
+            if self.is_exact || self.is_uncut(before) {
+                return true;
+            }
+            let is_whole = |size: &u32| self.model.is_whole(*size);
+            if !before
                 .iter()
                 .all(|answer| answer.sizes.iter().all(is_whole))
-                && !before.iter().any(|answer| self.may_be_kexinit(answer));
+            {
+                return false;
+            }
         }
         let [success, next @ ..] = rest else {
             return false;

@@ -168,15 +168,21 @@ impl Model {
 
     /// Whether packets of that many bytes in all may be whole ones.
     pub(super) const fn is_whole(&self, bytes: u32) -> bool {
-        let apart = if self.is_length_apart { 4 } else { 0 };
         let mut packets = 1;
         while packets * self.size(0) <= bytes {
-            if (bytes - packets * (apart + self.mac)).is_multiple_of(self.block) {
+            if self.is_packets(bytes, packets) {
                 return true;
             }
             packets += 1;
         }
         false
+    }
+
+    /// Whether that many bytes may be so many whole packets.
+    pub(super) const fn is_packets(&self, bytes: u32, packets: u32) -> bool {
+        let apart = if self.is_length_apart { 4 } else { 0 };
+        packets * self.size(0) <= bytes
+            && (bytes - packets * (apart + self.mac)).is_multiple_of(self.block)
     }
 
     /// Whether that many bytes may be the KEXINIT of another key exchange, whose lists may lack or

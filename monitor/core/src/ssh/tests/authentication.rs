@@ -9,6 +9,7 @@ fn outcome(talk: &Talk) -> (AuthOutcome, Option<u32>) {
         outcome,
         attempts,
         basis,
+        ..
     } = talk.session().authentication(true);
     assert_eq!(
         basis == Basis::Sizes,
@@ -342,4 +343,59 @@ fn the_end_of_a_packet_is_no_success() {
     assert_eq!(outcome(&cut(talk.clone().answers(&[48]))), UNKNOWN);
     let exchange = talk.answers(&[1_100]);
     assert_eq!(outcome(&cut(exchange)), UNKNOWN);
+}
+
+/// The same for EXT_INFO with a failure, for a key that is accepted, and behind a banner.
+#[test]
+fn the_end_of_a_longer_packet_is_no_success() {
+    let cut = |talk: Talk| talk.client([0x5A]).server([0xA5; 28]);
+    // EXT_INFO of 212 bytes and a failure of 76, less the last 28.
+    assert_eq!(outcome(&cut(accepted().answers(&[212 + 48]))), UNKNOWN);
+    assert_eq!(outcome(&cut(accepted().answers(&[212, 48]))), UNKNOWN);
+    // A key's PK_OK of 100 bytes.
+    let probed = accepted().answers(&[212 + 76]);
+    assert_eq!(outcome(&cut(probed.clone().answers(&[72]))), UNKNOWN);
+    assert_eq!(outcome(&probed.answers(&[100]).answers(&[28])), success(2));
+    // A banner of 92 bytes comes with the first answer: only what follows a login proves one.
+    let banner = accepted().answers(&[92 + 212 + 76]).answers(&[28]);
+    assert_eq!(outcome(&banner), UNKNOWN);
+    assert_eq!(outcome(&banner.answers(&[628])), success(1));
+}
+
+#[test]
+fn refusals_before_a_login() {
+    let failures = |talk: Talk| {
+        let told = talk.session().authentication(true);
+        assert_eq!(told.outcome, AuthOutcome::Success);
+        (told.attempts.unwrap(), told.failures)
+    };
+    let (probed, f) = (accepted().answers(&[212 + 76]), &[76][..]);
+    assert_eq!(failures(probed.clone().answers(&[28])), (1, 0));
+    // A key that is accepted, prompts of different sizes.
+    assert_eq!(
+        failures(probed.clone().answers(&[100]).answers(&[28])),
+        (2, 0)
+    );
+    let prompts = probed.clone().answers(&[84]).answers(&[52]);
+    assert_eq!(failures(prompts.answers(&[28])), (3, 0));
+    // Five keys or passwords, and one that is right.
+    let five = (0..5).fold(probed, |talk, _| talk.answers(f));
+    assert_eq!(failures(five.clone().answers(&[28])), (6, 5));
+    assert_eq!(failures(five.answers(&[100]).answers(&[28])), (7, 5));
+    // Where boundaries show, the refusal of `none` tells what one is like.
+    let talk = Talk::handshake(OPENSSH, GCM, "ignored").records(&[52]);
+    let once = talk.records(&[228, 84]).records(&[84]);
+    assert_eq!(failures(once.records(&[36, 628])), (2, 1));
+}
+
+#[test]
+fn what_a_login_took_is_told_where_something_else_proves_it() {
+    let talk = Talk::handshake(OPENSSH, GCM, "ignored").records(&[52]);
+    let three = (0..3).fold(talk.records(&[84]), |talk, _| talk.records(&[84]));
+    assert_eq!(three.session().login(), (None, 0));
+    let mut session = three.records(&[36]).session();
+    assert_eq!(session.authentication(true), Authentication::UNKNOWN);
+    assert_eq!(session.login(), (Some(4), 3));
+    session.settle();
+    assert_eq!(session.login(), (Some(4), 3));
 }

@@ -42,6 +42,10 @@ macro_rules! check {
         let expected = Authentication {
             outcome: $outcome,
             attempts: Some($attempts),
+            failures: match $outcome {
+                AuthOutcome::Failure => $attempts,
+                _ => 0,
+            },
             basis: Basis::Sizes,
         };
         check!($file, $client, $server, expected);

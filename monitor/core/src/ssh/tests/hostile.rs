@@ -54,6 +54,31 @@ fn long_banners() {
 }
 
 #[test]
+fn a_settled_session_keeps_as_much_of_a_banner_as_one_has_without_escapes() {
+    let banner = |line: &[u8]| {
+        let mut session = client(line);
+        session.settle();
+        session.banner(Side::Client).map(str::to_owned)
+    };
+    assert_eq!(
+        banner(b"SSH-2.0-\x1b\r\n").as_deref(),
+        Some("SSH-2.0-\\x1b")
+    );
+    for junk in 230..260 {
+        let line = [
+            &b"SSH-2.0-"[..],
+            &vec![b'a'; junk % 7],
+            &vec![0x1B; junk],
+            b"\r\n",
+        ]
+        .concat();
+        let kept = banner(&line).expect("a banner");
+        assert!((252..=255).contains(&kept.len()), "{kept}");
+        assert!(kept.ends_with("\\x1b"), "{kept}");
+    }
+}
+
+#[test]
 fn kexinit_of_26_kilobytes() {
     let algorithms = "diffie-hellman-group1-sha1,".repeat(1_000);
     let lists = [

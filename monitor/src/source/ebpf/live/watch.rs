@@ -1,16 +1,18 @@
 //! Interfaces that come, change and go.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use monitor_common::abi::{Interface, point};
-use monitor_core::{
-    account::{Interface as Account, InterfaceAccount},
-    engine::Input,
-    event::Point,
-};
+use monitor_common::abi::Interface;
+use monitor_core::{account::InterfaceAccount, engine::Input, event::Point};
 
 use super::{Live, LiveError, Watched};
-use crate::source::links::Link;
+use crate::source::{
+    ebpf::{attach::AttachError, error::AccessError, kernel::Kernel},
+    links::Link,
+};
+
+/// Longer than a packet takes through the programs.
+const GRACE: Duration = Duration::from_millis(2);
 
 // === impl Live ===
 
@@ -33,7 +35,7 @@ impl Live {
             .filter(|ifindex| !links.iter().any(|link| link.ifindex == *ifindex))
             .collect();
         for ifindex in gone {
-            self.on_gone(ifindex)?;
+            self.on_gone(ifindex).await?;
         }
         self.read_addresses().await?;
         for link in links {
@@ -82,82 +84,130 @@ impl Live {
         }
     }
 
-    /// Registers an interface and attaches to it. One that cannot be watched is told as not
-    /// covered.
+    /// Watches an interface. One that cannot be watched is told as not covered.
     async fn start(&mut self, link: &Link, vantage: Point) -> Result<(), LiveError> {
         let account = self.new_account(link.ifindex, &link.name, vantage);
+        // Before it is attached to: what it shows is of an interface that is known.
         self.send(Input::Interface(account.clone())).await?;
-        let slot = self.register(link, &account);
-        self.watched.insert(link.ifindex, Watched { account, slot });
+        let watched = Watched {
+            account,
+            layer: link.layer,
+            slot: None,
+        };
+        self.watched.insert(link.ifindex, watched);
         self.cover(link.ifindex).await
     }
 
-    /// The kernel's slot for an interface, if it can have one.
-    fn register(&mut self, link: &Link, account: &Account) -> Option<u32> {
-        let Some(layer) = link.layer else {
-            tracing::warn!(
-                interface = link.name,
-                "link layer is not understood, not watched"
-            );
-            return None;
-        };
-        let registered = self.kernel.register(Interface {
-            ifindex: link.ifindex,
-            id: account.id,
-            point: match account.point {
-                Point::Uplink => point::UPLINK,
-                Point::Workload => point::WORKLOAD,
-            },
-            link: layer,
-            _pad: [0; 2],
-        });
-        registered
-            .inspect_err(|error| tracing::warn!(interface = link.name, %error, "not watched"))
-            .ok()
-    }
-
-    /// Attaches to a registered interface and tells the result.
+    /// Gives an interface a slot in the kernel and attaches to it, as far as that is still to do,
+    /// and tells the result where that is new.
     async fn cover(&mut self, ifindex: u32) -> Result<(), LiveError> {
         let Some(watched) = self.watched.get_mut(&ifindex) else {
             return Ok(());
         };
-        if watched.slot.is_none() {
-            return Ok(());
-        }
         let name = Arc::clone(&watched.account.name);
-        match self.attacher.attach(&mut self.kernel, ifindex, &name).await {
+        let before = watched.account.clone();
+        let covered = match give_slot(&mut self.kernel, watched) {
+            Ok(()) => {
+                let attached = self.attacher.attach(&mut self.kernel, ifindex, &name).await;
+                attached.map_err(Uncovered::Attach)
+            }
+            Err(error) => Err(error),
+        };
+        let account = &mut watched.account;
+        match covered {
             Ok(how) => {
-                watched.account.attach = Arc::from(how.name());
-                watched.account.covered = true;
-                watched.account.attached_ns = Some(self.kernel.clock()?.monotonic_ns);
-                let point = watched.account.point;
+                account.attach = Arc::from(how.name());
+                account.covered = true;
+                account.reason = None;
+                account.attached_ns = Some(self.kernel.clock()?.monotonic_ns);
+                let point = account.point;
                 tracing::info!(interface = %name, %point, how = how.name(), "watching");
             }
-            Err(error) if error.is_gone() => {
-                tracing::debug!(interface = %name, %error, "gone before it was watched");
+            Err(error) => {
+                let reason = error.to_string();
+                // It is tried again and again: told when it is news.
+                if account.reason.as_deref() != Some(&*reason) {
+                    if error.is_gone() {
+                        tracing::debug!(interface = %name, %error, "gone before it was watched");
+                    } else {
+                        tracing::warn!(interface = %name, %error, "not watched");
+                    }
+                    account.reason = Some(reason.into());
+                }
             }
-            // Told once per change of the interface; `covered 0` stays visible in the metrics.
-            Err(error) => tracing::warn!(interface = %name, %error, "not watched"),
         }
-        let account = watched.account.clone();
+        if *account == before {
+            return Ok(());
+        }
+        let account = account.clone();
         self.send(Input::Interface(account)).await
+    }
+
+    /// Tries again what is not covered: what stood in the way may have gone.
+    pub(super) async fn retry(&mut self) -> Result<(), LiveError> {
+        let is_uncovered = |watched: &&Watched| !watched.account.covered;
+        self.retry_those(is_uncovered).await
+    }
+
+    /// Gives a slot that became free to an interface that had none.
+    async fn fill(&mut self) -> Result<(), LiveError> {
+        let has_none = |watched: &&Watched| watched.slot.is_none() && watched.layer.is_some();
+        self.retry_those(has_none).await
+    }
+
+    async fn retry_those(&mut self, wanted: impl Fn(&&Watched) -> bool) -> Result<(), LiveError> {
+        let those = self.watched.values().filter(wanted);
+        let indices: Vec<u32> = those.map(|watched| watched.account.ifindex).collect();
+        for ifindex in indices {
+            self.cover(ifindex).await?;
+        }
+        Ok(())
+    }
+
+    /// Says once that there is no uplink, and once that there is one again.
+    pub(super) fn look_for_uplink(&mut self) {
+        let is_uplink = |watched: &Watched| watched.account.point == Point::Uplink;
+        let has_uplink = self.watched.values().any(is_uplink);
+        if has_uplink == self.has_uplink {
+            return;
+        }
+        self.has_uplink = has_uplink;
+        let named = self.options.selection.uplinks();
+        if has_uplink {
+            tracing::info!("there is an uplink again");
+        } else if named.is_empty() {
+            tracing::warn!(
+                "no uplink: no default route leads to an interface; the traffic of the node is not \
+                 watched until one does (--uplink names one)"
+            );
+        } else {
+            tracing::warn!(
+                uplink = named.join(" "),
+                "no uplink: it is gone; the traffic of the node is not watched until it is back"
+            );
+        }
     }
 
     /// Stops watching an interface that is still there.
     async fn unwatch(&mut self, ifindex: u32) -> Result<(), LiveError> {
         self.attacher.detach(&self.kernel, ifindex).await;
-        self.depart(ifindex)
+        if let Some(slot) = self.watched.get(&ifindex).and_then(|watched| watched.slot) {
+            // A packet on its way through the programs is still counted here.
+            self.kernel.close(slot)?;
+            tokio::time::sleep(GRACE).await;
+        }
+        self.depart(ifindex).await
     }
 
-    /// An interface is gone.
-    pub(super) fn on_gone(&mut self, ifindex: u32) -> Result<(), LiveError> {
+    /// An interface is gone, and with it every packet on its way.
+    pub(super) async fn on_gone(&mut self, ifindex: u32) -> Result<(), LiveError> {
         self.attacher.forget(ifindex);
-        self.depart(ifindex)
+        self.depart(ifindex).await
     }
 
     /// Reads an interface's counters for the last time and frees its slot; the next pass tells
     /// that it is gone.
-    fn depart(&mut self, ifindex: u32) -> Result<(), LiveError> {
+    async fn depart(&mut self, ifindex: u32) -> Result<(), LiveError> {
         let Some(watched) = self.watched.remove(&ifindex) else {
             return Ok(());
         };
@@ -167,11 +217,51 @@ impl Live {
             ..InterfaceAccount::default()
         };
         if let Some(slot) = watched.slot {
+            self.kernel.close(slot)?;
             last.counters = self.kernel.counters(slot)?;
             last.uncounted = self.kernel.uncounted(slot)?;
-            self.kernel.unregister(slot)?;
+            self.kernel.clear(slot)?;
         }
         self.departed.push(last);
+        if watched.slot.is_some() {
+            self.fill().await?;
+        }
         Ok(())
     }
+}
+
+/// Why an interface is not covered.
+#[derive(Debug, thiserror::Error)]
+enum Uncovered {
+    #[error("its link layer is not understood")]
+    Layer,
+    #[error(transparent)]
+    Slot(AccessError),
+    #[error(transparent)]
+    Attach(AttachError),
+}
+
+// === impl Uncovered ===
+
+impl Uncovered {
+    fn is_gone(&self) -> bool {
+        matches!(self, Self::Attach(error) if error.is_gone())
+    }
+}
+
+/// Registers an interface in the kernel, unless it is.
+fn give_slot(kernel: &mut Kernel, watched: &mut Watched) -> Result<(), Uncovered> {
+    if watched.slot.is_some() {
+        return Ok(());
+    }
+    let account = &watched.account;
+    let slot = kernel.register(Interface {
+        ifindex: account.ifindex,
+        id: account.id,
+        point: account.point.code(),
+        link: watched.layer.ok_or(Uncovered::Layer)?,
+        _pad: [0; 2],
+    });
+    watched.slot = Some(slot.map_err(Uncovered::Slot)?);
+    Ok(())
 }

@@ -296,6 +296,78 @@ fn an_admin_rule_that_may_match_leaves_everything_open() {
 }
 
 #[test]
+fn what_is_the_same_whatever_nobody_knows_is_certain() {
+    let https = "In Tcp 203.0.113.9#1 > 10.224.0.5#443";
+    let both = ["Tagged 100 In Deny Tcp NoSuchTag * > * 443"];
+    // It denies, or the default rule does.
+    let deny = subnet(&both, &names(&[]));
+    check(&deny, https, "Deny subnet DenyAllInBound");
+    let verdict = deny.judge(&tuple(https));
+    assert!(verdict.steps().all(|step| !step.is_certain()));
+    let reason = verdict.reason().expect("a reason");
+    assert!(
+        reason.starts_with("rule Tagged (subnet) may match, Deny whether it does or not: service"),
+        "{reason}"
+    );
+    let allow = [
+        "Tagged 100 In Allow Tcp NoSuchTag * > * 443",
+        "Web 110 In Allow Tcp * * > * 443",
+    ];
+    check(&subnet(&allow, &names(&[])), https, "Allow subnet Web");
+    // Rules that ask the same are answered the same: the second decides only where the first does.
+    let same = [
+        "First 100 In Deny Tcp NoSuchTag * > * 443",
+        "Second 110 In Allow * nosuchtag * > * *",
+    ];
+    check(
+        &subnet(&same, &names(&[])),
+        https,
+        "Deny subnet DenyAllInBound",
+    );
+    let other = [same[0], "Second 110 In Allow * OtherTag * > * *"];
+    check_unknown(&subnet(&other, &names(&[])), https, "NoSuchTag");
+    // Also across groups.
+    let allow = "Tagged 100 In Allow Tcp NoSuchTag * > * 443";
+    let deny = "Tagged 100 In Deny Tcp NoSuchTag * > * 443";
+    let web = "Web 110 In Allow Tcp * * > * 443";
+    let verdict = chain(Some(&[allow]), Some(&[deny, web]));
+    check(&verdict, https, "Deny subnet DenyAllInBound");
+    check_unknown(&chain(Some(&[allow]), Some(&[web])), https, "NoSuchTag");
+}
+
+#[test]
+fn an_admin_rule_that_may_match_does_no_harm_where_the_groups_say_the_same() {
+    let judge = |admin_rule: &str, group: &str, expected: &str| {
+        let levels = Levels {
+            admin: Some(admin(&[admin_rule])),
+            subnet: Some(nsg(&[group])),
+            nic: None,
+        };
+        check(&Chain::new(levels, &names(&[])), SSH, expected);
+    };
+    judge(
+        "A 10 In AlwaysAllow Tcp NoSuchTag * > * 22",
+        ALLOW_SSH,
+        "Allow subnet AllowSsh",
+    );
+    judge(
+        "A 10 In Allow Tcp NoSuchTag * > * 22",
+        DENY_SSH,
+        "Deny subnet DenySsh",
+    );
+    judge(
+        "A 10 In Deny Tcp NoSuchTag * > * 22",
+        DENY_SSH,
+        "Deny subnet DenySsh",
+    );
+    judge(
+        "A 10 In Deny Tcp NoSuchTag * > * 22",
+        ALLOW_SSH,
+        "Indeterminate admin -",
+    );
+}
+
+#[test]
 fn replies_need_no_rule_the_opening_packet_decides() {
     let chain = subnet(&[DENY_SSH], &names(&[]));
     let reply = tuple("In Tcp 203.0.113.9#443 > 10.224.0.5#50123");

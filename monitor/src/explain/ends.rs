@@ -6,15 +6,15 @@ use monitor_core::cluster::{Cluster, End, KnownPod};
 
 /// An end by name, address, or both.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Wanted {
-    pub(super) pod: Option<(String, String)>,
-    pub(super) ip: Option<IpAddr>,
+pub(crate) struct Wanted {
+    pub(crate) pod: Option<(String, String)>,
+    pub(crate) ip: Option<IpAddr>,
 }
 
 /// A pod that is not in the manifests.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("pod {namespace}/{name} is not in the manifests")]
-pub(super) struct UnknownPod {
+pub(crate) struct UnknownPod {
     namespace: String,
     name: String,
 }
@@ -60,13 +60,13 @@ impl Wanted {
 
 /// Which end something is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
+pub(crate) enum Side {
     Source,
     Destination,
 }
 
 /// Both ends. Of pods with addresses of both families, those of one family are meant.
-pub(super) fn ends(
+pub(crate) fn ends(
     cluster: &Cluster,
     source: &Wanted,
     destination: &Wanted,

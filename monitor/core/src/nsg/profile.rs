@@ -1,0 +1,369 @@
+//! What a platform needs from the rules: a file that people can read and change.
+//!
+//! The one for AKS is built in ([`AKS`]). `nsg lint` says which rules take away what is needed;
+//! flows that are of a need say so.
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    address::{Address, Ports},
+    lint::Check,
+    model::Direction,
+    names::{self, Names, Term},
+    tuple::Tuple,
+};
+use crate::event::Protocol;
+
+/// What AKS needs, as its file says it.
+pub const AKS: &str = include_str!("profile/aks.toml");
+
+/// Needs that a file may state.
+const MOST_NEEDS: usize = 1_000;
+
+/// What a platform needs.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// Its name.
+    pub name: String,
+    /// The profile that this one changes: `aks`.
+    #[serde(default)]
+    extends: Option<String>,
+    /// What is needed.
+    #[serde(default, rename = "need")]
+    pub needs: Vec<Need>,
+}
+
+/// Packets that must be allowed.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Need {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Whether it is taken out of the profile that this one extends.
+    #[serde(default)]
+    omit: bool,
+    /// Under which name lint reports it.
+    #[serde(default)]
+    pub check: Option<Check>,
+    /// Which way, seen from the network card.
+    #[serde(default)]
+    pub direction: Option<Direction>,
+    /// Protocols.
+    #[serde(default)]
+    pub protocols: Vec<Protocol>,
+    /// Where packets come from.
+    #[serde(default)]
+    from: Vec<String>,
+    /// Where they go.
+    #[serde(default)]
+    to: Vec<String>,
+    /// To which ports.
+    #[serde(default)]
+    ports: Vec<String>,
+    /// How much of it.
+    #[serde(default)]
+    pub extent: Extent,
+    /// What it is for.
+    #[serde(default)]
+    pub why: String,
+    /// Which document says so.
+    #[serde(default)]
+    pub source: String,
+}
+
+/// How much of a need must be allowed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Extent {
+    /// All.
+    #[default]
+    All,
+    /// Some: which is not known.
+    Some,
+}
+
+/// Why a profile cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProfileError {
+    /// It is not what it should be.
+    #[error("line {line}: {message}")]
+    Content {
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// It extends a profile that there is none of.
+    #[error("extends `{0}`: there is only aks")]
+    Extends(String),
+    /// A field of a need.
+    #[error("need `{need}`: field `{field}`: {problem}")]
+    Need {
+        /// The need.
+        need: String,
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// An end of a need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum End {
+    Nodes,
+    Pods,
+    Named(Address),
+}
+
+/// What a profile needs where names stand for these addresses.
+#[derive(Clone, Debug, Default)]
+pub struct Needs {
+    pub(super) resolved: Vec<Resolved>,
+    /// Needs that cannot be checked, and the name that nobody has defined.
+    pub unchecked: Vec<(Arc<str>, String)>,
+}
+
+/// A need and what its names stand for.
+#[derive(Clone, Debug)]
+pub(super) struct Resolved {
+    pub(super) need: Arc<Need>,
+    pub(super) direction: Direction,
+    pub(super) ports: Ports,
+    pub(super) from: Vec<Term>,
+    pub(super) to: Vec<Term>,
+    /// The tag that rules must name to be about it: of a platform service.
+    pub(super) service: Option<String>,
+    /// Whether every local address is meant.
+    is_local: bool,
+}
+
+// === impl Profile ===
+
+impl Profile {
+    /// What AKS needs.
+    pub fn aks() -> Self {
+        Self::parse(AKS).expect("the built-in profile is valid, which a test checks")
+    }
+
+    /// Reads a file.
+    pub fn parse(text: &str) -> Result<Self, ProfileError> {
+        let mut profile: Self = toml::from_str(text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start).min(text.len());
+            let line = 1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count();
+            let message = super::address::quotable(error.message());
+            ProfileError::Content { line, message }
+        })?;
+        let base = match profile.extends.as_deref() {
+            None => None,
+            Some("aks") => Some(Self::aks()),
+            Some(other) => return Err(ProfileError::Extends(super::address::quotable(other))),
+        };
+        if profile.needs.len() > MOST_NEEDS {
+            let message = format!("more than {MOST_NEEDS} needs");
+            return Err(ProfileError::Content { line: 1, message });
+        }
+        for (index, need) in profile.needs.iter().enumerate() {
+            need.check()?;
+            let is_same = |other: &Need| other.name == need.name;
+            if profile.needs[..index].iter().any(is_same) {
+                return Err(need.wrong("name", "is that of another need".to_owned()));
+            }
+        }
+        if let Some(mut base) = base {
+            for need in std::mem::take(&mut profile.needs) {
+                match base.needs.iter().position(|old| old.name == need.name) {
+                    Some(at) => base.needs[at] = need,
+                    None => base.needs.push(need),
+                }
+            }
+            profile.needs = base.needs;
+        }
+        profile.needs.retain(|need| !need.omit);
+        Ok(profile)
+    }
+
+    /// The needs that every network with nodes and load balancers has.
+    pub(super) fn basic() -> Self {
+        let mut profile = Self::aks();
+        profile.needs.retain(|need| need.check.is_some());
+        profile
+    }
+
+    /// What is needed where names stand for these addresses, in this virtual network.
+    pub fn resolve(&self, names: &Names, network: Option<&[IpNet]>, pods: &[IpNet]) -> Needs {
+        let mut needs = Needs::default();
+        let network = network.map(Arc::<[IpNet]>::from);
+        for need in &self.needs {
+            match need.resolve(names, network.as_ref(), pods) {
+                Ok(resolved) => needs.resolved.push(resolved),
+                Err(name) => needs.unchecked.push((Arc::clone(&need.name), name)),
+            }
+        }
+        needs
+    }
+}
+
+// === impl Need ===
+
+impl Need {
+    fn wrong(&self, field: &'static str, problem: String) -> ProfileError {
+        ProfileError::Need {
+            need: super::address::quotable(&self.name),
+            field,
+            problem,
+        }
+    }
+
+    /// Whether all fields are as they should be.
+    fn check(&self) -> Result<(), ProfileError> {
+        if self.omit {
+            return Ok(());
+        }
+        if self.direction.is_none() {
+            return Err(self.wrong("direction", "is missing".to_owned()));
+        }
+        for (field, is_empty) in [
+            ("protocols", self.protocols.is_empty()),
+            ("from", self.from.is_empty()),
+            ("to", self.to.is_empty()),
+            ("ports", self.ports.is_empty()),
+            ("why", self.why.is_empty()),
+        ] {
+            if is_empty {
+                return Err(self.wrong(field, "is missing or empty".to_owned()));
+            }
+        }
+        self.ends("from", &self.from)?;
+        self.ends("to", &self.to)?;
+        self.ports()?;
+        Ok(())
+    }
+
+    fn ends(&self, field: &'static str, texts: &[String]) -> Result<Vec<End>, ProfileError> {
+        let end = |text: &String| {
+            Ok(match &**text {
+                "nodes" => End::Nodes,
+                "pods" => End::Pods,
+                other => End::Named(
+                    Address::parse(other).map_err(|error| self.wrong(field, error.to_string()))?,
+                ),
+            })
+        };
+        texts.iter().map(end).collect()
+    }
+
+    fn ports(&self) -> Result<Ports, ProfileError> {
+        let mut ranges = Vec::new();
+        for text in &self.ports {
+            let range = Ports::parse(text);
+            ranges.push(range.map_err(|error| self.wrong("ports", error.to_string()))?);
+        }
+        Ok(Ports::merged(ranges))
+    }
+
+    /// What its names stand for; else a name that nobody has defined.
+    fn resolve(
+        &self,
+        names: &Names,
+        network: Option<&Arc<[IpNet]>>,
+        pods: &[IpNet],
+    ) -> Result<Resolved, String> {
+        let local = |end: &End| *end == End::Nodes || *end == End::Pods;
+        // The fields were checked when the file was read.
+        let ends = |field, texts: &[String]| self.ends(field, texts).unwrap_or_default();
+        let (from, to) = (ends("from", &self.from), ends("to", &self.to));
+        let direction = self.direction.unwrap_or(Direction::Outbound);
+        let is_local = match direction {
+            Direction::Inbound => to.iter().any(local),
+            Direction::Outbound => from.iter().any(local),
+        };
+        let service = to.iter().find_map(|end| match end {
+            End::Named(Address::Tag { name, .. }) => {
+                let is_platform = name.to_ascii_lowercase().starts_with("azureplatform");
+                is_platform.then(|| name.to_string())
+            }
+            _ => None,
+        });
+        Ok(Resolved {
+            need: Arc::new(self.clone()),
+            direction,
+            ports: self.ports().unwrap_or_else(|_| Ports::any()),
+            from: terms(&from, names, network, pods)?,
+            to: terms(&to, names, network, pods)?,
+            service,
+            is_local,
+        })
+    }
+}
+
+/// What ends stand for; else the first name of which nobody knows, if there is no other.
+fn terms(
+    ends: &[End],
+    names: &Names,
+    network: Option<&Arc<[IpNet]>>,
+    pods: &[IpNet],
+) -> Result<Vec<Term>, String> {
+    let (mut terms, mut unknown) = (Vec::new(), None);
+    for end in ends {
+        match end {
+            End::Nodes => match network {
+                Some(network) => {
+                    let host = IpNet::from(std::net::IpAddr::from(names::HOST));
+                    let nets = network.iter().filter(|net| **net != host).copied();
+                    terms.push(Term::Nets(nets.collect()));
+                }
+                None => unknown = Some("VirtualNetwork".to_owned()),
+            },
+            End::Pods => terms.push(Term::Nets(pods.into())),
+            End::Named(address) => match names.term(address, network) {
+                Term::Unknown(_) | Term::Undeclared => unknown = Some(address.to_string()),
+                term => terms.push(term),
+            },
+        }
+    }
+    let is_nothing = |term: &Term| matches!(term, Term::Nets(nets) if nets.is_empty());
+    match unknown {
+        Some(name) if terms.iter().all(is_nothing) => Err(name),
+        _ => Ok(terms),
+    }
+}
+
+// === impl Needs ===
+
+impl Needs {
+    /// Whether nothing is needed, as far as is known.
+    pub fn is_empty(&self) -> bool {
+        self.resolved.is_empty() && self.unchecked.is_empty()
+    }
+
+    /// The need that a packet is of, at the network card of a node.
+    pub fn of(&self, tuple: &Tuple) -> Option<&Arc<Need>> {
+        let is_of = |resolved: &&Resolved| {
+            let is_end = |terms: &[Term], ip, is_local: bool| {
+                let holds = |term: &Term| term.matches(ip) == super::FieldMatch::Yes;
+                (resolved.is_local && is_local) || terms.iter().any(holds)
+            };
+            let is_inbound = resolved.direction == Direction::Inbound;
+            resolved.direction == tuple.direction
+                && resolved.need.protocols.contains(&tuple.protocol)
+                && (resolved.ports.is_any()
+                    || tuple
+                        .destination_port
+                        .is_some_and(|port| resolved.ports.contains(port)))
+                && is_end(&resolved.from, tuple.source, !is_inbound)
+                && is_end(&resolved.to, tuple.destination, is_inbound)
+        };
+        self.resolved
+            .iter()
+            .find(is_of)
+            .map(|resolved| &resolved.need)
+    }
+}
+
+#[cfg(test)]
+mod tests;

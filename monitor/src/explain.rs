@@ -1,0 +1,319 @@
+//! Which rules and policies decide a flow: from files, or in the daemon from what it holds.
+
+pub(crate) mod ends;
+
+use std::{borrow::Cow, net::IpAddr, sync::Arc};
+
+use monitor_core::{
+    cluster::{Cluster, End},
+    event::Protocol,
+    netpol::{self, Flow, Policies, Verdict},
+    nsg::{
+        Chain, Direction, Tuple,
+        explain::{Explained, explain},
+    },
+};
+use serde::{Deserialize, Serialize};
+
+use ends::{Wanted, ends};
+
+/// Version of the record schema.
+const VERSION: u32 = monitor_core::event::VERSION;
+
+/// A flow that somebody asks about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    /// The end that opens it: an address, `NAMESPACE/POD` or `node/NAME`.
+    pub source: String,
+    /// The end that it leads to.
+    pub destination: String,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Port that it leads to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Port that it comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_port: Option<u16>,
+    /// Which way, seen from the network card; found out by the addresses if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direction: Option<Direction>,
+}
+
+/// Which rules and policies decide it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// `explain`.
+    pub r#type: Cow<'static, str>,
+    /// Of the record schema.
+    pub version: u32,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// The end that opens it.
+    pub source: Named,
+    /// The end that it leads to.
+    pub destination: Named,
+    /// What network security groups say; absent where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nsg: Option<NsgExplanation>,
+    /// What network policies say; absent where nothing is known of a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyExplanation>,
+    /// What one should know besides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// An end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// As it was asked for, where that is not its address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its address, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip: Option<IpAddr>,
+    /// Its port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+/// What network security groups say about a flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NsgExplanation {
+    /// Which way it goes, seen from the network card.
+    pub direction: Direction,
+    /// Whether it may pass.
+    pub access: Cow<'static, str>,
+    /// The rule that decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// What decides: `subnet`, `nic`, `admin`, `platform` or `none`.
+    pub nsg: Cow<'static, str>,
+    /// What the profile needs it for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub need: Option<String>,
+    /// Why nobody knows, or why no rule decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Rule by rule.
+    #[serde(rename = "evaluatedNetworkSecurityGroups")]
+    pub evaluated: Vec<Explained>,
+}
+
+/// What network policies say about a flow.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PolicyExplanation {
+    /// The verdict.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+    /// How it came about, egress first.
+    pub steps: Vec<netpol::Step>,
+}
+
+/// Why a flow cannot be explained.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExplainError {
+    /// Not an end.
+    #[error("`{0}` is not an address, NAMESPACE/POD or node/NAME")]
+    Place(String),
+    /// Nobody knows the pod.
+    #[error("{0}")]
+    Pod(String),
+    /// Nobody knows the node.
+    #[error("node `{0}` is not among the nodes that are known")]
+    Node(String),
+    /// Names, and nothing to look them up in.
+    #[error("`{0}` is a name: give --manifests, or ask a daemon that has them")]
+    Name(String),
+    /// The ends cannot reach each other.
+    #[error("SRC and DST are of different address families")]
+    Families,
+}
+
+/// What is known of the cluster.
+#[derive(Debug)]
+pub struct World<'a> {
+    /// Its objects.
+    pub cluster: &'a Cluster,
+    /// Its network policies.
+    pub policies: &'a mut Policies,
+}
+
+/// Explains a flow by rules and by what is known of the cluster.
+pub fn explained(
+    asked: &Asked,
+    chain: Option<&Chain>,
+    world: Option<World<'_>>,
+) -> Result<Explanation, ExplainError> {
+    let (source, destination) = match &world {
+        Some(world) => {
+            let wanted = |text| wanted(text, world.cluster);
+            let (from, to) = (wanted(&asked.source)?, wanted(&asked.destination)?);
+            ends(world.cluster, &from, &to)
+                .map_err(|(_, error)| ExplainError::Pod(error.to_string()))?
+        }
+        None => (outside(&asked.source)?, outside(&asked.destination)?),
+    };
+    if let (Some(from), Some(to)) = (source.ip, destination.ip)
+        && from.is_ipv4() != to.is_ipv4()
+    {
+        return Err(ExplainError::Families);
+    }
+    let mut notes = Vec::new();
+    let nsg = chain.and_then(|chain| match (source.ip, destination.ip) {
+        (Some(from), Some(to)) => {
+            if source.pod.is_some() || destination.pod.is_some() {
+                notes.push(
+                    "where the network translates the addresses of pods, as overlay networks do \
+                     for what leaves them, groups see the node's: explain that address"
+                        .to_owned(),
+                );
+            }
+            Some(NsgExplanation::new(chain, &tuple(asked, chain, from, to)))
+        }
+        _ => {
+            notes.push("an end has no address, so groups cannot judge it".to_owned());
+            None
+        }
+    });
+    let policy = world.and_then(|World { cluster, policies }| {
+        if policies.is_empty() && source.pod.is_none() && destination.pod.is_none() {
+            return None;
+        }
+        if asked.protocol.has_ports() && asked.port.is_none() {
+            notes.push("policies are not asked without --port".to_owned());
+            return None;
+        }
+        let port = asked.port.unwrap_or(0);
+        let flow = Flow::new(source.clone(), destination.clone(), asked.protocol, port);
+        let netpol::Explanation { verdict, steps } = policies.explain(cluster, &flow);
+        Some(PolicyExplanation { verdict, steps })
+    });
+    Ok(Explanation {
+        r#type: "explain".into(),
+        version: VERSION,
+        protocol: asked.protocol,
+        source: Named::new(&asked.source, &source, asked.source_port),
+        destination: Named::new(&asked.destination, &destination, asked.port),
+        nsg,
+        policy,
+        notes,
+    })
+}
+
+fn tuple(asked: &Asked, chain: &Chain, from: IpAddr, to: IpAddr) -> Tuple {
+    Tuple {
+        direction: asked.direction.unwrap_or_else(|| chain.direction(from, to)),
+        protocol: asked.protocol,
+        source: from,
+        source_port: asked.source_port,
+        destination: to,
+        destination_port: asked.port,
+    }
+}
+
+/// An end by address only.
+fn outside(text: &str) -> Result<End, ExplainError> {
+    match text.parse() {
+        Ok(ip) => Ok(End::outside(ip)),
+        Err(_) if text.contains('/') => Err(ExplainError::Name(quoted(text))),
+        Err(_) => Err(ExplainError::Place(quoted(text))),
+    }
+}
+
+/// An end by address or name.
+fn wanted(text: &str, cluster: &Cluster) -> Result<Wanted, ExplainError> {
+    if let Ok(ip) = text.parse() {
+        return Ok(Wanted {
+            pod: None,
+            ip: Some(ip),
+        });
+    }
+    let parts = text.split_once('/');
+    let Some((namespace, name)) = parts.filter(|(a, b)| !a.is_empty() && !b.is_empty()) else {
+        return Err(ExplainError::Place(quoted(text)));
+    };
+    if namespace == "node" {
+        let node = cluster.nodes().find(|node| &*node.name == name);
+        let ip = node.and_then(|node| node.ips.first().copied());
+        return match ip {
+            Some(ip) => Ok(Wanted {
+                pod: None,
+                ip: Some(ip),
+            }),
+            None => Err(ExplainError::Node(quoted(name))),
+        };
+    }
+    Ok(Wanted {
+        pod: Some((namespace.to_owned(), name.to_owned())),
+        ip: None,
+    })
+}
+
+/// A text of the user as it may stand in a message.
+fn quoted(text: &str) -> String {
+    text.chars().take(80).flat_map(char::escape_debug).collect()
+}
+
+// === impl Asked ===
+
+impl Asked {
+    /// Whether an end is a name that must be looked up.
+    pub fn has_names(&self) -> bool {
+        [&self.source, &self.destination]
+            .iter()
+            .any(|text| text.parse::<IpAddr>().is_err())
+    }
+}
+
+// === impl Explanation ===
+
+impl Explanation {
+    /// Explains it also by these groups, in place of others.
+    pub fn judge_by(&mut self, asked: &Asked, chain: &Chain) {
+        self.nsg = match (self.source.ip, self.destination.ip) {
+            (Some(from), Some(to)) => {
+                Some(NsgExplanation::new(chain, &tuple(asked, chain, from, to)))
+            }
+            _ => None,
+        };
+    }
+}
+
+// === impl Named ===
+
+impl Named {
+    fn new(text: &str, end: &End, port: Option<u16>) -> Self {
+        let pod = end.pod.as_ref().map(|known| {
+            let pod = Arc::clone(known);
+            format!("{}/{}", pod.pod.namespace, pod.pod.name)
+        });
+        let asked = (text.parse::<IpAddr>().is_err()).then(|| quoted(text));
+        Self {
+            name: asked.or(pod),
+            ip: end.ip,
+            port,
+        }
+    }
+}
+
+// === impl NsgExplanation ===
+
+impl NsgExplanation {
+    /// Asks the groups.
+    pub fn new(chain: &Chain, tuple: &Tuple) -> Self {
+        let verdict = chain.judge(tuple);
+        let need = chain.needs().of(verdict.tuple());
+        Self {
+            direction: tuple.direction,
+            access: verdict.access.name().into(),
+            rule: verdict.rule.map(|rule| rule.name.to_string()),
+            nsg: verdict.decided_by.name().into(),
+            need: need.map(|need| need.name.to_string()),
+            reason: verdict.reason(),
+            evaluated: explain(chain, tuple),
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The target `config`, for libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tests::fuzz::run("config", bytes));

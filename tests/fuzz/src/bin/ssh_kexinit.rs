@@ -1,0 +1,4 @@
+//! The target `ssh_kexinit`, for libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tests::fuzz::run("ssh_kexinit", bytes));
