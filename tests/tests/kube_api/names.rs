@@ -251,7 +251,9 @@ fn in_a_pod_it_starts_by_itself_and_follows_a_new_token() {
     assert_eq!(daemon.http("/readyz").expect("an answer").status, 503);
     assert_eq!(daemon.http("/healthz").expect("an answer").status, 200);
     // The kubelet replaces the token; the daemon takes the new one without a restart.
-    let its_root = Path::new("/proc").join(daemon.pid().to_string()).join("root");
+    let its_root = Path::new("/proc")
+        .join(daemon.pid().to_string())
+        .join("root");
     let token = its_root.join("run/secrets/kubernetes.io/serviceaccount/token");
     std::fs::write(token, api_server::token(ADMIN)).expect("a token");
     daemon
