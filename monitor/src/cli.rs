@@ -7,6 +7,7 @@ mod filter;
 mod findings;
 mod flows;
 mod human;
+mod interrupt;
 mod list;
 mod nsg;
 mod output;

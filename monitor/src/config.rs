@@ -47,6 +47,8 @@ pub const DEFAULT_POLL_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Config {
     /// Names of uplinks; the interfaces of the default routes if empty.
     pub uplink: Vec<String>,
+    /// Who names them: the flag, or the file with line and key.
+    pub uplink_origin: String,
     /// Name patterns of workload interfaces.
     pub workload: Vec<String>,
     /// Address of the HTTP server; `None` for no server.
@@ -177,7 +179,7 @@ pub struct Settings {
     #[arg(long, value_name = "FILE_OR_DIR")]
     manifests: Vec<PathBuf>,
     /// Policies that are proposed: judged in place of those of the same names, beside the others; what
-    /// they would change is in `findings --proposed`; read at the start (repeatable)
+    /// they would change is in `findings --proposed`; read again when they change (repeatable)
     #[arg(long, value_name = "FILE_OR_DIR")]
     proposed: Vec<PathBuf>,
     /// Whether an ipBlock matches addresses of pods: not so with Cilium, for one [default: true]
@@ -218,6 +220,10 @@ pub struct Settings {
     /// Rotate that file at this size; four old ones are kept [default: 64]
     #[arg(long, value_name = "MIB")]
     event_log_mib: Option<NonZeroU32>,
+    /// Where the file names uplinks: file, line and key.
+    #[arg(skip)]
+    #[serde(skip)]
+    uplink_origin: Option<String>,
     /// Timeouts; only in the file.
     #[arg(skip)]
     timeouts: TimeoutSettings,
@@ -297,6 +303,9 @@ impl Config {
         }
         Ok(Self {
             uplink: settings.uplink.into_iter().map(String::from).collect(),
+            uplink_origin: settings
+                .uplink_origin
+                .unwrap_or_else(|| "--uplink".to_owned()),
             workload: if settings.workload.is_empty() {
                 WORKLOAD_PATTERNS.map(str::to_owned).into()
             } else {
@@ -369,6 +378,7 @@ impl Settings {
             if above.is_empty() { below } else { above }
         }
         Self {
+            uplink_origin: below.uplink_origin.filter(|_| self.uplink.is_empty()),
             uplink: list(self.uplink, below.uplink),
             workload: list(self.workload, below.workload),
             listen: self.listen.or(below.listen),

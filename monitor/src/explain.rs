@@ -15,7 +15,7 @@ use monitor_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use ends::{Wanted, ends};
+use ends::{Wanted, flow};
 
 /// Version of the record schema.
 const VERSION: u32 = monitor_core::event::VERSION;
@@ -147,15 +147,20 @@ pub fn explained(
     chain: Option<&Chain>,
     world: Option<World<'_>>,
 ) -> Result<Explanation, ExplainError> {
-    let (source, destination) = match &world {
+    let port = asked.port.unwrap_or(0);
+    let flow = match &world {
         Some(world) => {
             let wanted = |text| wanted(text, world.cluster);
             let (from, to) = (wanted(&asked.source)?, wanted(&asked.destination)?);
-            ends(world.cluster, &from, &to)
+            flow(world.cluster, &from, &to, asked.protocol, port)
                 .map_err(|(_, error)| ExplainError::Pod(error.to_string()))?
         }
-        None => (outside(&asked.source)?, outside(&asked.destination)?),
+        None => {
+            let (from, to) = (outside(&asked.source)?, outside(&asked.destination)?);
+            Flow::new(from, to, asked.protocol, port)
+        }
     };
+    let (source, destination) = (&flow.source, &flow.destination);
     if let (Some(from), Some(to)) = (source.ip, destination.ip)
         && from.is_ipv4() != to.is_ipv4()
     {
@@ -186,8 +191,6 @@ pub fn explained(
             notes.push("policies are not asked without --port".to_owned());
             return None;
         }
-        let port = asked.port.unwrap_or(0);
-        let flow = Flow::new(source.clone(), destination.clone(), asked.protocol, port);
         let netpol::Explanation { verdict, steps } = policies.explain(cluster, &flow);
         Some(PolicyExplanation { verdict, steps })
     });
@@ -195,8 +198,8 @@ pub fn explained(
         r#type: "explain".into(),
         version: VERSION,
         protocol: asked.protocol,
-        source: Named::new(&asked.source, &source, asked.source_port),
-        destination: Named::new(&asked.destination, &destination, asked.port),
+        source: Named::new(&asked.source, source, asked.source_port),
+        destination: Named::new(&asked.destination, destination, asked.port),
         nsg,
         policy,
         notes,

@@ -98,9 +98,17 @@ pub enum RuntimeError {
     /// The kernel program cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// An uplink that is named does not exist.
+    #[error("{origin}: there is no interface `{name}`")]
+    UnknownUplink {
+        /// The flag, or file, line and key.
+        origin: String,
+        /// What is named.
+        name: String,
+    },
     /// The source failed.
     #[error(transparent)]
-    Live(#[from] LiveError),
+    Live(LiveError),
     /// The API socket cannot be served.
     #[error(transparent)]
     Api(#[from] api::BindError),
@@ -136,7 +144,7 @@ impl RuntimeError {
             | Self::Cluster(_)
             | Self::Nsg(_)
             | Self::Web(_)
-            | Self::Live(LiveError::UnknownUplink(_)) => 2,
+            | Self::UnknownUplink { .. } => 2,
             _ => 3,
         }
     }
@@ -200,15 +208,15 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
         .enable_all()
         .build()
         .map_err(RuntimeError::System)?;
-    if let Some(proposed) = proposed {
-        engine.propose(proposed);
+    if let Some(proposed) = &proposed {
+        engine.propose(proposed.clone());
     }
     engine.declare(declared.cluster.clone(), declared.policies.clone());
     if let Some(status) = cluster.status() {
         engine.step(Input::Kubernetes(status), now());
     }
     let given = Given {
-        declared,
+        known: manifests::Known { declared, proposed },
         watch,
         web,
         cluster,
@@ -223,7 +231,7 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
 /// Where what is declared comes from, and what was read from files and is read again when they change.
 struct Given {
     /// By manifests.
-    declared: Manifests,
+    known: manifests::Known,
     /// Of network security groups.
     watch: Watch,
     /// How metrics are served.
@@ -243,7 +251,7 @@ async fn serve(
     selection: Selection,
     engine: Engine,
     Given {
-        declared,
+        known,
         watch,
         web,
         cluster,
@@ -293,7 +301,8 @@ async fn serve(
             .map_err(RuntimeError::System)?;
     }
     if let Ok(cgroups) = cgroups {
-        cgroups::start(cgroups, ends.cgroups, ends.found.clone()).map_err(RuntimeError::System)?;
+        cgroups::start(cgroups, ends.cgroups, ends.found.clone(), ends.missed)
+            .map_err(RuntimeError::System)?;
     }
     conntrack::start(ends.translations, ends.found).map_err(RuntimeError::System)?;
     let options = LiveOptions {
@@ -306,13 +315,13 @@ async fn serve(
         interval: config.poll_interval,
     };
     cluster.start(&ends.inputs);
-    if !config.manifests.is_empty() {
+    let places = manifests::Places {
+        declared: config.manifests.clone(),
+        proposed: config.proposed.clone(),
+    };
+    if !places.is_empty() {
         let inputs = ends.inputs.downgrade();
-        tokio::spawn(manifests::watch(
-            config.manifests.clone(),
-            declared,
-            inputs,
-        ));
+        tokio::spawn(manifests::watch(places, known, inputs));
     }
     if !config.nsg.is_empty() {
         let (sources, inputs) = (config.nsg.clone(), ends.inputs.clone());
@@ -394,6 +403,10 @@ async fn serve(
         tracing::warn!(%error, "API socket");
     }
     match result {
+        Ok(Err(LiveError::UnknownUplink(name))) => Err(RuntimeError::UnknownUplink {
+            origin: config.uplink_origin.clone(),
+            name,
+        }),
         Ok(result) => result.map_err(RuntimeError::Live),
         // The thread's sender is dropped without a result only by a panic, which aborts.
         Err(_) => Err(RuntimeError::Live(LiveError::EngineStopped)),

@@ -16,6 +16,7 @@ pub mod capture;
 pub mod cgroup;
 pub mod client;
 pub mod gate;
+pub mod hierarchy;
 pub mod interrupt;
 pub mod namespace;
 pub mod pod;

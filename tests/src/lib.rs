@@ -6,6 +6,7 @@
 
 pub mod account;
 pub mod bpf;
+pub mod cluster;
 pub mod daemon;
 pub mod demo;
 pub mod deploy;

@@ -381,8 +381,8 @@ impl Case {
         let copy = directory.join("nodewatch");
         let binary = daemon::binary().expect("a binary");
         // Another name costs no room; another file system has to be given a copy.
-        if fs::hard_link(&binary, &copy).is_err() {
-            fs::copy(&binary, &copy).expect("a copy");
+        if fs::hard_link(binary, &copy).is_err() {
+            fs::copy(binary, &copy).expect("a copy");
         }
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("permissions");
         copy

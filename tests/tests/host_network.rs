@@ -100,7 +100,8 @@ fn pods_of_the_nodes_network_are_named_by_their_control_groups() {
     // As the kubelet and containerd with systemd name it.
     let slice = "kubepods.slice/kubepods-burstable.slice";
     let uid = UID.replace('-', "_");
-    let scope = format!("{slice}/kubepods-burstable-pod{uid}.slice/cri-containerd-{CONTAINER}.scope");
+    let scope =
+        format!("{slice}/kubepods-burstable-pod{uid}.slice/cri-containerd-{CONTAINER}.scope");
     let agent = Cgroup::new(&lab, &scope).expect("a group");
     let talk = agent.bash(lab.node(), &connects(v4)).expect("a process");
     let daemon = Daemon::start(lab.node(), &["--manifests", &manifests]).expect("the daemon");
@@ -118,7 +119,11 @@ fn pods_of_the_nodes_network_are_named_by_their_control_groups() {
     let metrics = daemon.metrics().expect("metrics");
     let counted = metrics.count(
         "nodewatch_connections_total",
-        &[("point", "uplink"), ("pod", "agent-x"), ("outcome", "established")],
+        &[
+            ("point", "uplink"),
+            ("pod", "agent-x"),
+            ("outcome", "established"),
+        ],
     );
     assert!(counted > 0);
     drop(talk);
@@ -142,8 +147,10 @@ while True: s.accept()[0].close()'"
         let server = etcd.bash(lab.node(), &script).expect("a process");
         let to = SocketAddr::new(NODE.v4.into(), NODE_PORT);
         let connect = || outside.run(|| TcpStream::connect_timeout(&to, PATIENCE));
-        wait::until("the server", PATIENCE, || connect().expect("a namespace").ok())
-            .unwrap_or_else(|error| panic!("{error:#}: {}", server.log()));
+        wait::until("the server", PATIENCE, || {
+            connect().expect("a namespace").ok()
+        })
+        .unwrap_or_else(|error| panic!("{error:#}: {}", server.log()));
         let told = flow(&daemon, |flow| {
             of_pod(flow, "destination", "etcd-node-1") && flow["outcome"] == "established"
         });
@@ -155,7 +162,8 @@ while True: s.accept()[0].close()'"
     // What is no pod's: the group and its only process; never a pod, whatever the address.
     let service = Cgroup::new(&lab, "lab.service").expect("a group");
     // A shell that waits for itself, without another process.
-    let line = format!("exec 3<>/dev/tcp/{v4}/{OUTSIDE_PORT}; while true; do read -r -t 1 _ <&3; done");
+    let line =
+        format!("exec 3<>/dev/tcp/{v4}/{OUTSIDE_PORT}; while true; do read -r -t 1 _ <&3; done");
     let talk = service.bash(lab.node(), &line).expect("a process");
     let told = flow(&daemon, |flow| {
         let cgroup = flow["source"]["cgroup"].as_str();

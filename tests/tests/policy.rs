@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Write as _,
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::Command,
@@ -141,7 +142,13 @@ fn what_policies_deny_and_passes_is_a_violation_and_what_is_dropped_is_none() {
     let findings = daemon.records(&["findings"]).expect("records");
     assert_eq!(findings.len(), 1, "{findings:#?}");
 
-    // The address passes to another pod: what began before keeps its name.
+    // The address passes to another pod: what began before keeps its name, also where it goes on.
+    let lasting = client
+        .run(|| TcpStream::connect_timeout(&SocketAddr::new(to, PORT), TOLD))
+        .expect("a namespace")
+        .expect("a connection");
+    let lasting_port = lasting.local_addr().expect("an address").port();
+    std::thread::sleep(TOLD);
     manifests(directory.path(), "web-0", from, to);
     let named = |name: &str| {
         let flows = daemon.records(&["flows", "--pod", name]).expect("records");
@@ -153,6 +160,21 @@ fn what_policies_deny_and_passes_is_a_violation_and_what_is_dropped_is_none() {
     })
     .expect("its name");
     assert!(named("shop/cart-0") > 0);
+    (&lasting).write_all(b"still here").expect("written");
+    let of_lasting = || {
+        let flows = daemon.records(&["flows", "--port", &lasting_port.to_string()]);
+        flows.expect("records")
+    };
+    wait::until("what was written", TOLD, || {
+        let flows = of_lasting();
+        let is_counted = |flow: &Value| flow["forward"]["packets"].as_u64() > Some(2);
+        (!flows.is_empty() && flows.iter().all(is_counted)).then_some(())
+    })
+    .expect("a count");
+    for flow in of_lasting() {
+        assert_eq!(flow["source"]["pod"], "cart-0", "{flow:#}");
+    }
+    drop(lasting);
     // Within the grace period of the change there is no finding; after it there is.
     std::thread::sleep(GRACE);
     assert!(connect(&client, SocketAddr::new(to, PORT), TOLD));

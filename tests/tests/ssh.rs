@@ -382,3 +382,51 @@ fn connections_are_judged_by_where_they_come_from() {
         assert_eq!(told, count, "{severity}");
     }
 }
+
+/// OpenSSH's own refusal, of whichever version is installed.
+#[test]
+fn whoever_is_refused_in_place_of_a_banner_is_told() {
+    let Some(_permit) = lab::require_with(&["sshd", "ssh"]) else {
+        return;
+    };
+    let lab = Lab::new("refuse").expect("a lab");
+    let outside = lab.add_outside().expect("a peer");
+    let server = Sshd::start_for(lab.node(), 22, 1).expect("an sshd");
+    let range = format!("admin={}", outside.addresses.v4);
+    let daemon = Daemon::start(lab.node(), &["--expect-ssh", &range]).expect("the daemon");
+    let to = SocketAddr::new(NODE.v4.into(), 22);
+    // One that does not go on: there is no room for another.
+    let idle = outside.run(|| {
+        let mut stream = TcpStream::connect_timeout(&to, PATIENCE).expect("a connection");
+        stream.write_all(b"SSH-2.0-idle\r\n").expect("a write");
+        let mut banner = [0; 8];
+        stream.read_exact(&mut banner).expect("a banner");
+        stream
+    });
+    let idle = idle.expect("a namespace");
+    run(server.login(&outside, to.ip()).arg("true"));
+    let records = closed(&daemon, 1);
+    let refused: Vec<_> = records
+        .iter()
+        .filter(|record| record["state"] == "closed")
+        .collect();
+    assert_eq!(refused.len(), 1, "{records:#?}");
+    assert_eq!(
+        refused[0]["hints"],
+        serde_json::json!(["refused"]),
+        "{records:#?}"
+    );
+    assert_eq!(refused[0]["authentication"], "none");
+    assert_eq!(refused[0]["class"], "client_only");
+    let mut findings = Vec::new();
+    let told = wait::until("the finding", TOLD, || {
+        findings = daemon.records(&["findings", "--all"]).expect("records");
+        (!findings.is_empty()).then_some(())
+    });
+    assert!(told.is_ok(), "{}", daemon.log());
+    assert_eq!(findings.len(), 1, "{findings:#?}");
+    assert_eq!(findings[0]["finding"], "ssh-expected-blocked");
+    let reason = findings[0]["reason"].as_str().expect("a reason");
+    assert!(reason.contains("refused by the server"), "{reason}");
+    drop(idle);
+}

@@ -6,9 +6,11 @@ use std::{
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     process::Command,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use monitor::host::conntrack::Conntrack;
+use monitor_core::event::Protocol;
 use serde_json::Value;
 use tests::daemon::Daemon;
 use tests::lab::{
@@ -19,6 +21,8 @@ use tests::lab::{
 
 /// How long until a decided connection is told of: a reading of the maps, and some.
 const TOLD: Duration = Duration::from_secs(3);
+/// Questions of which the time is taken.
+const QUESTIONS: u32 = 10_000;
 /// After that long it is believed who opens a connection without a SYN.
 const SETTLE: Duration = Duration::from_millis(1_500);
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -205,6 +209,7 @@ fn translated_connections_are_tied_to_their_pods() {
                 flow["source"]["port"] == port
                     && flow["protocol"] == protocol
                     && flow["destination"]["ip"] == service.to_string()
+                    && !flow["translated"].is_null()
             });
             assert_eq!(flow["source"]["pod"], "cart-0", "{flow:#}");
             assert_eq!(flow["destination"]["kind"], "service", "{flow:#}");
@@ -224,10 +229,7 @@ fn translated_connections_are_tied_to_their_pods() {
     let about: Vec<_> = findings.iter().map(|finding| &finding["reason"]).collect();
     assert_eq!(findings.len(), 2, "TCP and UDP: {about:#?}");
     let reason = about[0].as_str().expect("a sentence");
-    assert!(
-        reason.contains("from shop/cart-0 to db/pg-0"),
-        "{about:#?}"
-    );
+    assert!(reason.contains("from shop/cart-0 to db/pg-0"), "{about:#?}");
 
     // Out by the uplink: the node's address, and the pod behind it.
     for address in [
@@ -248,7 +250,9 @@ fn translated_connections_are_tied_to_their_pods() {
     for node in [IpAddr::from(NODE.v4), IpAddr::from(NODE.v6)] {
         let port = tcp(&outside, SocketAddr::new(node, NODE_PORT));
         let flow = flow(&daemon, "uplink", |flow| {
-            flow["source"]["port"] == port && flow["destination"]["port"] == NODE_PORT
+            flow["source"]["port"] == port
+                && flow["destination"]["port"] == NODE_PORT
+                && !flow["translated"].is_null()
         });
         let chosen = &flow["translated"]["destination"];
         assert_eq!(flow["destination"]["kind"], "node", "{flow:#}");
@@ -263,7 +267,13 @@ fn translated_connections_are_tied_to_their_pods() {
     let own = flow(&daemon, "uplink", |flow| flow["source"]["port"] == port);
     assert_eq!(own["translated"], Value::Null, "{own:#}");
 
-    ssh(&daemon, &server, &outside);
+    // Found by the pod, whichever point shows it.
+    let of_pod = ["flows", "--pod", "db/pg-0", "--point", "uplink"];
+    let of_pod = daemon.records(&of_pod).expect("records");
+    assert_eq!(of_pod.len(), 2, "by a port of the node: {of_pod:#?}");
+
+    ssh_in(&daemon, &server, &outside);
+    ssh_out(&daemon, &client, &outside);
 
     let status = daemon.tell(&["status", "-o", "json"]).expect("status");
     let status: Value = serde_json::from_str(&status).expect("JSON");
@@ -278,20 +288,12 @@ fn translated_connections_are_tied_to_their_pods() {
 
 /// SSH to a pod by a port of the node, behind whose address the client is for the pod: told once,
 /// by who opened it and who answers.
-fn ssh(daemon: &Daemon<'_>, server: &Pod, outside: &lab::Peer) {
+fn ssh_in(daemon: &Daemon<'_>, server: &Pod, outside: &lab::Peer) {
     let account = Account::sshd(server, 22, false).expect("sshd");
     let to = SocketAddr::new(NODE.v4.into(), NODE_SSH);
     let mut login = account.ssh_at(outside, to, USER, "client_key");
     process::checked(login.arg("true")).expect("a login");
-    let mut told = Vec::new();
-    let ended = |told: &[Value]| told.iter().any(|record| record["state"] == "closed");
-    wait::until("the end of SSH", Duration::from_secs(20), || {
-        told = daemon.records(&["ssh"]).expect("records");
-        ended(&told).then_some(())
-    })
-    .unwrap_or_else(|error| panic!("{error:#}: {told:#?}"));
-    assert_eq!(told.len(), 1, "told once: {told:#?}");
-    let record = &told[0];
+    let record = &closed_ssh(daemon, 1)[0];
     let client = outside.addresses.v4.to_string();
     assert_eq!(record["source"]["ip"], client, "{record:#}");
     assert_eq!(record["destination"]["pod"], "pg-0", "{record:#}");
@@ -301,6 +303,62 @@ fn ssh(daemon: &Daemon<'_>, server: &Pod, outside: &lab::Peer) {
     assert_eq!(between["destination"]["port"], NODE_SSH, "{record:#}");
     assert_eq!(between["source"]["kind"], "node", "{record:#}");
     assert_eq!(record["authentication"], "success", "{record:#}");
+}
+
+/// SSH from a pod to outside, where it comes from the node: told once, with the pod.
+fn ssh_out(daemon: &Daemon<'_>, client: &Pod, outside: &lab::Peer) {
+    let account = Account::sshd(outside, 22, false).expect("sshd");
+    let to = SocketAddr::new(outside.addresses.v4.into(), 22);
+    let mut login = account.ssh_at(client, to, USER, "client_key");
+    process::checked(login.arg("true")).expect("a login");
+    let told = closed_ssh(daemon, 2);
+    let record = told
+        .iter()
+        .find(|record| record["destination"]["ip"] == to.ip().to_string())
+        .expect("a record");
+    assert_eq!(record["source"]["pod"], "cart-0", "{record:#}");
+    assert_eq!(record["target"], "external", "{record:#}");
+    assert_eq!(record["authentication"], "success", "{record:#}");
+}
+
+/// The SSH connections so far, once so many are closed: each is told of once.
+fn closed_ssh(daemon: &Daemon<'_>, count: usize) -> Vec<Value> {
+    let mut told = Vec::new();
+    wait::until("the end of SSH", Duration::from_secs(20), || {
+        told = daemon.records(&["ssh"]).expect("records");
+        let closed = told.iter().filter(|record| record["state"] == "closed");
+        (closed.count() >= count).then_some(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}: {told:#?}"));
+    assert_eq!(told.len(), count, "told once: {told:#?}");
+    told
+}
+
+#[test]
+fn a_question_costs_little() {
+    let Some(_permit) = lab::require_with(&["nft"]) else {
+        return;
+    };
+    let lab = Lab::new("asked").expect("a lab");
+    let (client, server) = (lab.add_pod().expect("a pod"), lab.add_pod().expect("a pod"));
+    translate(&lab, &server);
+    serve(&server, POD_PORT);
+    let to = SocketAddr::new(ip(SERVICE[0]), SERVICE_PORT);
+    let from = SocketAddr::new(client.addresses.v4.into(), tcp(&client, to));
+    let ask = || {
+        let mut conntrack = Conntrack::new().expect("connection tracking");
+        let start = Instant::now();
+        for _ in 0..QUESTIONS {
+            let found = conntrack.find(Protocol::TCP, from, to).expect("an answer");
+            let reached = found.expect("the connection").reached.destination;
+            assert_eq!(reached.port(), POD_PORT);
+        }
+        start.elapsed() / QUESTIONS
+    };
+    let each = lab.node().run(ask).expect("a namespace");
+    println!("a question takes {each:?}");
+    // Some microseconds; a hundred times that would be a dump of the table.
+    assert!(each < Duration::from_millis(1), "{each:?}");
 }
 
 #[test]

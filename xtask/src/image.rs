@@ -24,6 +24,19 @@ const RECIPE: &str = "deploy/image/Dockerfile";
 
 /// Builds `nodewatch-VERSION-ARCH.oci.tar`, which containerd, podman and skopeo import.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
+    let archive = build(workspace)?;
+    println!("{}", archive.display());
+    println!(
+        "{NAME}:{}, {:.1} MiB; import it with `ctr -n k8s.io images import`, `podman load -i` or `skopeo copy \
+         oci-archive:…`",
+        env!("CARGO_PKG_VERSION"),
+        mebibytes(fs::metadata(&archive)?.len())
+    );
+    Ok(())
+}
+
+/// As [`run`]; tells where the archive is.
+pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
     setup::ensure(workspace, &[Group::Build, Group::Image])?;
     let binary = binary(workspace)?;
     let version = env!("CARGO_PKG_VERSION");
@@ -35,13 +48,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         .with_context(|| format!("there is no {}", archive.display()))?
         .len();
     check_size(size)?;
-    println!("{}", archive.display());
-    println!(
-        "{NAME}:{version}, {:.1} MiB; import it with `ctr -n k8s.io images import`, `podman load -i` or `skopeo copy \
-         oci-archive:…`",
-        mebibytes(size)
-    );
-    Ok(())
+    Ok(archive)
 }
 
 /// The static binary.

@@ -24,8 +24,10 @@ use crate::workspace::Workspace;
 
 mod source;
 
+/// Environment variable that tells the tests where the programs are.
+pub(crate) const PROGRAMS: &str = "NODEWATCH_KUBE";
 /// What the source package's programs say they are.
-pub(crate) const VERSION: &str = "1.20.2";
+const VERSION: &str = "1.20.2";
 /// Counts changes of the recipe: what an earlier one made is not used.
 const RECIPE: u32 = 1;
 /// Where it all comes from.

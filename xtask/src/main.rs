@@ -8,7 +8,7 @@
 //! | [`lint`], [`tidy`] | format, clippy, the kernel program's warnings, rules of this repository |
 //! | [`test`] | everything that must pass before a change is merged |
 //! | [`vm`] | the test programs on other kernels, in QEMU |
-//! | [`kube`] | a real Kubernetes from Debian's packages |
+//! | [`kube`], [`cluster`] | a real Kubernetes from Debian's packages, and nodewatch in it |
 //! | [`archive`] | Debian's archive, by an apt of our own |
 //! | [`programs`] | lab, demo and bench: programs of the package `tests` |
 //! | [`fuzz`] | inputs that break what reads bytes of strangers |
@@ -24,6 +24,7 @@ use crate::workspace::Workspace;
 
 mod archive;
 mod build;
+mod cluster;
 mod dist;
 mod fuzz;
 mod image;
@@ -88,6 +89,8 @@ enum Chore {
     Kube(kube::Options),
     /// Network lab: namespaces, servers, traffic
     Lab(programs::Options),
+    /// A real Kubernetes cluster on this machine with nodewatch in it: up, demo, down
+    Cluster(programs::Options),
     /// What a packet costs, compared with an empty program
     Bench(programs::Options),
     /// The daemon in a lab, with flows as they happen
@@ -133,6 +136,7 @@ fn run(chore: Chore) -> Result<ExitCode> {
         Chore::Vm(options) => vm::run(&workspace, &options)?,
         Chore::Kube(options) => kube::run(&options)?,
         Chore::Lab(options) => return programs::run(&workspace, "lab", &options),
+        Chore::Cluster(options) => return cluster::run(&workspace, &options),
         Chore::Bench(options) => return programs::run(&workspace, "bench", &options),
         Chore::Demo(options) => return programs::run(&workspace, "demo", &options),
         Chore::Fuzz(options) => fuzz::run(&workspace, &options)?,

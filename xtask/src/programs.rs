@@ -1,5 +1,6 @@
 //! Lab, demo and bench: programs of the package `tests` that need the daemon beside them.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -21,20 +22,42 @@ pub(crate) struct Options {
     arguments: Vec<String>,
 }
 
+// === impl Options ===
+
+impl Options {
+    /// Whether this is the first argument.
+    pub(crate) fn begins_with(&self, word: &str) -> bool {
+        self.arguments.first().is_some_and(|first| first == word)
+    }
+}
+
 /// Sets up, builds the daemon and the program, and becomes the program.
 pub(crate) fn run(workspace: &Workspace, program: &str, options: &Options) -> Result<ExitCode> {
     setup::ensure(workspace, &[Group::Build, Group::Test])?;
     let daemon = build::daemon(workspace, Profile::Release)?;
+    let environment = [(DAEMON, daemon)];
+    run_with(workspace, program, Profile::Release, options, &environment)
+}
+
+/// Builds the program and becomes it, with these variables.
+pub(crate) fn run_with(
+    workspace: &Workspace,
+    program: &str,
+    profile: Profile,
+    options: &Options,
+    environment: &[(&str, PathBuf)],
+) -> Result<ExitCode> {
     let mut cargo = workspace.cargo("build");
-    cargo.args(["--release", "--package", "tests", "--bin", program]);
+    cargo.args(["--package", "tests", "--bin", program]);
+    profile.apply(&mut cargo);
     shell::step(&format!("build the {program} program"), || {
         shell::quiet(&mut cargo)
     })?;
-    let binary = workspace.target().join("release").join(program);
+    let binary = workspace.target().join(profile.folder()).join(program);
     let mut command = std::process::Command::new(binary);
     command
         .args(&options.arguments)
-        .env(DAEMON, daemon)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .current_dir(workspace.root());
     shell::handed_over(&mut command)
 }

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use anyhow::Result;
 
 use crate::build::{self, Profile};
+use crate::kube::{self, PROGRAMS, Part};
 use crate::programs::DAEMON;
 use crate::setup::{self, Group};
 use crate::shell::{loud_step, quiet, step, visible};
@@ -20,6 +21,11 @@ pub(crate) fn run(workspace: &Workspace, kernels: bool) -> Result<()> {
     space::ensure(workspace)?;
     setup::ensure(workspace, &groups)?;
     lint::run(workspace)?;
+    // Some minutes, once. Where it cannot be had the tests that need it say so, and fail where none may be
+    // skipped.
+    if let Err(error) = kube::ensure(&[Part::Server, Part::Node]) {
+        eprintln!("no real Kubernetes for the tests: {error:#}");
+    }
     suite(workspace)?;
     if kernels {
         vm::run(workspace, &vm::Options::default())
@@ -52,7 +58,8 @@ fn suite(workspace: &Workspace) -> Result<()> {
         if nextest {
             cargo.arg("run");
         }
-        visible(cargo.arg("--workspace").env(DAEMON, &daemon))
+        cargo.env(DAEMON, &daemon).env(PROGRAMS, kube::folder());
+        visible(cargo.arg("--workspace"))
     })
 }
 

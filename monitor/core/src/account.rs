@@ -12,6 +12,8 @@ use crate::event::Point;
 
 pub use invariant::Difference;
 
+use invariant::Bounds;
+
 pub(crate) use ledger::Ledger;
 
 /// A watched interface.

@@ -121,8 +121,10 @@ pub enum Input {
     Cluster(Vec<Change>),
     /// Network policies changed.
     Policies(Vec<PolicyChange>),
-    /// Network policies that are proposed changed, see [`Engine::propose`].
+    /// Network policies that are proposed change, as objects of a live cluster do.
     Proposed(Vec<PolicyChange>),
+    /// Files propose these network policies from now on, in place of those that they did.
+    ProposedByFiles(Vec<PolicyChange>),
     /// How far the objects of a live cluster are known.
     Kubernetes(KubernetesStatus),
     /// Who holds an SSH connection on this node. Answers [`Outputs::owners`].
@@ -152,6 +154,9 @@ pub enum Input {
     Missing(Vec<FlowKey>),
     /// The kernel's counters of interfaces, read after a complete pass over both flow maps.
     Accounting(Vec<InterfaceAccount>),
+    /// The same, read before the [`Input::Flows`] that follow: the flows add up to something in
+    /// between.
+    AccountingBegins(Vec<InterfaceAccount>),
     /// The kernel's counters of what was lost on the way to its reader.
     Lost(Lost),
     /// Events that were lost in the daemon, in total.
@@ -363,6 +368,7 @@ impl Engine {
                 connections: 0,
                 records: config.records.then(Vec::new),
                 now: Timestamp::UNIX_EPOCH,
+                is_ending: false,
                 blank: "".into(),
                 by_workload: config.by_workload,
             },
@@ -405,6 +411,7 @@ impl Engine {
             }
             Input::FlowEnded { key, value } => table.ended(&key, &value, clock, books),
             Input::Proposed(changes) => books.policy.propose_changes(changes),
+            Input::ProposedByFiles(changes) => books.policy.propose(changes),
             Input::Kubernetes(status) => self.kubernetes = Some(status),
             Input::Owner(answer) => books.owner_found(answer, table),
             Input::Conntrack(available) => books.translations.set_available(available),
@@ -429,6 +436,7 @@ impl Engine {
                 let unknown = books.ledger.account(&accounts, table.is_settled());
                 books.anomalies[Anomaly::InterfaceUnknown as usize] += unknown;
             }
+            Input::AccountingBegins(accounts) => books.ledger.account_begins(&accounts),
             Input::Lost(lost) => {
                 self.raise_lost(LossStage::KernelRing, lost.ring_full);
                 self.connections_merged = self.connections_merged.max(lost.merged_connections);
@@ -464,7 +472,7 @@ impl Engine {
     }
 
     /// Judges connections also by what is proposed: these policies in place of those in force of
-    /// the same names, beside the others. To be called first.
+    /// the same names, beside the others.
     pub fn propose(&mut self, policies: Vec<PolicyChange>) {
         self.books.policy.propose(policies);
     }
@@ -478,8 +486,15 @@ impl Engine {
         }
     }
 
+    /// Observation ends, by the end of a capture or of the daemon: connections that are closed
+    /// from here on are cut off, unless they were over before.
+    pub fn ending(&mut self) {
+        self.books.is_ending = true;
+    }
+
     /// Closes every connection with the counts last seen: the end of a replay or of the daemon.
     pub fn finish(&mut self, now: Timestamp) -> Outputs {
+        self.ending();
         self.now = now;
         self.books.now = now;
         self.table.close_all(&mut self.books);

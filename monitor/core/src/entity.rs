@@ -85,6 +85,11 @@ struct Classes {
     multicast: Arc<str>,
 }
 
+/// Whether an address is neither one of the Internet nor that of many hosts.
+pub(crate) fn is_private(ip: IpAddr) -> bool {
+    Reach::of(normalise(ip)) == Reach::Private
+}
+
 // === impl Entity ===
 
 impl Entity {
@@ -276,11 +281,6 @@ impl Names {
                 ..Entity::new(EntityKind::Service, Arc::clone(&self.classes.service))
             },
         }
-    }
-
-    /// Whether an address is not one of the Internet, nor of many hosts.
-    pub(crate) fn is_private(&self, ip: IpAddr) -> bool {
-        Reach::of(normalise(ip)) == Reach::Private
     }
 
     /// Whether packets to this address go to many: multicast, limited broadcast, and the

@@ -58,6 +58,10 @@ pub struct FlowRecord {
     pub end: Timestamp,
     /// Whether the connection may still go on.
     pub state: State,
+    /// Whether it is closed only because observation ended: the capture, or the daemon. Absent
+    /// where it is not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
     /// Kind of interface that it was seen at.
     pub point: Point,
     /// Name of that interface.

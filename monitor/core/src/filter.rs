@@ -9,7 +9,7 @@ use crate::{
     entity::{normalise, parse_net},
     event::{
         Endpoint, FindingKind, FindingRecord, FlowRecord, Outcome, Point, Protocol, SshRecord,
-        UnknownName,
+        Translated, UnknownName,
     },
     time::Timestamp,
 };
@@ -100,14 +100,14 @@ pub(crate) struct Facts<'a> {
 /// What naming adds to [`Facts`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Named<'a> {
-    /// Both ends.
-    pub(crate) ends: [NamedEnd<'a>; 2],
+    /// Both ends, and those on the other side of a translation.
+    pub(crate) ends: [NamedEnd<'a>; 4],
     /// Finding on the flow.
     pub(crate) finding: Option<&'a str>,
 }
 
 /// An end by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NamedEnd<'a> {
     /// Kubernetes namespace.
     pub(crate) namespace: Option<&'a str>,
@@ -135,7 +135,10 @@ impl FlowFilter {
             end: record.end,
         };
         let named = Named {
-            ends: [&record.source, &record.destination].map(NamedEnd::of),
+            ends: NamedEnd::all(
+                [&record.source, &record.destination].map(NamedEnd::of),
+                record.translated.as_ref(),
+            ),
             finding: record.finding.map(FindingKind::name),
         };
         self.matches_named(&facts, &named)
@@ -334,6 +337,19 @@ impl<'a> NamedEnd<'a> {
             pod: end.pod.as_deref(),
         }
     }
+
+    /// Both ends with those on the other side of a translation.
+    pub(crate) fn all(ends: [Self; 2], translated: Option<&'a Translated>) -> [Self; 4] {
+        let other = translated.and_then(Translated::ends);
+        let end = |end: Option<&'a Endpoint>| end.map_or_else(Self::default, Self::of);
+        let [source, destination] = ends;
+        [
+            source,
+            destination,
+            end(other.and_then(|other| other.source.as_ref())),
+            end(other.and_then(|other| other.destination.as_ref())),
+        ]
+    }
 }
 
 // === impl Named ===
@@ -341,7 +357,10 @@ impl<'a> NamedEnd<'a> {
 impl<'a> Named<'a> {
     fn of(record: &'a FlowRecord) -> Self {
         Self {
-            ends: [&record.source, &record.destination].map(NamedEnd::of),
+            ends: NamedEnd::all(
+                [&record.source, &record.destination].map(NamedEnd::of),
+                record.translated.as_ref(),
+            ),
             finding: record.finding.as_deref(),
         }
     }

@@ -21,7 +21,7 @@ use crate::event::Protocol;
 pub use expiry::Timeouts;
 pub use segment::SegmentEvent;
 
-pub(crate) use expiry::Expiry;
+pub(crate) use expiry::{Expiry, is_over};
 pub(crate) use side::Orientation;
 pub(crate) use table::{Effects, Table};
 pub(crate) use tracked::{Delta, Judged, Mark, Tracked};

@@ -319,8 +319,9 @@ pub const ALL: &[MetricDef] = &[
         Metric::AccountingDifference,
         "nodewatch_accounting_difference_packets",
         &["interface", "direction", "check"],
-        "Packets missing (negative: too many) when last checked on a quiet interface: seen against \
-         counted and uncounted (program), counted against flows (flows); 0 is right",
+        "Packets missing (negative: too many) when last checked: seen against counted and uncounted \
+         (program), counted against flows (flows); on a busy interface to the precision of what \
+         passes while the maps are read; 0 is right",
     ),
     counter(
         Metric::EventsLost,

@@ -68,6 +68,7 @@ fn start_with(
         records,
         snapshot: watch::channel(Arc::new(engine.snapshot())).1,
         followers_lost: Arc::new(Mutex::new(0)),
+        log_lost: Arc::default(),
     };
     tokio::spawn(async move {
         while let Some(query) = asked.recv().await {

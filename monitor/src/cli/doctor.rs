@@ -2,18 +2,19 @@
 
 use std::{fmt::Write as _, path::Path, process::ExitCode};
 
-use anyhow::Context as _;
 use monitor_common::abi::{Counters, FlowKey4, FlowKey6, Place, SLOTS, split};
+use monitor_core::event::Point;
 use serde::Serialize;
 
 use super::{
-    exit, human,
+    exit::{self, Refused},
+    human,
     output::{Color, Output, StatusFormat},
     run::Options,
     table::{Cell, escape, table},
 };
 use crate::{
-    api::client,
+    api::client::{self, ClientError},
     config::Config,
     host::{
         self,
@@ -21,13 +22,20 @@ use crate::{
         conntrack::Conntrack,
         owner::{self, Finder},
     },
-    source::{ebpf, links::Watcher, select::Selection},
+    source::{
+        ebpf::{self, Neighbours},
+        links::Watcher,
+        select::Selection,
+    },
 };
+
+/// Interfaces whose neighbours are shown.
+const SHOWN: usize = 8;
 
 /// Flags of `doctor`: those of `run`, since it checks what `run` would do.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// How to print: table or json
+    /// How to print: table, wide (the same), json, or jsonl (one line per check)
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     output: StatusFormat,
     #[command(flatten)]
@@ -58,12 +66,19 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("cannot start")?;
+        .map_err(Refused::Start)?;
     let checks = runtime.block_on(checks(&config));
     let mut output = Output::stdout();
     let text = match args.output {
         StatusFormat::Json => serde_json::to_string_pretty(&checks)? + "\n",
-        StatusFormat::Table => text(&checks, output.color),
+        StatusFormat::Jsonl => {
+            let mut lines = String::new();
+            for check in &checks {
+                lines += &(serde_json::to_string(check)? + "\n");
+            }
+            lines
+        }
+        StatusFormat::Table | StatusFormat::Wide => text(&checks, output.color),
     };
     output.write(text.as_bytes())?;
     output.flush()?;
@@ -197,7 +212,7 @@ fn control_groups() -> Check {
     let found = cgroups::words(&cgroups);
     let advice = match cgroups {
         Ok(cgroups) if cgroups.is_whole() => return ok("control groups", found),
-        Ok(_) => "mount the node's /sys/fs/cgroup, read-only, anywhere",
+        Ok(_) => "run with hostPID: true and CAP_SYS_PTRACE, or mount the node's /sys/fs/cgroup",
         Err(_) => "pods that use the node's network are told as the node",
     };
     bad("control groups", Verdict::Warn, found, advice)
@@ -308,15 +323,21 @@ async fn interfaces(config: &Config) -> Vec<Check> {
             .await
             .map_err(|error| error.to_string())?;
         let links = watcher.links().await.map_err(|error| error.to_string())?;
+        let is_there = |name: &&String| links.iter().any(|link| link.name == **name);
+        let absent = config.uplink.iter().filter(|name| !is_there(name));
+        let absent: Vec<String> = absent.cloned().collect();
         let (mut uplinks, mut workloads) = (Vec::new(), Vec::new());
+        let mut others = Others::default();
         for link in links {
             match selection.point(&link.name, defaults.contains(&link.ifindex)) {
-                Some(monitor_core::event::Point::Uplink) => uplinks.push(link.name),
-                Some(monitor_core::event::Point::Workload) => workloads.push(link.name),
-                None => {}
+                Some(Point::Uplink) => uplinks.push(link.name.clone()),
+                Some(Point::Workload) => workloads.push(link.name.clone()),
+                None => continue,
             }
+            let found = ebpf::neighbours(&watcher, link.ifindex, &link.name).await;
+            others.add(link.name, &found);
         }
-        Ok::<_, String>((uplinks, workloads))
+        Ok::<_, String>((uplinks, absent, workloads, others))
     };
     match names.await {
         Err(error) => {
@@ -327,8 +348,12 @@ async fn interfaces(config: &Config) -> Vec<Check> {
                 "run in a network namespace that allows it",
             )]
         }
-        Ok((uplinks, workloads)) => {
-            let uplink = if uplinks.is_empty() {
+        Ok((uplinks, absent, workloads, others)) => {
+            let uplink = if !absent.is_empty() {
+                let found = format!("there is no interface {}", absent.join(", "));
+                let advice = format!("see {}; `ip link` lists interfaces", config.uplink_origin);
+                bad("uplink", Verdict::Fail, found, advice)
+            } else if uplinks.is_empty() {
                 let advice = "name one with --uplink";
                 bad(
                     "uplink",
@@ -342,14 +367,68 @@ async fn interfaces(config: &Config) -> Vec<Check> {
             vec![
                 uplink,
                 ok("workload interfaces", format!("{} found", workloads.len())),
+                others.check(),
             ]
         }
+    }
+}
+
+/// What others have on our interfaces.
+#[derive(Default)]
+struct Others {
+    lines: Vec<String>,
+    more: usize,
+    /// Interfaces where nothing can be attached in front of them.
+    full: Vec<String>,
+}
+
+// === impl Others ===
+
+impl Others {
+    fn add(&mut self, interface: String, found: &Neighbours) {
+        if found.programs.is_empty() {
+            return;
+        }
+        if self.lines.len() < SHOWN {
+            let programs: Vec<_> = found.programs.iter().map(ToString::to_string).collect();
+            self.lines
+                .push(format!("{interface}: {}", programs.join(", ")));
+        } else {
+            self.more += 1;
+        }
+        if found.is_full() {
+            self.full.push(interface);
+        }
+    }
+
+    fn check(mut self) -> Check {
+        const SUBJECT: &str = "neighbours";
+        if self.lines.is_empty() {
+            return ok(SUBJECT, "no other programs on the hooks of our interfaces");
+        }
+        if self.more > 0 {
+            self.lines.push(format!("{} more interfaces", self.more));
+        }
+        let found = self.lines.join("; ");
+        if self.full.is_empty() {
+            return ok(SUBJECT, found);
+        }
+        self.full.truncate(SHOWN);
+        let advice = format!(
+            "a filter of priority 1 leaves no room in front of it: {} will not be covered",
+            self.full.join(", ")
+        );
+        bad(SUBJECT, Verdict::Warn, found, advice)
     }
 }
 
 async fn daemon(config: &Config) -> Check {
     match client::status(&config.socket).await {
         Ok(status) => ok("daemon", format!("runs, pid {}", status.daemon.pid)),
+        Err(error @ ClientError::Permission { .. }) => {
+            let advice = "run as root to learn whether one runs";
+            bad("daemon", Verdict::Warn, error.to_string(), advice)
+        }
         Err(_) => ok(
             "daemon",
             format!("none answers on {}", config.socket.display()),

@@ -1,6 +1,6 @@
 //! Exit statuses.
 
-use std::process::ExitCode;
+use std::{io, process::ExitCode};
 
 use super::output::Closed;
 use crate::{api::client::ClientError, config::ConfigError, runtime::RuntimeError};
@@ -11,6 +11,20 @@ pub(super) const FINDINGS: u8 = 1;
 pub(super) const USAGE: u8 = 2;
 /// The system refuses: privileges, kernel, no daemon.
 pub(super) const REFUSED: u8 = 3;
+
+/// What the system refuses to a command, besides the daemon's answers.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refused {
+    /// No runtime.
+    #[error("cannot start: {0}")]
+    Start(#[source] io::Error),
+    /// No room, or the like.
+    #[error("cannot write to standard output: {0}")]
+    Output(#[source] io::Error),
+    /// The daemon is of another version.
+    #[error("the daemon's answer is not understood: {0}")]
+    Answer(#[source] serde_json::Error),
+}
 
 /// A status for the system.
 pub(super) fn code(status: u8) -> ExitCode {
@@ -51,7 +65,7 @@ fn status_of(error: &anyhow::Error) -> Option<u8> {
                 Some(None)
             } else if let Some(error) = cause.downcast_ref::<RuntimeError>() {
                 Some(Some(error.exit_code()))
-            } else if cause.is::<ClientError>() {
+            } else if cause.is::<ClientError>() || cause.is::<Refused>() {
                 Some(Some(REFUSED))
             } else if cause.is::<ConfigError>() {
                 Some(Some(USAGE))
@@ -96,6 +110,9 @@ mod tests {
         );
         let path = "/run/x".into();
         check(ClientError::Stopped { path }.into(), Some(REFUSED));
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        check(Refused::Output(full()).into(), Some(REFUSED));
+        check(Refused::Start(full()).into(), Some(REFUSED));
         let file = crate::config::FileError::Content {
             path: "a.toml".into(),
             line: 1,

@@ -4,6 +4,7 @@
 
 use std::{
     fmt::Write as _,
+    net::IpAddr,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -24,7 +25,7 @@ use crate::{
     },
     azure::Sources,
     config::DEFAULT_SOCKET,
-    explain::{Asked, Explanation, World, explained},
+    explain::{Asked, ExplainError, Explanation, World, explained},
     kube::manifests::Manifests,
 };
 
@@ -78,6 +79,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         source_port: args.source_port,
         direction: args.direction,
     };
+    let ip = |text: &str| text.parse::<IpAddr>().ok();
+    if let (Some(from), Some(to)) = (ip(&asked.source), ip(&asked.destination))
+        && from.is_ipv4() != to.is_ipv4()
+    {
+        return Err(ExplainError::Families.into());
+    }
     let is_dash = |path: &PathBuf| path.as_os_str() == "-";
     if args.manifests.iter().any(is_dash) && args.rules.reads_standard_input() {
         bail!("--manifests -: standard input is a file of rules already");

@@ -7,7 +7,7 @@ use clap::{
 };
 use monitor_common::classify::App;
 use monitor_core::{
-    event::{Outcome, Point},
+    event::{FindingKind, Outcome, Point},
     filter::{Condition, FlowFilter, Term},
 };
 
@@ -52,6 +52,8 @@ fn words(names: impl Iterator<Item = &'static str>) -> PossibleValuesParser {
 impl clap::Args for FilterArgs {
     fn augment_args(command: Command) -> Command {
         let read = |text: String| -> Condition { Condition::App(text.to_ascii_lowercase()) };
+        let finding = |text: String| -> Condition { Condition::Finding(text.to_ascii_lowercase()) };
+        let findings = FindingKind::ALL.iter().map(|kind| kind.name());
         command
             .arg(
                 flag("namespace", "NAMESPACE", "An end is in this namespace")
@@ -104,7 +106,9 @@ impl clap::Args for FilterArgs {
             )
             .arg(
                 flag("finding", "FINDING", "Finding on it")
-                    .value_parser(|text: &str| name(text).map(Condition::Finding)),
+                    .ignore_case(true)
+                    .hide_possible_values(true)
+                    .value_parser(words(findings).map(finding)),
             )
             .arg(
                 Arg::new(NOT)
@@ -301,6 +305,8 @@ mod tests {
             ("--point middle", "middle"),
             ("--app sssh", "sssh"),
             ("--pod cart-0", "cart-0"),
+            ("--finding foo", "foo"),
+            ("--finding foo", "nsg-drift"),
         ] {
             let error = parse(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");

@@ -5,14 +5,16 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::Context as _;
 use monitor_core::{
     event::{FindingKind, Record},
     filter::{Condition, Term},
     time::Timestamp,
 };
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use super::{
+    exit::Refused,
     filter::FilterArgs,
     output::{Format, Output, complain},
     table::{Cell, Columns, table},
@@ -109,7 +111,7 @@ pub(super) fn run(args: ListArgs, shape: &Shape) -> anyhow::Result<usize> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("cannot start")?;
+        .map_err(Refused::Start)?;
     runtime.block_on(print(args, shape))
 }
 
@@ -125,21 +127,27 @@ async fn print(args: ListArgs, shape: &Shape) -> anyhow::Result<usize> {
     let mut client = Client::ask(&args.socket, &request).await?;
     let mut printer = Printer::new(args.output, args.numeric, args.follow, shape);
     let mut lost = 0;
-    let interrupt = tokio::signal::ctrl_c();
-    let mut interrupt = std::pin::pin!(interrupt);
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Refused::Start)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(Refused::Start)?;
     loop {
         let line = tokio::select! {
-            line = client.next() => line?,
-            _ = &mut interrupt => break,
+            line = client.next() => line,
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
         };
+        // Whatever happened: what was printed so far is complete.
         match line {
-            Some(Line::Data(line)) => printer.print(line).context("answer of the daemon")?,
-            Some(Line::Lost(records)) => lost += records,
-            None if args.follow => {
+            Ok(Some(Line::Data(line))) => printer.print(line)?,
+            Ok(Some(Line::Lost(records))) => lost += records,
+            Ok(None) if args.follow => {
                 printer.finish()?;
                 return Err(client.stopped().into());
             }
-            None => break,
+            Ok(None) => break,
+            Err(error) => {
+                printer.finish()?;
+                return Err(error.into());
+            }
         }
     }
     printer.finish()?;
@@ -230,7 +238,7 @@ impl<'a> Printer<'a> {
                 self.output.write(line)?;
             }
             Format::Table | Format::Wide => {
-                let record = serde_json::from_slice(line)?;
+                let record = serde_json::from_slice(line).map_err(Refused::Answer)?;
                 let wide = self.format == Format::Wide;
                 let Some(cells) = (self.shape.row)(&record, wide, self.numeric) else {
                     return Ok(());

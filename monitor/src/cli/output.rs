@@ -7,6 +7,8 @@ use std::{
 
 use clap::ValueEnum;
 
+use super::exit::Refused;
+
 /// How records are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
@@ -27,8 +29,12 @@ pub(super) enum StatusFormat {
     /// For people.
     #[default]
     Table,
-    /// One JSON object.
+    /// The same: there are no more columns.
+    Wide,
+    /// JSON, indented.
     Json,
+    /// JSON without line breaks within an object.
+    Jsonl,
 }
 
 /// Whoever read the output has left; not an error.
@@ -100,7 +106,7 @@ impl<W: Write> Drop for Output<W> {
 fn closed(result: io::Result<()>) -> anyhow::Result<()> {
     result.map_err(|error| match error.kind() {
         io::ErrorKind::BrokenPipe => Closed.into(),
-        _ => anyhow::Error::new(error).context("cannot write to standard output"),
+        _ => Refused::Output(error).into(),
     })
 }
 

@@ -57,8 +57,8 @@ pub(super) struct Declared {
     pub(super) policies: Policies,
     /// The policies as they would be, where some are proposed.
     pub(super) proposed: Option<Policies>,
-    /// Whether a part of the manifests could not be read.
-    pub(super) is_broken: bool,
+    /// Whether a part of the manifests was left out: not read, or as the API server refuses it.
+    pub(super) is_partial: bool,
 }
 
 /// Runs the sub-command.
@@ -96,7 +96,7 @@ impl Source {
             cluster,
             policies,
             proposed,
-            is_broken: manifests.is_broken,
+            is_partial: manifests.left_out > 0,
         })
     }
 
@@ -117,6 +117,7 @@ pub(super) fn proposed(
         let proposed = Manifests::read(paths)?;
         report(&proposed);
         manifests.is_broken |= proposed.is_broken;
+        manifests.left_out += proposed.left_out;
         Some(proposed)
     };
     Ok(manifests.take_proposed(proposed))
@@ -144,9 +145,10 @@ pub(super) fn report(manifests: &Manifests) {
 // === impl Declared ===
 
 impl Declared {
-    /// Status after everything else went well.
+    /// Status after everything else went well: invalid input where a part was left out, so that a
+    /// script that goes by the verdicts does not take them for those of all manifests.
     pub(super) fn status(&self) -> ExitCode {
-        if self.is_broken {
+        if self.is_partial {
             exit::code(exit::USAGE)
         } else {
             ExitCode::SUCCESS

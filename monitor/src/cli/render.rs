@@ -78,7 +78,12 @@ pub(super) fn row_as(record: &FlowRecord, wide: bool, numeric: bool) -> Vec<Cell
             .as_ref()
             .map_or_else(dash, |count| format!("{}/{}", count.forward, count.reverse));
         cells.extend([
-            record.state.name().into(),
+            if record.cut {
+                "cut"
+            } else {
+                record.state.name()
+            }
+            .into(),
             escape(&record.interface).into_owned().into(),
             rtt.into(),
             flags.into(),

@@ -12,15 +12,18 @@ use std::{
 use anyhow::{Context as _, bail};
 use ipnet::IpNet;
 use monitor_core::{
-    engine::{Capacity, Config, Engine, Input},
-    entity::NamedRange,
+    engine::{self, Capacity, Config, Engine},
+    entity::{NamedRange, parse_net},
     event::{Record, State},
+    filter::FlowFilter,
     judge::Expectations,
     time::Timestamp,
 };
 
 use super::{
     exit,
+    filter::FilterArgs,
+    interrupt::{Input, Interrupted},
     output::{Format, Output, complain},
     policy, render,
     table::{Cell, Columns, table},
@@ -28,7 +31,8 @@ use super::{
 use crate::{
     azure::Sources,
     kube::manifests::Manifests,
-    source::replay::{ReplayOptions, replay},
+    runtime::now,
+    source::replay::{Notes, ReplayOptions, replay_noting},
 };
 
 /// Rows of a table that are kept until their columns' widths are known.
@@ -41,7 +45,7 @@ pub(super) struct Args {
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Addresses that are local: they are the local end of their flows (repeatable)
-    #[arg(long, value_name = "CIDR")]
+    #[arg(long, value_name = "CIDR", value_parser = local)]
     local: Vec<IpNet>,
     /// Name a range of addresses (repeatable)
     #[arg(long, value_name = "NAME=CIDR")]
@@ -77,6 +81,13 @@ pub(super) struct Args {
     /// How to print: table, wide, json or jsonl [default: table on a terminal, else jsonl]
     #[arg(short, long, value_name = "FORMAT", value_enum)]
     output: Option<Format>,
+    /// Records to print; all packets are analysed and summed up
+    #[command(flatten)]
+    filter: FilterArgs,
+}
+
+fn local(text: &str) -> Result<IpNet, String> {
+    parse_net(text).ok_or_else(|| "not an address or address range such as 192.0.2.0/24".to_owned())
 }
 
 /// Replays a capture.
@@ -134,18 +145,34 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     engine.declare(manifests.cluster, manifests.policies);
     if let Some(chain) = rules {
-        let input = Input::Nsg(Some(Arc::new(chain)));
+        let input = engine::Input::Nsg(Some(Arc::new(chain)));
         engine.step(input, Timestamp::UNIX_EPOCH);
     }
     let options = ReplayOptions {
         local: args.local,
         max_flows: args.max_flows,
     };
-    let mut printer = Printer::new(format, args.open);
-    let outcome = replay(input, &options, &mut engine, |record| {
+    let mut printer = Printer::new(format, args.open, args.filter.0);
+    let interrupted = Interrupted::watch();
+    let input = Input {
+        reader: input,
+        interrupted: &interrupted,
+    };
+    let mut notes = Notes::default();
+    let outcome = replay_noting(input, &options, &mut engine, &mut notes, |record| {
         printer.record(&record)
     })?;
+    if notes.names_no_interface {
+        complain(&format!(
+            "{name}: cooked packets (LINUX_SLL) name no interface: if all interfaces were captured, a \
+             packet that crossed two of them counts twice; `tcpdump -i any -y LINUX_SLL2` tells them apart"
+        ));
+    }
     let mut summary = engine.summary();
+    if summary.packets_seen == 0 {
+        // Without a packet there is no time of the capture: the record has that of its making.
+        summary.time = now();
+    }
     summary.files.push(name.clone());
     summary.wall_time_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     let uncounted = summary.packets_uncounted;
@@ -162,7 +189,13 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         ));
     }
     match outcome {
-        Ok(()) if manifests.is_broken => Ok(exit::code(exit::USAGE)),
+        _ if interrupted.is_set() => {
+            complain(&format!(
+                "{name}: interrupted, this is what was read so far"
+            ));
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(()) if manifests.left_out > 0 => Ok(exit::code(exit::USAGE)),
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
             complain(&format!("{name}: {error}"));
@@ -176,6 +209,7 @@ struct Printer {
     output: Output,
     format: Format,
     open: bool,
+    filter: FlowFilter,
     columns: Columns,
     rows: Vec<Vec<Cell>>,
     ssh: Vec<Vec<Cell>>,
@@ -188,7 +222,7 @@ struct Printer {
 // === impl Printer ===
 
 impl Printer {
-    fn new(format: Format, open: bool) -> Self {
+    fn new(format: Format, open: bool, filter: FlowFilter) -> Self {
         let output = Output::stdout();
         let titles: &[&str] = if format == Format::Wide {
             &render::WIDE_TITLES
@@ -200,6 +234,7 @@ impl Printer {
             output,
             format,
             open,
+            filter,
             rows: Vec::new(),
             ssh: Vec::new(),
             findings: Vec::new(),
@@ -216,6 +251,15 @@ impl Printer {
             Record::Finding(_) | Record::Summary(_) => State::Closed,
         };
         if state == State::Open && !self.open {
+            return Ok(());
+        }
+        let is_wanted = match record {
+            Record::Flow(flow) => self.filter.matches(flow),
+            Record::Ssh(ssh) => self.filter.matches_ssh(ssh),
+            Record::Finding(finding) => self.filter.matches_finding(finding),
+            Record::Summary(_) => true,
+        };
+        if !is_wanted {
             return Ok(());
         }
         match (self.format, record) {

@@ -2,11 +2,12 @@
 
 use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
-use anyhow::Context as _;
-
-use monitor_core::{engine::KubernetesStatus, flow::Family};
+use monitor_core::{
+    account::InterfaceStatus, engine::KubernetesStatus, event::Point, flow::Family,
+};
 
 use super::{
+    exit::Refused,
     human,
     output::{Color, Output, StatusFormat},
     table::{Cell, escape, table},
@@ -16,10 +17,13 @@ use crate::{
     config::DEFAULT_SOCKET,
 };
 
+/// Interfaces that are not covered, of which the reason is shown.
+const UNCOVERED: usize = 10;
+
 /// Flags of `status`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// How to print: table or json
+    /// How to print: table, wide (the same), json, or jsonl (one line)
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     output: StatusFormat,
     /// API socket of the daemon
@@ -32,12 +36,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("cannot start")?;
+        .map_err(Refused::Start)?;
     let status = runtime.block_on(client::status(&args.socket))?;
     let mut output = Output::stdout();
     let text = match args.output {
-        StatusFormat::Table => text(&status, output.color),
+        StatusFormat::Table | StatusFormat::Wide => text(&status, output.color),
         StatusFormat::Json => serde_json::to_string_pretty(&status)? + "\n",
+        StatusFormat::Jsonl => serde_json::to_string(&status)? + "\n",
     };
     output.write(text.as_bytes())?;
     output.flush()?;
@@ -98,17 +103,27 @@ fn text(status: &StatusAnswer, color: bool) -> String {
     if engine.connections_merged > 0 {
         losses.push(format!("merged connections {}", engine.connections_merged));
     }
-    for (metric, folded) in &engine.series_folded {
-        if *folded > 0 {
-            losses.push(format!("{} folded {folded}", escape(metric)));
-        }
-    }
     let losses = if losses.is_empty() {
         "none".to_owned()
     } else {
         losses.join(", ")
     };
     let _ = writeln!(text, "lost: {losses}");
+    // Nothing is lost of these: they are counted, in the row whose labels read `other`.
+    let folded: Vec<String> = engine
+        .series_folded
+        .iter()
+        .filter(|(_, folded)| **folded > 0)
+        .map(|(metric, folded)| format!("{} {folded}", escape(metric)))
+        .collect();
+    if !folded.is_empty() {
+        let _ = writeln!(
+            text,
+            "counted as `other`, beyond --max-series: {}",
+            folded.join(", ")
+        );
+    }
+    text += &uncovered(&engine.interfaces);
     if let Some(nsg) = &engine.nsg {
         let _ = writeln!(text, "nsg: {} rules since {}", nsg.rules.len(), nsg.since);
         if let Some(error) = &nsg.error {
@@ -196,6 +211,36 @@ fn cluster_text(cluster: &KubernetesStatus) -> String {
                 "cluster: {name}: {skipped} are not valid and left out"
             );
         }
+    }
+    text
+}
+
+/// What is not watched, and why.
+fn uncovered(interfaces: &[InterfaceStatus]) -> String {
+    let mut text = String::new();
+    // The slot for packets of interfaces that have none is no interface.
+    let interfaces = || interfaces.iter().filter(|interface| interface.ifindex != 0);
+    if !interfaces().any(|interface| interface.point == Point::Uplink) {
+        text.push_str("no uplink: the traffic of the node is not watched\n");
+    }
+    let uncovered = interfaces().filter(|interface| !interface.covered);
+    let (mut shown, mut more) = (0, 0);
+    for interface in uncovered {
+        if shown == UNCOVERED {
+            more += 1;
+            continue;
+        }
+        shown += 1;
+        let reason = interface.reason.as_deref().unwrap_or("not yet attached to");
+        let _ = writeln!(
+            text,
+            "not covered: {}: {}",
+            escape(&interface.name),
+            escape(reason)
+        );
+    }
+    if more > 0 {
+        let _ = writeln!(text, "not covered: {more} more");
     }
     text
 }

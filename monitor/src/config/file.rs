@@ -7,7 +7,9 @@ use std::{
 
 use toml::de::{DeTable, DeValue};
 
-use super::Settings;
+use monitor_core::entity::Names;
+
+use super::{Settings, named};
 
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -42,20 +44,51 @@ impl Settings {
             path: path.to_owned(),
             source,
         })?;
-        Self::parse(&text).map_err(|(line, message)| FileError::Content {
+        let parsed = Self::parse(&text).and_then(|settings| {
+            settings.check_ranges(&text)?;
+            Ok(settings)
+        });
+        let mut settings = parsed.map_err(|(line, message)| FileError::Content {
             path: path.to_owned(),
             line,
             message,
-        })
+        })?;
+        settings.uplink_origin =
+            element(&text, "uplink", 0).map(|line| format!("{}:{line}: uplink", path.display()));
+        Ok(settings)
+    }
+
+    /// Refuses ranges that contradict each other; the error is a line and a message.
+    fn check_ranges(&self, text: &str) -> Result<(), (usize, String)> {
+        for count in 1..=self.range.len() {
+            if let Err(error) = Names::new(named(self.range[..count].to_vec())) {
+                let line = element(text, "range", count - 1).unwrap_or(1);
+                return Err((line, format!("range: {error}")));
+            }
+        }
+        Ok(())
     }
 
     /// Reads the text of a file; the error is a line and a message.
     pub fn parse(text: &str) -> Result<Self, (usize, String)> {
         toml::from_str(text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start).min(text.len());
-            let line = 1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count();
-            (line, message(text, at, error.message()))
+            (line_of(text, at), message(text, at, error.message()))
         })
+    }
+}
+
+/// Line of a position, from 1.
+fn line_of(text: &str, at: usize) -> usize {
+    1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count()
+}
+
+/// Line of an element of a list at the top.
+fn element(text: &str, key: &str, index: usize) -> Option<usize> {
+    let table = DeTable::parse(text).ok()?;
+    match table.get_ref().get(key)?.get_ref() {
+        DeValue::Array(elements) => Some(line_of(text, elements.get(index)?.span().start)),
+        _ => None,
     }
 }
 

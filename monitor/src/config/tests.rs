@@ -119,6 +119,10 @@ fn errors_name_file_line_and_key() {
         ":1: range: `10.0.0.0/33` is not an address or address range such as 192.0.2.0/24",
     );
     check_file(
+        "range = [\n  \"a=10.0.0.0/8\",\n  \"b=10.0.0.0/8\",\n]\n",
+        ":3: range: range 10.0.0.0/8 has two names, `a` and `b`",
+    );
+    check_file(
         "max_flows4 = 0\n",
         ":1: max_flows4: 0 is not in 1..=16777216",
     );
@@ -177,6 +181,22 @@ fn ranges_must_not_contradict_each_other() {
         error.to_string(),
         "--range: range 10.0.0.0/8 has two names, `a` and `b`"
     );
+}
+
+#[test]
+fn the_origin_of_uplinks_is_known() {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(b"# fine\n\nuplink = [\"eth7\"]\n")
+        .expect("written");
+    let read = || Settings::read(file.path()).expect("a valid file");
+    let origin = |flags: Settings| {
+        Config::new(flags, Some(read()))
+            .expect("valid")
+            .uplink_origin
+    };
+    let path = file.path().display();
+    assert_eq!(origin(flags(&[])), format!("{path}:3: uplink"));
+    assert_eq!(origin(flags(&["--uplink", "eth8"])), "--uplink");
 }
 
 #[test]

@@ -2,7 +2,11 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use monitor_core::cluster::{Cluster, End, KnownPod};
+use monitor_core::{
+    cluster::{Cluster, End, KnownPod},
+    event::Protocol,
+    netpol::Flow,
+};
 
 /// An end by name, address, or both.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,12 +69,14 @@ pub(crate) enum Side {
     Destination,
 }
 
-/// Both ends. Of pods with addresses of both families, those of one family are meant.
-pub(crate) fn ends(
+/// A flow between two ends. Of pods with addresses of both families, those of one family are meant.
+pub(crate) fn flow(
     cluster: &Cluster,
     source: &Wanted,
     destination: &Wanted,
-) -> Result<(End, End), (Side, UnknownPod)> {
+    protocol: Protocol,
+    port: u16,
+) -> Result<Flow, (Side, UnknownPod)> {
     let source_pod = source.pod(cluster).map_err(|error| (Side::Source, error))?;
     let destination_pod = destination
         .pod(cluster)
@@ -88,7 +94,19 @@ pub(crate) fn ends(
     let to = destination
         .end(cluster, destination_pod, from.ip.or(destination.ip))
         .unwrap_or_else(none);
-    Ok((from, to))
+    // A pod of the node's network is its node, also where nothing tells the node's addresses.
+    let is_own_node = match (source_pod, destination_pod) {
+        (Some(one), Some(other)) => {
+            one.pod.host_network != other.pod.host_network
+                && one.pod.node.is_some()
+                && one.pod.node == other.pod.node
+        }
+        _ => false,
+    };
+    Ok(Flow {
+        is_own_node,
+        ..Flow::new(from, to, protocol, port)
+    })
 }
 
 /// A pod by name; by `Kind/name` of its workload; or, where a workload stands in for its pods, by
@@ -208,7 +226,11 @@ status: {podIPs: [{ip: 'fd00::2'}, {ip: 10.0.0.2}]}
             ip: Some(ip.parse().unwrap()),
         };
         let check = |source: &Wanted, destination: &Wanted, from: &str, to: &str| {
-            let (source, destination) = ends(&cluster, source, destination).unwrap();
+            let Flow {
+                source,
+                destination,
+                ..
+            } = flow(&cluster, source, destination, Protocol::TCP, 1).unwrap();
             let text = |end: &End| end.ip.unwrap().to_string();
             assert_eq!(
                 (text(&source), text(&destination)),
@@ -219,8 +241,51 @@ status: {podIPs: [{ip: 'fd00::2'}, {ip: 10.0.0.2}]}
         check(&pod("b"), &pod("a"), "fd00::2", "fd00::1");
         check(&pod("b"), &ip("192.0.2.1"), "10.0.0.2", "192.0.2.1");
         check(&ip("2001:db8::1"), &pod("a"), "2001:db8::1", "fd00::1");
-        let error = ends(&cluster, &pod("a"), &pod("no")).unwrap_err();
+        let error = flow(&cluster, &pod("a"), &pod("no"), Protocol::TCP, 1).unwrap_err();
         assert_eq!(error.0, Side::Destination);
         assert_eq!(error.1.to_string(), "pod x/no is not in the manifests");
+    }
+
+    #[test]
+    fn a_pod_of_the_nodes_network_is_the_node_of_pods_that_say_the_same() {
+        let text = "
+kind: Pod
+apiVersion: v1
+metadata: {name: agent, namespace: x}
+spec: {hostNetwork: true, nodeName: one}
+---
+kind: Pod
+apiVersion: v1
+metadata: {name: here, namespace: x}
+spec: {nodeName: one}
+---
+kind: Pod
+apiVersion: v1
+metadata: {name: there, namespace: x}
+spec: {nodeName: two}
+---
+kind: Pod
+apiVersion: v1
+metadata: {name: nowhere, namespace: x}
+---
+kind: NetworkPolicy
+apiVersion: networking.k8s.io/v1
+metadata: {name: closed, namespace: x}
+spec: {podSelector: {}, policyTypes: [Ingress, Egress]}
+";
+        let (cluster, mut policies) = Manifests::parse("m", text).build(Options::default());
+        let wanted = |name: &str| Wanted {
+            pod: Some(("x".into(), name.into())),
+            ip: None,
+        };
+        let mut allowed = |from: &str, to: &str| {
+            let flow = flow(&cluster, &wanted(from), &wanted(to), Protocol::TCP, 80);
+            policies.judge(&cluster, &flow.unwrap()).allowed
+        };
+        assert_eq!(allowed("agent", "here"), Some(true));
+        assert_eq!(allowed("here", "agent"), Some(true));
+        assert_eq!(allowed("agent", "there"), Some(false));
+        assert_eq!(allowed("agent", "nowhere"), Some(false));
+        assert_eq!(allowed("here", "there"), Some(false));
     }
 }

@@ -12,7 +12,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use monitor_core::{entity::Cgroup, event::ProcessRecord};
@@ -70,17 +70,25 @@ pub struct Cgroups {
 impl Cgroups {
     /// The hierarchy as it is mounted here; of several places, one that has all of it.
     pub fn new() -> Result<Self, CgroupsError> {
-        let mounts = std::fs::read("/proc/self/mountinfo").map_err(|source| CgroupsError::Open {
-            path: "/proc/self/mountinfo".into(),
-            source,
-        })?;
+        let mounts =
+            std::fs::read("/proc/self/mountinfo").map_err(|source| CgroupsError::Open {
+                path: "/proc/self/mountinfo".into(),
+                source,
+            })?;
+        // A container has only its own part. Where it may look at the node's processes, the first
+        // of these has the rest.
+        let first = std::fs::read("/proc/1/mountinfo").unwrap_or_default();
+        let of_first = unified(&first).into_iter().map(|path| {
+            let path = path.strip_prefix("/").unwrap_or(&path);
+            Path::new("/proc/1/root").join(path)
+        });
         let mut part = None;
         let mut failure = None;
-        for path in unified(&mounts) {
+        for path in unified(&mounts).into_iter().chain(of_first) {
             match Self::at(path) {
                 Ok(found) if found.is_whole => return Ok(found),
                 Ok(found) => part = part.or(Some(found)),
-                Err(error) => failure = Some(error),
+                Err(error) => failure = failure.or(Some(error)),
             }
         }
         part.ok_or(failure.unwrap_or(CgroupsError::Absent))

@@ -58,7 +58,9 @@ pub enum ConntrackError {
         source: io::Error,
     },
     /// The kernel refuses.
-    #[error("the kernel refuses to look up a connection (CAP_NET_ADMIN, nf_conntrack_netlink): {0}")]
+    #[error(
+        "the kernel refuses to look up a connection (CAP_NET_ADMIN, nf_conntrack_netlink): {0}"
+    )]
     Refused(#[source] io::Error),
     /// The answer makes no sense.
     #[error("the kernel's answer about a connection cannot be understood")]
@@ -127,9 +129,9 @@ impl Conntrack {
         match self.receive(sequence)? {
             Answer::Connection(translation) => Ok(Some(translation)),
             Answer::Error(code) if code == -libc::ENOENT => Ok(None),
-            Answer::Error(code) => Err(ConntrackError::Refused(io::Error::from_raw_os_error(
-                -code,
-            ))),
+            Answer::Error(code) => {
+                Err(ConntrackError::Refused(io::Error::from_raw_os_error(-code)))
+            }
         }
     }
 

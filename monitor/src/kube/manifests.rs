@@ -199,6 +199,17 @@ impl Reader {
         });
     }
 
+    /// A directory without manifests: more likely the wrong one than meant so.
+    fn empty(&mut self, path: &str) {
+        self.tell(Diagnostic {
+            kind: DiagnosticKind::Doubtful,
+            file: path.to_owned(),
+            line: None,
+            object: None,
+            message: "nothing here ends in .yaml, .yml or .json: nothing is declared".to_owned(),
+        });
+    }
+
     fn tell(&mut self, diagnostic: Diagnostic) {
         if self.manifests.diagnostics.len() < MAX_DIAGNOSTICS {
             self.manifests.diagnostics.push(diagnostic);

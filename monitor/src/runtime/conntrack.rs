@@ -122,11 +122,7 @@ impl Task {
     }
 
     fn look_up(&mut self, question: &TranslationQuestion, start: Instant) -> Lookup {
-        let Some(conntrack) = self
-            .conntrack
-            .as_mut()
-            .filter(|_| start.elapsed() < BUDGET)
-        else {
+        let Some(conntrack) = self.conntrack.as_mut().filter(|_| start.elapsed() < BUDGET) else {
             return Lookup::Failed;
         };
         let TranslationQuestion {

@@ -45,6 +45,7 @@ pub(super) struct EngineTask {
     given: Given,
     translations: SyncSender<TranslationQuestion>,
     cgroups: SyncSender<u64>,
+    missed: cgroups::Missed,
     /// What other threads found out.
     found: mpsc::Receiver<Input>,
     /// Questions that the conntrack thread had no room for.
@@ -68,6 +69,7 @@ pub(super) struct Ends {
     pub(super) given: Given,
     pub(super) translations: Receiver<TranslationQuestion>,
     pub(super) cgroups: Receiver<u64>,
+    pub(super) missed: cgroups::Missed,
     pub(super) found: mpsc::Sender<Input>,
 }
 
@@ -81,6 +83,7 @@ pub(super) fn task(engine: Engine) -> Ends {
     let given = Given::default();
     let (translations, translation_receiver) = sync_channel(conntrack::QUESTIONS);
     let (cgroups, cgroup_receiver) = sync_channel(cgroups::QUESTIONS);
+    let missed = cgroups::Missed::default();
     let (found_sender, found) = mpsc::channel(INPUTS);
     let (records, _) = broadcast::channel(FOLLOWED);
     let (snapshot, latest) = watch::channel(Arc::new(engine.snapshot()));
@@ -89,6 +92,7 @@ pub(super) fn task(engine: Engine) -> Ends {
         records,
         snapshot: latest,
         followers_lost: Arc::default(),
+        log_lost: Arc::default(),
     };
     let task = EngineTask {
         engine,
@@ -102,6 +106,7 @@ pub(super) fn task(engine: Engine) -> Ends {
         found,
         untied: 0,
         cgroups,
+        missed: missed.clone(),
         ungrouped: 0,
         unasked: 0,
         snapshot,
@@ -117,6 +122,7 @@ pub(super) fn task(engine: Engine) -> Ends {
         given,
         translations: translation_receiver,
         cgroups: cgroup_receiver,
+        missed,
         found: found_sender,
     }
 }
@@ -175,9 +181,10 @@ impl EngineTask {
         if is_tick {
             for (stage, total) in [
                 (LossStage::Follower, self.handle.followers_lost()),
+                (LossStage::EventLog, self.handle.log_lost()),
                 (LossStage::Owner, self.unasked),
                 (LossStage::Translation, self.untied),
-                (LossStage::Cgroup, self.ungrouped),
+                (LossStage::Cgroup, self.ungrouped + self.missed.count()),
                 (LossStage::ProcessScan, self.given.up()),
             ] {
                 let outputs = self.engine.step(Input::EventsLost { stage, total }, now());

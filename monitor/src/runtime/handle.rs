@@ -1,6 +1,9 @@
 //! How the rest of the daemon talks to the engine task.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU64, Ordering},
+};
 
 use monitor_core::{
     engine::Snapshot,
@@ -42,6 +45,7 @@ pub struct EngineHandle {
     pub(crate) records: broadcast::Sender<Arc<Record>>,
     pub(crate) snapshot: watch::Receiver<Arc<Snapshot>>,
     pub(crate) followers_lost: Arc<Mutex<u64>>,
+    pub(crate) log_lost: Arc<AtomicU64>,
 }
 
 // === impl EngineHandle ===
@@ -128,6 +132,16 @@ impl EngineHandle {
             .followers_lost
             .lock()
             .expect("no code panics while it holds this")
+    }
+
+    /// Counts records that could not be written to the event log.
+    pub fn lost_by_log(&self, records: u64) {
+        self.log_lost.fetch_add(records, Ordering::Relaxed);
+    }
+
+    /// Records that could not be written to the event log, in total.
+    pub(crate) fn log_lost(&self) -> u64 {
+        self.log_lost.load(Ordering::Relaxed)
     }
 
     /// What the engine published last, at most a second or so old.

@@ -38,38 +38,83 @@ pub(super) fn proposed(
     Ok(declared.take_proposed(proposed))
 }
 
+/// What is declared, and what is proposed.
+pub(super) struct Known {
+    pub(super) declared: Manifests,
+    pub(super) proposed: Option<Vec<PolicyChange>>,
+}
+
+/// Where both are.
+#[derive(Clone)]
+pub(super) struct Places {
+    pub(super) declared: Vec<PathBuf>,
+    pub(super) proposed: Vec<PathBuf>,
+}
+
+// === impl Places ===
+
+impl Places {
+    /// Whether there is nothing to watch.
+    pub(super) fn is_empty(&self) -> bool {
+        self.declared.is_empty() && self.proposed.is_empty()
+    }
+
+    fn stamp(&self) -> [Stamp; 2] {
+        [&self.declared, &self.proposed].map(|paths| Stamp::of(paths))
+    }
+
+    /// Reads both; nothing where a part of them cannot be read.
+    fn read(&self) -> Result<Option<Known>, ManifestError> {
+        let mut declared = Manifests::read(&self.declared)?;
+        log(&declared);
+        let proposed = if self.proposed.is_empty() {
+            None
+        } else {
+            let proposed = Manifests::read(&self.proposed)?;
+            log(&proposed);
+            Some(proposed)
+        };
+        let is_broken = |manifests: &Manifests| manifests.is_broken;
+        if is_broken(&declared) || proposed.as_ref().is_some_and(is_broken) {
+            return Ok(None);
+        }
+        let proposed = declared.take_proposed(proposed);
+        Ok(Some(Known { declared, proposed }))
+    }
+}
+
 /// Hands on what changes in the files, until the engine ends. What cannot be read whole changes
 /// nothing: a file may be half written.
-pub(super) async fn watch(paths: Vec<PathBuf>, first: Manifests, inputs: mpsc::WeakSender<Input>) {
-    let paths = Arc::new(paths);
-    let mut stamp = Stamp::of(&paths);
+pub(super) async fn watch(places: Places, first: Known, inputs: mpsc::WeakSender<Input>) {
+    let places = Arc::new(places);
+    let mut stamp = places.stamp();
     let mut known = first;
     loop {
         time::sleep(LOOK).await;
         let look = {
-            let (paths, stamp) = (Arc::clone(&paths), stamp.clone());
+            let (places, stamp) = (Arc::clone(&places), stamp.clone());
             tokio::task::spawn_blocking(move || {
-                let now = Stamp::of(&paths);
-                (now != stamp).then(|| (now, Manifests::read(&paths)))
+                let now = places.stamp();
+                (now != stamp).then(|| (now, places.read()))
             })
         };
         let Ok(Some((now, read))) = look.await else {
             continue;
         };
         stamp = now;
-        let manifests = match read {
-            Ok(manifests) => manifests,
+        let now = match read {
+            Ok(Some(now)) => now,
+            Ok(None) => {
+                tracing::warn!("manifests stay as they were until all can be read");
+                continue;
+            }
             Err(error) => {
                 tracing::warn!("manifests stay as they were: {error}");
                 continue;
             }
         };
-        log(&manifests);
-        if manifests.is_broken {
-            tracing::warn!("manifests stay as they were until all can be read");
-            continue;
-        }
-        let Difference { cluster, policies } = Difference::between(&known, &manifests);
+        let Difference { cluster, policies } = Difference::between(&known.declared, &now.declared);
+        let is_proposal_new = now.proposed != known.proposed;
         let (objects, rules) = (cluster.len(), policies.len());
         // The engine ends when the source has dropped its sender: this one does not count.
         let Some(inputs) = inputs.upgrade() else {
@@ -77,13 +122,19 @@ pub(super) async fn watch(paths: Vec<PathBuf>, first: Manifests, inputs: mpsc::W
         };
         let told = async {
             inputs.send(Input::Cluster(cluster)).await?;
-            inputs.send(Input::Policies(policies)).await
+            inputs.send(Input::Policies(policies)).await?;
+            if is_proposal_new {
+                let proposed = Input::ProposedByFiles(now.proposed.clone().unwrap_or_default());
+                inputs.send(proposed).await?;
+            }
+            Ok::<_, mpsc::error::SendError<Input>>(())
         };
         if told.await.is_err() {
             return;
         }
-        tracing::info!(objects, policies = rules, "manifests changed");
-        known = manifests;
+        let proposed = is_proposal_new;
+        tracing::info!(objects, policies = rules, proposed, "manifests changed");
+        known = now;
     }
 }
 
@@ -119,7 +170,15 @@ mod tests {
         let paths = vec![directory.path().to_owned()];
         let first = Manifests::read(&paths).unwrap();
         let (sender, mut inputs) = mpsc::channel(8);
-        let watching = tokio::spawn(watch(paths, first, sender.downgrade()));
+        let places = Places {
+            declared: paths,
+            proposed: Vec::new(),
+        };
+        let first = Known {
+            declared: first,
+            proposed: None,
+        };
+        let watching = tokio::spawn(watch(places, first, sender.downgrade()));
         // Half written, then whole, in a way that a look between both would see.
         time::sleep(Duration::from_millis(100)).await;
         fs::write(&file, format!("{POD}---\n{{apiVersion: ")).unwrap();
@@ -146,5 +205,43 @@ mod tests {
             .await
             .expect("in time")
             .unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_proposed_changes_with_its_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let [declared, proposed] = ["declared", "proposed"].map(|name| directory.path().join(name));
+        fs::create_dir(&declared).unwrap();
+        fs::create_dir(&proposed).unwrap();
+        fs::write(declared.join("m.yaml"), POD).unwrap();
+        let places = Places {
+            declared: vec![declared.clone()],
+            proposed: vec![proposed.clone()],
+        };
+        let first = places.read().unwrap().unwrap();
+        assert_eq!(first.proposed.as_deref(), Some(&[][..]));
+        let (sender, mut inputs) = mpsc::channel(8);
+        let watching = tokio::spawn(watch(places, first, sender.downgrade()));
+        time::sleep(Duration::from_millis(100)).await;
+        let mut proposed_now = async || {
+            loop {
+                let input = time::timeout(Duration::from_secs(20), inputs.recv());
+                if let Input::ProposedByFiles(changes) = input.await.unwrap().unwrap() {
+                    return changes.len();
+                }
+            }
+        };
+        fs::write(proposed.join("p.yaml"), POLICY).unwrap();
+        assert_eq!(proposed_now().await, 1);
+        // One in force that says it is proposed.
+        let annotated = POLICY.replace(
+            "name: p,",
+            "name: q, annotations: {nodewatch.io/mode: propose},",
+        );
+        fs::write(declared.join("q.yaml"), annotated).unwrap();
+        assert_eq!(proposed_now().await, 2);
+        fs::remove_file(proposed.join("p.yaml")).unwrap();
+        assert_eq!(proposed_now().await, 1);
+        watching.abort();
     }
 }

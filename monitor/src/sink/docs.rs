@@ -43,6 +43,15 @@ Of the process itself, its HTTP server and the node:
   (no name, not public) or `multicast`.
 - `outcome`: `established`, `refused`, `unanswered`, `reset`, `one-way` or `midstream`.
 - `reason`: why a packet is in no flow, as in `nodewatch status`.
+
+## Packets and bytes
+
+Bytes are layer-3 bytes: the IP header and what follows, without the link's header. A buffer that the kernel
+merged (GRO) or has not yet cut (GSO) counts as the packets that it stands for, each with its own IP and
+transport headers: what passes the wire. Where such a buffer is a tunnel's (VXLAN, Geneve, IP in IP, GRE), the
+packets are right, but only the outer headers are counted for each of them, and the inner ones once per buffer: its bytes are
+less than those on the wire, by the length of the inner headers for each packet but the first. The same
+packets, seen inside the tunnel at a pod's interface, count in full.
 ";
 
 #[test]
@@ -72,6 +81,9 @@ fn generate() -> String {
         let (kind, labels) = (definition.kind.name(), labels.join(" "));
         writeln!(text, "| `{name}` | {kind} | {labels} | {capped} | {help} |")
             .expect("strings take all");
+    }
+    for (name, kind, labels, help) in super::process::METRICS {
+        writeln!(text, "| `{name}` | {kind} | {labels} |  | {help} |").expect("strings take all");
     }
     text + TAIL
 }

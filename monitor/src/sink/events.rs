@@ -51,8 +51,10 @@ pub struct OpenError {
 pub struct EventLog {
     output: Output,
     limits: BTreeMap<&'static str, Limit>,
-    /// Records that could not be written since that was last told.
+    /// Records that could not be written since that was last taken.
     failed: u64,
+    /// Those since the last warning.
+    untold: u64,
 }
 
 #[derive(Debug)]
@@ -131,8 +133,15 @@ pub async fn serve(
             log
         });
         match written.await {
-            Ok(back) if !is_done => log = back,
-            _ => return,
+            Ok(mut back) => {
+                handle.lost_by_log(back.take_failed());
+                if is_done {
+                    return;
+                }
+                log = back;
+            }
+            // A panic aborts; what is left is that the runtime stops.
+            Err(_) => return,
         }
     }
 }
@@ -155,6 +164,7 @@ impl EventLog {
             output,
             limits: BTreeMap::new(),
             failed: 0,
+            untold: 0,
         })
     }
 
@@ -197,10 +207,15 @@ impl EventLog {
                 count: limit.suppressed,
             });
         }
-        if self.failed > 0 {
-            tracing::warn!(records = self.failed, "cannot write the event log");
-            self.failed = 0;
+        if self.untold > 0 {
+            tracing::warn!(records = self.untold, "cannot write the event log");
+            self.untold = 0;
         }
+    }
+
+    /// Records that could not be written since the last call.
+    fn take_failed(&mut self) -> u64 {
+        std::mem::take(&mut self.failed)
     }
 
     fn may_write(&mut self, kind: FindingKind, time: Timestamp) -> bool {
@@ -230,6 +245,7 @@ impl EventLog {
             });
         if written.is_err() {
             self.failed += 1;
+            self.untold += 1;
         }
     }
 }
@@ -377,6 +393,45 @@ mod tests {
         let mut log = EventLog::open(&path, 1 << 20).expect("a log");
         log.write(&finding("ssh-scan", 2000));
         assert_eq!(lines(&path).len(), before + 1);
+    }
+
+    #[test]
+    fn every_kind_has_a_limit_of_its_own() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("events.jsonl");
+        let mut log = EventLog::open(&path, 1 << 20).expect("a log");
+        let kinds = ["ssh-unexpected", "nsg-drift", "policy-violation"];
+        for (kind, count) in kinds.iter().zip([25, 100, 20]) {
+            for _ in 0..count {
+                log.write(&finding(kind, 100));
+            }
+        }
+        assert_eq!(lines(&path).len(), 60);
+        log.tick(Timestamp::from_seconds(160));
+        let told: BTreeMap<String, u64> = lines(&path)
+            .iter()
+            .filter(|line| line["type"] == "suppressed")
+            .map(|line| {
+                let kind = line["finding"].as_str().expect("a kind").to_owned();
+                (kind, line["count"].as_u64().expect("a number"))
+            })
+            .collect();
+        // What was written and what is told of is all there was; a kind of which nothing was left out is not told of.
+        let expected = [
+            ("ssh-unexpected".to_owned(), 5),
+            ("nsg-drift".to_owned(), 80),
+        ];
+        assert_eq!(told, expected.into());
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_counted() {
+        let mut log = EventLog::open(Path::new("/dev/full"), 1 << 20).expect("a log");
+        for second in 0..3 {
+            log.write(&finding("ssh-scan", second));
+        }
+        assert_eq!(log.take_failed(), 3);
+        assert_eq!(log.take_failed(), 0);
     }
 
     #[test]

@@ -10,40 +10,61 @@ use prometheus_client::{
 
 use super::web::{Counts, Refused};
 
+/// A metric: name, type, labels and meaning.
+type Described = (&'static str, &'static str, &'static str, &'static str);
+
+const BUILD: Described = (
+    "nodewatch_build_info",
+    "gauge",
+    "`version`",
+    "Version of the program, always 1",
+);
+const CPU: Described = (
+    "nodewatch_process_cpu_seconds_total",
+    "counter",
+    "",
+    "User and system time spent",
+);
+const RESIDENT: Described = (
+    "nodewatch_process_resident_memory_bytes",
+    "gauge",
+    "",
+    "Resident memory",
+);
+const FILES: Described = (
+    "nodewatch_process_open_fds",
+    "gauge",
+    "",
+    "Open file descriptors",
+);
+
+/// All of them, for the documentation.
+#[cfg(test)]
+pub(super) const METRICS: [Described; 4] = [BUILD, CPU, RESIDENT, FILES];
+
 /// Registers the process metrics as they are now; those that the system does not tell are absent.
 pub(super) fn register(registry: &mut Registry) {
     let build = Family::<[(&str, &str); 1], Gauge>::default();
     build
         .get_or_create(&[("version", env!("CARGO_PKG_VERSION"))])
         .set(1);
-    registry.register(
-        "nodewatch_build_info",
-        "Version of the program, always 1",
-        build,
-    );
+    registry.register(BUILD.0, BUILD.3, build);
     if let Some((cpu_seconds, resident_bytes)) = usage() {
         let cpu = Counter::<f64, AtomicU64>::default();
         cpu.inc_by(cpu_seconds);
         registry.register(
-            "nodewatch_process_cpu_seconds",
-            "User and system time spent",
+            // The encoder adds `_total`.
+            CPU.0.trim_end_matches("_total"),
+            CPU.3,
             cpu,
         );
-        registry.register(
-            "nodewatch_process_resident_memory_bytes",
-            "Resident memory",
-            gauge(resident_bytes),
-        );
+        registry.register(RESIDENT.0, RESIDENT.3, gauge(resident_bytes));
     }
     if let Ok(entries) = fs::read_dir("/proc/self/fd") {
         // The listing itself has one open.
         let open = entries.count().saturating_sub(1);
         let open = i64::try_from(open).unwrap_or(i64::MAX);
-        registry.register(
-            "nodewatch_process_open_fds",
-            "Open file descriptors",
-            gauge(open),
-        );
+        registry.register(FILES.0, FILES.3, gauge(open));
     }
 }
 
@@ -133,6 +154,24 @@ mod tests {
         assert_eq!(is_reboot_required(&file), Some(true));
         assert_eq!(is_reboot_required(&folder.path().join("run/file")), None);
         assert_eq!(is_reboot_required(&file.join("below")), None);
+    }
+
+    #[test]
+    fn what_is_registered_is_documented() {
+        let mut registry = prometheus_client::registry::Registry::default();
+        super::register(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("text");
+        for (name, kind, _, help) in super::METRICS {
+            let name = name.trim_end_matches("_total");
+            assert!(text.contains(&format!("# TYPE {name} {kind}\n")), "{text}");
+            assert!(text.contains(&format!("# HELP {name} {help}.\n")), "{text}");
+        }
+        assert_eq!(
+            text.matches("# TYPE").count(),
+            super::METRICS.len(),
+            "{text}"
+        );
     }
 
     #[test]

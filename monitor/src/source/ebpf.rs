@@ -8,6 +8,7 @@ mod filters;
 mod flows;
 mod kernel;
 mod live;
+mod neighbours;
 #[doc(hidden)]
 pub mod object;
 mod places;
@@ -17,3 +18,4 @@ pub use attach::{AttachError, AttachMode, Attached, Attacher};
 pub use error::{AccessError, LoadError};
 pub use kernel::{Kernel, LoadOptions};
 pub use live::{Command, Live, LiveError, LiveOptions};
+pub use neighbours::{Neighbour, Neighbours, neighbours};

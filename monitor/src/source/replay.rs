@@ -5,7 +5,7 @@ mod backend;
 mod capture;
 mod link;
 
-use std::{io::Read, sync::Arc};
+use std::{collections::HashMap, io::Read, sync::Arc};
 
 use ipnet::IpNet;
 use monitor_common::{
@@ -24,6 +24,7 @@ use monitor_core::{
 use backend::{NS_PER_TICK, Table};
 pub use capture::CaptureError;
 use capture::{Capture, Packet};
+use link::CapturedOn;
 
 /// Time of the capture between two passes over the flows.
 const PASS_NS: u64 = 1_000_000_000;
@@ -33,6 +34,17 @@ const STALE_NS: u64 = 24 * 3600 * 1_000_000_000;
 /// Connections that ended by another one taking their place, between two passes: what happens at
 /// one moment of the capture may be without bound.
 const MAX_ENDED: usize = 1 << 14;
+
+/// Interfaces that cooked packets may name by index; those of more are counted together.
+const MAX_COOKED: usize = 1024;
+
+/// What is worth knowing about a capture, besides its packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// There are cooked packets that do not tell on which interface they were captured: of all
+    /// interfaces together, a packet that crosses two of them counts twice.
+    pub names_no_interface: bool,
+}
 
 /// How to replay.
 #[derive(Clone, Debug)]
@@ -47,8 +59,13 @@ pub struct ReplayOptions {
 struct Replay<'a> {
     engine: &'a mut Engine,
     table: Table,
-    /// Capture interfaces already announced.
+    /// Interfaces already announced.
     announced: usize,
+    /// Where packets of a capture interface are counted, by its number.
+    places: Vec<usize>,
+    /// The same for interfaces that cooked packets of a capture interface name by index.
+    cooked: HashMap<(usize, u32), usize>,
+    notes: Notes,
     now_ns: u64,
     last_pass_ns: u64,
 }
@@ -61,6 +78,17 @@ pub fn replay<E>(
     reader: impl Read,
     options: &ReplayOptions,
     engine: &mut Engine,
+    on_record: impl FnMut(Record) -> Result<(), E>,
+) -> Result<Result<(), CaptureError>, E> {
+    replay_noting(reader, options, engine, &mut Notes::default(), on_record)
+}
+
+/// As [`replay`]; what is worth knowing about the capture is noted.
+pub fn replay_noting<E>(
+    reader: impl Read,
+    options: &ReplayOptions,
+    engine: &mut Engine,
+    notes: &mut Notes,
     mut on_record: impl FnMut(Record) -> Result<(), E>,
 ) -> Result<Result<(), CaptureError>, E> {
     let mut capture = match Capture::open(reader) {
@@ -71,6 +99,9 @@ pub fn replay<E>(
         engine,
         table: Table::new(options.local.clone(), options.max_flows),
         announced: 0,
+        places: Vec::new(),
+        cooked: HashMap::new(),
+        notes: Notes::default(),
         now_ns: 0,
         last_pass_ns: 0,
     };
@@ -82,6 +113,7 @@ pub fn replay<E>(
         }
     };
     replay.finish(&mut on_record)?;
+    *notes = replay.notes;
     Ok(outcome)
 }
 
@@ -103,16 +135,25 @@ impl Replay<'_> {
             self.advance(time_ns, on_record)?;
         }
         self.set_time(time_ns);
-        while let Some(interface) = packet.interfaces.get(self.announced)
-            && self.announced <= packet.interface
+        while let Some(interface) = packet.interfaces.get(self.places.len())
+            && self.places.len() <= packet.interface
         {
-            self.announce(&interface.name, on_record)?;
+            let place = self.announce(&interface.name, on_record)?;
+            self.places.push(place);
         }
         let Some(interface) = packet.interfaces.get(packet.interface) else {
             return Ok(());
         };
+        let place = match link::captured_on(interface.link, packet.bytes) {
+            CapturedOn::This => self.places[packet.interface],
+            CapturedOn::Index(index) => self.cooked(packet.interface, index, on_record)?,
+            CapturedOn::NotTold => {
+                self.notes.names_no_interface = true;
+                self.places[packet.interface]
+            }
+        };
         let (layer, bytes, length) = link::present(interface.link, packet.bytes, packet.length);
-        let ifindex = self.table.ifindex(packet.interface, layer);
+        let ifindex = self.table.ifindex(place, layer);
         let frame = Frame {
             bytes,
             length,
@@ -132,12 +173,32 @@ impl Replay<'_> {
         self.table.set_time(time_ns);
     }
 
-    /// Registers the next interface of the capture.
+    /// Where packets of an interface are counted that a cooked packet names by index.
+    fn cooked<E>(
+        &mut self,
+        capture: usize,
+        index: u32,
+        on_record: &mut impl FnMut(Record) -> Result<(), E>,
+    ) -> Result<usize, E> {
+        if let Some(place) = self.cooked.get(&(capture, index)) {
+            return Ok(*place);
+        }
+        // The index comes from the file.
+        if self.cooked.len() >= MAX_COOKED {
+            return Ok(self.places[capture]);
+        }
+        let place = self.announce(&format!("if{index}"), on_record)?;
+        self.cooked.insert((capture, index), place);
+        Ok(place)
+    }
+
+    /// Registers the next interface of the capture; where its packets are counted.
     fn announce<E>(
         &mut self,
         name: &str,
         on_record: &mut impl FnMut(Record) -> Result<(), E>,
-    ) -> Result<(), E> {
+    ) -> Result<usize, E> {
+        let place = self.announced;
         let number = u32::try_from(self.announced + 1).unwrap_or(u32::MAX);
         self.table.register(Interface {
             ifindex: number,
@@ -157,7 +218,8 @@ impl Replay<'_> {
             attached_ns: None,
         };
         self.clock(on_record)?;
-        self.step(Input::Interface(account), on_record)
+        self.step(Input::Interface(account), on_record)?;
+        Ok(place)
     }
 
     fn clock<E>(&mut self, on_record: &mut impl FnMut(Record) -> Result<(), E>) -> Result<(), E> {
@@ -262,6 +324,8 @@ impl Replay<'_> {
     fn finish<E>(&mut self, on_record: &mut impl FnMut(Record) -> Result<(), E>) -> Result<(), E> {
         self.pass(on_record)?;
         self.tick(on_record)?;
+        // What is still there is over only because the capture is.
+        self.engine.ending();
         let keys = self.table.keys();
         self.remove(&keys, on_record)?;
         let accounts = self.table.accounts();

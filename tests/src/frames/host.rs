@@ -198,8 +198,8 @@ impl Host {
     }
 }
 
-fn new_cell() -> Box<FlowCell> {
-    Box::new(FlowCell::new(FlowValue::default()))
+fn new_cell() -> FlowCell {
+    FlowCell::new(FlowValue::default())
 }
 
 impl Backend for Host {
@@ -234,13 +234,13 @@ impl Backend for Host {
     }
 
     fn insert4(&self, key: &FlowKey4) -> Result<bool, Reason> {
-        self.flows4.insert(*key, new_cell());
+        self.flows4.insert(*key, Box::new(new_cell()));
         self.keys.borrow_mut().push(Key::V4(*key));
         Ok(true)
     }
 
     fn insert6(&self, key: &FlowKey6) -> Result<bool, Reason> {
-        self.flows6.insert(*key, new_cell());
+        self.flows6.insert(*key, Box::new(new_cell()));
         self.keys.borrow_mut().push(Key::V6(*key));
         Ok(true)
     }

@@ -73,7 +73,7 @@ pub fn require() -> Option<Permit> {
 }
 
 /// The directory of the programs, whether or not they are there.
-fn directory() -> PathBuf {
+pub fn directory() -> PathBuf {
     let from = |name| {
         env::var_os(name)
             .filter(|value| !value.is_empty())

@@ -120,6 +120,11 @@ impl Guard {
         self.child.id()
     }
 
+    /// What it was started as.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
     /// The child's standard output, if it was piped and not taken before.
     pub fn take_stdout(&mut self) -> Option<std::process::ChildStdout> {
         self.child.stdout.take()

@@ -1,6 +1,6 @@
 //! Names of what labs make, and removing what a dead lab left behind.
 //!
-//! Every namespace and directory of a lab is called `nw<pid><letters>-<rest>`: the process id of
+//! Every namespace, directory and control group of a lab is called `nw<pid><letters>-<rest>`: the process id of
 //! the maker, then which lab of that process it is. What carries the id of a process that is gone
 //! belongs to nobody and may be removed.
 
@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use super::process;
+use super::{hierarchy, process};
 
 /// Where `ip netns` keeps its namespaces.
 pub const NAMESPACES: &str = "/run/netns";
@@ -54,7 +54,7 @@ pub fn own() {
     remove_where(|pid| pid == own);
 }
 
-/// What of this process's labs exists now: namespaces, their processes, directories.
+/// What of this process's labs exists now: namespaces, their processes, directories, control groups.
 pub fn leftovers() -> Vec<String> {
     let own = std::process::id();
     let mut found = Vec::new();
@@ -72,6 +72,11 @@ pub fn leftovers() -> Vec<String> {
             .into_iter()
             .map(|name| format!("directory {name}")),
     );
+    for root in hierarchy::roots() {
+        let groups = names_in(&root, |pid| pid == own);
+        let shown = |name| format!("control group {}", root.join(name).display());
+        found.extend(groups.into_iter().map(shown));
+    }
     found
 }
 
@@ -115,6 +120,11 @@ fn remove_where(condition: impl Fn(u32) -> bool) {
     for name in names_in(Path::new(NAMESPACES), &condition) {
         end_processes(&Path::new(NAMESPACES).join(&name));
         delete_namespace(&name);
+    }
+    for root in hierarchy::roots() {
+        for name in names_in(&root, &condition) {
+            hierarchy::remove(&name);
+        }
     }
     for name in names_in(&std::env::temp_dir(), &condition) {
         let _ = fs::remove_dir_all(std::env::temp_dir().join(name));

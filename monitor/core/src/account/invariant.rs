@@ -6,11 +6,14 @@ use super::{HOOKS, Totals};
 
 /// What is missing on one interface; all zero when the accounting is right.
 ///
-/// The kernel's maps are not read at one moment: while packets pass, the flows that were read are
-/// behind the counters that were read after them. So an interface is judged only when it is quiet:
-/// when two consecutive readings of its counters saw the same packets, so that the pass over the
-/// flow maps between them saw all flows at rest, and when no flow waits for an event or another
-/// reading. Until then the last judgement stands.
+/// The kernel's maps are not read at one moment. Where packets pass meanwhile, what the flows should
+/// add up to lies between the counters that were read before them and those that were read
+/// after them (the program adds a packet to its flow first, then to the counters). So there is a
+/// range in which the difference lies ([`Bounds`]), as wide as what passes while the maps are read,
+/// some milliseconds. The judgement so far stands while it lies within, else it moves
+/// to the nearest end: whatever is missing is found on a busy interface once it is more than passes in
+/// that time. On a quiet interface, of which two consecutive readings saw the same packets, the
+/// range is a single number. While a flow waits for an event or another reading, nothing is judged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
     /// Packets that the program saw on ingress, but neither counted nor gave a reason for.
@@ -23,22 +26,73 @@ pub struct Difference {
     pub flow_bytes: i64,
 }
 
+/// A range that each number of a [`Difference`] lies in: the lowest and the highest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bounds {
+    low: Difference,
+    high: Difference,
+}
+
+// === impl Bounds ===
+
+impl Bounds {
+    /// Compares what flows add up to with counters that were read before and after them, and these
+    /// with themselves.
+    pub(super) fn new(before: &Totals, after: &Totals, flow_packets: u64, flow_bytes: u64) -> Self {
+        // Reasons are read after the counters: those of both readings enclose them.
+        let program = |reasons: &Totals| {
+            HOOKS.map(|(hook, _)| {
+                let index = hook as usize;
+                let counted = after.counters.counted[index];
+                let explained = counted.saturating_add(reasons.uncounted(hook));
+                signed_difference(after.counters.seen[index], explained)
+            })
+        };
+        let sum = |[ingress, egress]: [u64; 2]| ingress.saturating_add(egress);
+        let difference = |reasons: &Totals, counters: &Totals| {
+            let [ingress, egress] = program(reasons);
+            Difference {
+                ingress,
+                egress,
+                flow_packets: signed_difference(sum(counters.counters.counted), flow_packets),
+                flow_bytes: signed_difference(sum(counters.counters.bytes), flow_bytes),
+            }
+        };
+        Self {
+            low: difference(after, before),
+            high: difference(before, after),
+        }
+    }
+
+    /// The range that encloses both. A packet on its way through the program may be in one reading and
+    /// not in the other: it makes a range wrong, hardly ever two in a row.
+    pub(super) fn hull(self, other: Self) -> Self {
+        Self {
+            low: self.low.zip(other.low, i64::min),
+            high: self.high.zip(other.high, i64::max),
+        }
+    }
+
+    /// The difference within this range that is nearest to a judgement.
+    pub(super) fn nearest(&self, judgement: Difference) -> Difference {
+        judgement.zip(self.low, i64::max).zip(self.high, i64::min)
+    }
+}
+
 // === impl Difference ===
 
 impl Difference {
     /// Compares an interface's counters with themselves and with the sums of its flows' deltas.
     pub(super) fn of(totals: &Totals, flow_packets: u64, flow_bytes: u64) -> Self {
-        let [ingress, egress] = HOOKS.map(|(hook, _)| {
-            let index = hook as usize;
-            let explained = totals.counters.counted[index].saturating_add(totals.uncounted(hook));
-            signed_difference(totals.counters.seen[index], explained)
-        });
-        let sum = |[ingress, egress]: [u64; 2]| ingress.saturating_add(egress);
+        Bounds::new(totals, totals, flow_packets, flow_bytes).low
+    }
+
+    fn zip(self, other: Self, with: fn(i64, i64) -> i64) -> Self {
         Self {
-            ingress,
-            egress,
-            flow_packets: signed_difference(sum(totals.counters.counted), flow_packets),
-            flow_bytes: signed_difference(sum(totals.counters.bytes), flow_bytes),
+            ingress: with(self.ingress, other.ingress),
+            egress: with(self.egress, other.egress),
+            flow_packets: with(self.flow_packets, other.flow_packets),
+            flow_bytes: with(self.flow_bytes, other.flow_bytes),
         }
     }
 

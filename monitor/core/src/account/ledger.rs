@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Difference, HOOKS, Interface, InterfaceAccount, InterfaceStatus, Totals};
+use super::{Bounds, Difference, HOOKS, Interface, InterfaceAccount, InterfaceStatus, Totals};
 use crate::{
     event::Point,
     flow::Delta,
@@ -38,6 +38,10 @@ struct Book {
     /// Connections that are tracked on it.
     live: u64,
     is_gone: bool,
+    /// Counters that were read before the flows.
+    before: Option<Totals>,
+    /// What the last check found possible.
+    bounds: Option<Bounds>,
     difference: Option<Difference>,
 }
 
@@ -76,15 +80,21 @@ impl Ledger {
             });
             let is_quiet = account.counters.seen == book.totals.counters.seen;
             book.totals.raise(&account.into());
-            if is_quiet && is_settled {
-                book.difference = Some(Difference::of(
-                    &book.totals,
-                    book.flow_packets,
-                    book.flow_bytes,
-                ));
+            let before = book.before.take();
+            if is_settled {
+                book.check(before.as_ref(), is_quiet);
             }
         }
         unknown
+    }
+
+    /// Counters were read, before the flows.
+    pub(crate) fn account_begins(&mut self, accounts: &[InterfaceAccount]) {
+        for account in accounts {
+            if let Some(book) = self.books.get_mut(&account.id) {
+                book.before = Some(account.into());
+            }
+        }
     }
 
     /// A connection begins; its interface, whether that is gone, and whether it was known.
@@ -257,7 +267,24 @@ impl Book {
             flow_bytes: 0,
             live: 0,
             is_gone: false,
+            before: None,
+            bounds: None,
             difference: None,
+        }
+    }
+
+    /// Judges whether something is missing, see [`Difference`].
+    fn check(&mut self, before: Option<&Totals>, is_quiet: bool) {
+        let (packets, bytes) = (self.flow_packets, self.flow_bytes);
+        if is_quiet {
+            self.bounds = None;
+            self.difference = Some(Difference::of(&self.totals, packets, bytes));
+        } else if let Some(before) = before {
+            let bounds = Bounds::new(before, &self.totals, packets, bytes);
+            if let Some(last) = self.bounds.replace(bounds) {
+                let so_far = self.difference.unwrap_or_default();
+                self.difference = Some(bounds.hull(last).nearest(so_far));
+            }
         }
     }
 

@@ -233,7 +233,8 @@ impl Pod {
 
 impl Workload {
     /// Pods that stand in for workloads: one for each that makes its own pods and of which no pod
-    /// is among `pods` (one with all labels of its template).
+    /// is among `pods`. A pod is of the workload that it says owns it; of one that says nothing, as
+    /// where fields were left out, its name and its labels tell.
     ///
     /// It is named like the workload, or `Kind/name` where that name is taken.
     pub fn stand_ins(workloads: Vec<Self>, pods: &[Pod]) -> Vec<Pod> {
@@ -248,14 +249,21 @@ impl Workload {
         let mut stand_ins = Vec::new();
         for workload in workloads {
             let mut template = workload.template;
-            let has_pods = by_namespace.get(&*workload.namespace).is_some_and(|pods| {
-                pods.iter()
-                    .any(|pod| has_all(&pod.labels, &template.labels))
-            });
+            let qualified: Arc<str> = format!("{}/{}", workload.kind, workload.name).into();
+            let is_named_so = |pod: &Pod| {
+                let rest = pod.name.strip_prefix(&*workload.name);
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+            };
+            let is_of = |pod: &&Pod| match &pod.workload {
+                Some(owner) => *owner == qualified,
+                None => is_named_so(pod) && has_all(&pod.labels, &template.labels),
+            };
+            let has_pods = by_namespace
+                .get(&*workload.namespace)
+                .is_some_and(|pods| pods.iter().any(is_of));
             if workload.is_owned || has_pods {
                 continue;
             }
-            let qualified: Arc<str> = format!("{}/{}", workload.kind, workload.name).into();
             template.workload = Some(Arc::clone(&qualified));
             template.namespace = Arc::clone(&workload.namespace);
             template.name = workload.name;

@@ -396,3 +396,33 @@ fn an_end_that_nobody_saw_is_before_the_next_begins() {
     assert_eq!(holder(&cluster, address, 299).as_deref(), Some("first"));
     assert_eq!(holder(&cluster, address, 331), None);
 }
+
+#[test]
+fn a_pod_that_only_looks_like_a_workloads_takes_it_away_from_nobody() {
+    let labels: Labels = Labels::new([("app".to_owned(), "web".to_owned())].into());
+    let workload = || Workload {
+        kind: "Deployment".into(),
+        namespace: "shop".into(),
+        name: "web".into(),
+        is_owned: false,
+        template: Pod {
+            labels: Arc::clone(&labels),
+            ..Pod::new("shop", "web")
+        },
+    };
+    let stands_in = |name: &str, owner: Option<&str>| {
+        let pod = Pod {
+            labels: Arc::clone(&labels),
+            workload: owner.map(Into::into),
+            ..Pod::new("shop", name)
+        };
+        !Workload::stand_ins(vec![workload()], &[pod]).is_empty()
+    };
+    // Its own, and one without an owner that is named and labelled like it.
+    assert!(!stands_in("web-5d9f7c-x2x4z", Some("Deployment/web")));
+    assert!(!stands_in("web-5d9f7c-x2x4z", None));
+    // Another's with the same labels, and one of another name.
+    assert!(stands_in("web-0", Some("StatefulSet/web")));
+    assert!(stands_in("probe", None));
+    assert!(stands_in("webmail-0", None));
+}

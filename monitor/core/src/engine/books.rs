@@ -15,7 +15,7 @@ use crate::{
     cluster::Change,
     entity::{Names, Sight},
     event::{FlowRecord, Outcome, Record, State},
-    flow::{Anomaly, Delta, Effects, FlowKey, Mark, Tracked},
+    flow::{Anomaly, Delta, Effects, FlowKey, Mark, Tracked, is_over},
     metric::{FlowTexts, SeriesId, Store},
     netpol::PolicyChange,
     time::Timestamp,
@@ -44,6 +44,8 @@ pub(super) struct Books {
     pub(super) records: Option<Vec<Record>>,
     /// Time of the present step.
     pub(super) now: Timestamp,
+    /// Whether observation ends: what closes now is cut off, unless it was over before.
+    pub(super) is_ending: bool,
     /// The empty label.
     pub(super) blank: Arc<str>,
     /// Whether the label `pod` is left empty.
@@ -56,7 +58,7 @@ pub(super) struct Closed {
     pub(super) key: FlowKey,
     pub(super) flow: Tracked,
     pub(super) interface: Arc<Interface>,
-    pub(super) translation: Option<Kept>,
+    pub(super) translation: Kept,
 }
 
 /// Whether an outcome can be counted now: no packet that may still come makes it another, or only
@@ -95,7 +97,12 @@ impl Books {
     }
 
     /// Where to count a connection's traffic.
-    pub(super) fn series(&mut self, key: &FlowKey, flow: &Tracked, interface: &Interface) -> SeriesId {
+    pub(super) fn series(
+        &mut self,
+        key: &FlowKey,
+        flow: &Tracked,
+        interface: &Interface,
+    ) -> SeriesId {
         let sight = |ip| Sight {
             ip,
             point: interface.point,
@@ -196,7 +203,8 @@ impl Books {
         let Some(interface) = self.ledger.interface(key.interface_id()) else {
             return;
         };
-        let record = self.record(key, flow, interface, state);
+        let mut record = self.record(key, flow, interface, state);
+        record.cut = self.is_ending && state == State::Closed && !is_over(key, flow);
         if let Some(records) = &mut self.records {
             records.push(record.into());
         }
@@ -258,7 +266,7 @@ impl Effects for Books {
         self.ssh_closed(key, flow);
         self.judge_blocked(key, flow);
         self.judge_nsg(key, flow, State::Closed);
-        let translation = self.translations.close(key, flow.generation);
+        let translation = self.close_translation(key, flow);
         if self.recent_max > 0
             && let Some(interface) = self.ledger.interface(key.interface_id())
         {

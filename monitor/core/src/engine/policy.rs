@@ -19,8 +19,8 @@ use super::{books::Books, translate::Pair};
 use crate::{
     cluster::{Change, Cluster, End},
     event::{
-        Endpoint, EntityKind, FindingKind, FindingRecord, LocalEnd, Outcome, Point, Protocol, State,
-        Translated, VERSION,
+        Endpoint, EntityKind, FindingKind, FindingRecord, LocalEnd, Outcome, Point, Protocol,
+        State, Translated, VERSION,
     },
     flow::{FlowKey, Judged, Mark, Tracked},
     metric::{Fixed, Metric, OTHER, Text, Value},
@@ -46,6 +46,8 @@ pub(super) struct Judge {
     policies: Policies,
     options: Options,
     proposal: Option<Proposal>,
+    /// Those of it that files propose.
+    by_files: HashSet<Name>,
     /// Not only at workload points: in a capture, which has no points.
     everywhere: bool,
     /// When policies or labels of a namespace changed last.
@@ -102,6 +104,16 @@ impl Name {
             PolicyChange::TierGone(kind, name) => Self::Tier(*kind, shared(name)),
         }
     }
+
+    /// That there is none of this name.
+    fn gone(&self) -> PolicyChange {
+        match self {
+            Self::Namespaced(namespace, name) => {
+                PolicyChange::NamespacedGone(Arc::clone(namespace), Arc::clone(name))
+            }
+            Self::Tier(kind, name) => PolicyChange::TierGone(*kind, Arc::clone(name)),
+        }
+    }
 }
 
 // === impl Judge ===
@@ -113,6 +125,7 @@ impl Judge {
             policies: Policies::new(options),
             options,
             proposal: None,
+            by_files: HashSet::new(),
             everywhere,
             changed: HashMap::new(),
             all_changed: START,
@@ -127,14 +140,13 @@ impl Judge {
         &mut self.policies
     }
 
-    /// Policies are proposed; those in force are still to come.
+    /// Files propose these policies from now on, in place of those that they did.
     pub(super) fn propose(&mut self, changes: Vec<PolicyChange>) {
-        let mut policies = Policies::new(self.options);
-        let names = changes.iter().map(Name::of).collect();
-        for change in changes {
-            policies.apply(change);
-        }
-        self.proposal = Some(Proposal { policies, names });
+        let names: HashSet<Name> = changes.iter().map(Name::of).collect();
+        let gone = self.by_files.difference(&names).map(Name::gone);
+        let changes = gone.chain(changes).collect();
+        self.propose_changes(changes);
+        self.by_files = names;
     }
 
     /// Policies that are proposed change, while others are in force.
@@ -144,7 +156,7 @@ impl Judge {
         } = self;
         let proposal = self.proposal.get_or_insert_with(|| {
             let mut same = Policies::new(*options);
-            for change in policies.all() {
+            for change in policies.in_force() {
                 same.apply(change);
             }
             Proposal {
@@ -163,7 +175,7 @@ impl Judge {
                 proposal.policies.apply(change);
             } else if proposal.names.remove(&name) {
                 // What is in force under its name counts again.
-                let in_force = policies.all().find(|other| Name::of(other) == name);
+                let in_force = policies.in_force().find(|other| Name::of(other) == name);
                 proposal.policies.apply(in_force.unwrap_or(change));
             }
         }

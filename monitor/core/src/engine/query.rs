@@ -101,7 +101,7 @@ impl Engine {
             flow: &closed.flow,
             interface: &closed.interface,
             state: State::Closed,
-            kept: closed.translation.as_ref(),
+            kept: Some(&closed.translation),
         });
         let is_empty = filter.terms.is_empty() && filter.since.is_none();
         let needs_names = filter.needs_names();
@@ -127,8 +127,14 @@ impl Engine {
             flow,
             interface,
             state,
+            kept,
             ..
         } = *candidate;
+        let context = Context {
+            kept,
+            ..self.books.context()
+        };
+        let translated = context.translated(key, flow, interface, false);
         let entities = [key.local(), key.remote()].map(|ip| {
             let sight = Sight {
                 ip,
@@ -148,7 +154,7 @@ impl Engine {
         filter.matches_named(
             facts,
             &Named {
-                ends: [end(local), end(remote)],
+                ends: NamedEnd::all([end(local), end(remote)], translated.as_ref()),
                 finding: record::finding(
                     &self.books.names,
                     &self.books.nsg,

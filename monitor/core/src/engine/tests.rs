@@ -368,6 +368,5 @@ mod property;
 mod series;
 mod ssh;
 mod ssh_judged;
-mod ssh_memory;
 mod status;
 mod translate;

@@ -36,6 +36,8 @@ const UNSEEN: Duration = Duration::from_mins(1);
 pub struct TranslationQuestion {
     key: FlowKey,
     generation: u32,
+    /// Which question: the ports may be another connection's by the time of an answer.
+    number: u64,
     /// IP protocol: TCP, UDP or SCTP.
     pub protocol: Protocol,
     /// Source of the packets that enter the node by the interface: as they are before anything is
@@ -109,6 +111,8 @@ enum State {
 #[derive(Clone, Debug)]
 struct Slot {
     state: State,
+    /// Of the question; zero where none was asked.
+    number: u64,
     since: Timestamp,
 }
 
@@ -145,6 +149,8 @@ pub(super) struct Translations {
 /// What was known of a connection when it closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kept {
+    /// Not translated, or nothing depends on it.
+    Direct,
     Unknown,
     Translated(Arc<Translation>),
 }
@@ -233,11 +239,16 @@ impl Translations {
     }
 
     pub(super) fn samples(&self, fixed: &mut Vec<Fixed>) {
-        fixed.extend(RESULTS.iter().zip(self.results).map(|(result, count)| Fixed {
-            metric: Metric::Translations,
-            labels: vec![Text::Static(result)],
-            value: Value::Counter(count),
-        }));
+        fixed.extend(
+            RESULTS
+                .iter()
+                .zip(self.results)
+                .map(|(result, count)| Fixed {
+                    metric: Metric::Translations,
+                    labels: vec![Text::Static(result)],
+                    value: Value::Counter(count),
+                }),
+        );
     }
 
     fn ask(&mut self, key: &FlowKey, generation: u32, point: Point, now: Timestamp) {
@@ -248,13 +259,18 @@ impl Translations {
             destination,
         } = Pair::of(key, point == Point::Workload);
         let at = (*key, generation);
-        let state = State::Asked;
-        self.slots.insert(at, Slot { state, since: now });
-        self.waiting.push_back((at, now));
         self.asked += 1;
+        let slot = Slot {
+            state: State::Asked,
+            number: self.asked,
+            since: now,
+        };
+        self.slots.insert(at, slot);
+        self.waiting.push_back((at, now));
         self.questions.push(TranslationQuestion {
             key: *key,
             generation,
+            number: self.asked,
             protocol: key.protocol(),
             source,
             destination,
@@ -276,7 +292,7 @@ impl Translations {
         let Some(slot) = self.slots.get_mut(&at) else {
             return false;
         };
-        if slot.state != State::Asked {
+        if slot.state != State::Asked || slot.number != answer.question.number {
             return false;
         }
         slot.state = state;
@@ -314,15 +330,17 @@ impl Translations {
     }
 
     /// A connection is over: what was known of it.
-    pub(super) fn close(&mut self, key: &FlowKey, generation: u32) -> Option<Kept> {
-        let state = self.slots.remove(&(*key, generation))?.state;
+    pub(super) fn close(&mut self, key: &FlowKey, generation: u32) -> Kept {
+        let Some(Slot { state, .. }) = self.slots.remove(&(*key, generation)) else {
+            return Kept::Direct;
+        };
         if state == State::Asked {
             self.results[Outcome::Late as usize] += 1;
         }
         match state {
-            State::Translated(translation) => Some(Kept::Translated(translation)),
-            State::Unknown | State::Asked => Some(Kept::Unknown),
-            State::Same => None,
+            State::Translated(translation) => Kept::Translated(translation),
+            State::Unknown | State::Asked => Kept::Unknown,
+            State::Same => Kept::Direct,
         }
     }
 }
@@ -336,12 +354,14 @@ impl Context<'_> {
         key: &FlowKey,
         flow: &Tracked,
         interface: &Interface,
+        is_final: bool,
     ) -> Option<Translated> {
         let names = self.names;
         let shown = Pair::of(key, flow.orientation(key).source_is_local);
         let translation = match self.kept {
             Some(Kept::Translated(translation)) => Some(translation),
-            _ => self.translations.get(key, flow.generation),
+            Some(Kept::Direct | Kept::Unknown) => None,
+            None => self.translations.get(key, flow.generation),
         };
         if let Some(translation) = translation {
             let other = translation.other(shown);
@@ -353,20 +373,22 @@ impl Context<'_> {
                 destination: end(other.destination, shown.destination),
             })));
         }
-        let is_unknown = matches!(self.kept, Some(Kept::Unknown))
-            || self.translations.is_unknown(key, flow.generation)
-            || self.translations.unavailable.is_some() && ask::depends(names, key, flow, interface);
+        let is_unknown = match self.kept {
+            Some(kept) => *kept == Kept::Unknown,
+            // What waits for its answer is not unknown yet, unless that is the end of it.
+            None if self.translations.is_asked(key, flow.generation) => is_final,
+            None => {
+                self.translations.is_unknown(key, flow.generation)
+                    || self.translations.unavailable.is_some()
+                        && ask::depends(names, key, flow, interface)
+            }
+        };
         is_unknown.then_some(Translated::UNKNOWN)
     }
 }
 
 /// An end by its address, as a record has it.
-pub(super) fn endpoint(
-    names: &Names,
-    end: SocketAddr,
-    point: Point,
-    at: Timestamp,
-) -> Endpoint {
+pub(super) fn endpoint(names: &Names, end: SocketAddr, point: Point, at: Timestamp) -> Endpoint {
     let ip = end.ip();
     names
         .resolve(&Sight { ip, point, at })

@@ -27,6 +27,7 @@ fn flow() -> FlowRecord {
         start,
         end: start,
         state: State::Closed,
+        cut: false,
         point: Point::Workload,
         interface: "veth1a2b".into(),
         protocol: Protocol::TCP,

@@ -27,6 +27,7 @@ fn record() -> FlowRecord {
         start: Timestamp::from_seconds(10),
         end: Timestamp::from_seconds(20),
         state: State::Open,
+        cut: false,
         point: Point::Uplink,
         interface: "eth0".into(),
         protocol: Protocol::TCP,

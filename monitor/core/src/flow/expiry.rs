@@ -157,6 +157,11 @@ fn seconds(nanoseconds: u64) -> u32 {
     u32::try_from(nanoseconds / 1_000_000_000).unwrap_or(u32::MAX)
 }
 
+/// Whether the ends of a connection have closed it themselves.
+pub(crate) fn is_over(key: &FlowKey, flow: &Tracked) -> bool {
+    class(key, flow) == Class::TcpClosed
+}
+
 fn class(key: &FlowKey, flow: &Tracked) -> Class {
     let is_two_way = flow.packets[TX] > 0 && flow.packets[RX] > 0;
     let (tx, rx) = (flow.flags[TX], flow.flags[RX]);

@@ -1,7 +1,7 @@
 //! Brute force, spraying and scanning of SSH servers, from what came of single connections.
 //!
 //! Attempts are counted, not connections: OpenSSH slows down who fails, so that guesses come in few
-//! connections. State is bounded: at most [`SOURCES`] sources with [`EVENTS`] connections each;
+//! connections. State is bounded: at most [`SOURCES`] sources with [`EVENTS`](history::EVENTS) connections each;
 //! the one that came first makes room.
 //!
 //! What is certain and what is not are kept apart. A failed connection counts as it is. One whose

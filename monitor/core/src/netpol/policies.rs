@@ -103,12 +103,13 @@ impl Policies {
         self.namespaced.is_empty() && self.tiers.iter().all(Vec::is_empty)
     }
 
-    /// All of them, as the changes that bring them about.
-    pub(crate) fn all(&self) -> impl Iterator<Item = PolicyChange> {
+    /// The policies in force, each as a change that brings it about.
+    pub(crate) fn in_force(&self) -> impl Iterator<Item = PolicyChange> {
         let namespaced = self.namespaced.values().flat_map(BTreeMap::values);
-        let namespaced = namespaced.map(|named| PolicyChange::Namespaced(named.policy.clone()));
         let tiers = self.tiers.iter().flatten();
-        namespaced.chain(tiers.map(|named| PolicyChange::Tier(named.policy.clone())))
+        namespaced
+            .map(|named| PolicyChange::Namespaced(named.policy.clone()))
+            .chain(tiers.map(|named| PolicyChange::Tier(named.policy.clone())))
     }
 
     /// Takes a change in.

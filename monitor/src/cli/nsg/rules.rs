@@ -2,12 +2,13 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use monitor_core::engine::NsgRuleStatus;
 
 use crate::{
     api::client,
     cli::{
+        exit::Refused,
         output::{Format, Output},
         table::{Cell, escape, table},
     },
@@ -45,7 +46,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("cannot start")?;
+        .map_err(Refused::Start)?;
     let status = runtime.block_on(client::status(&args.socket))?;
     let Some(nsg) = status.engine.nsg else {
         bail!("the daemon has no rules: start it with --nsg or --effective");

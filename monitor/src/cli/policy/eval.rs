@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 use super::{Declared, Source};
 use crate::{
     cli::output::Output,
-    explain::ends::{Side, Wanted, ends},
+    explain::ends::{Side, Wanted, flow as flow_between},
 };
 
 /// Longest line in bytes.
@@ -182,15 +182,15 @@ fn flow(question: &Map<String, Value>, declared: &Declared) -> Result<Flow, Line
             .filter(|port| *port > 0)
             .ok_or_else(|| wrong("port", "expected a number from 1 to 65535"))?,
     };
-    let (source, destination) =
-        ends(&declared.cluster, &source, &destination).map_err(|(side, error)| {
+    flow_between(&declared.cluster, &source, &destination, protocol, port).map_err(
+        |(side, error)| {
             let field = match side {
                 Side::Source => "src.pod",
                 Side::Destination => "dst.pod",
             };
             wrong(field, error.to_string())
-        })?;
-    Ok(Flow::new(source, destination, protocol, port))
+        },
+    )
 }
 
 /// An end; `fields` are the names of its fields in messages.

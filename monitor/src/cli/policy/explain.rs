@@ -6,13 +6,13 @@ use anyhow::bail;
 use clap::ValueEnum;
 use monitor_core::{
     event::Protocol,
-    netpol::{Basis, Direction, Explanation, Flow, Part},
+    netpol::{Basis, Direction, Explanation, Part},
 };
 
 use super::Source;
 use crate::{
     cli::output::Output,
-    explain::ends::{Wanted, ends},
+    explain::ends::{Wanted, flow},
 };
 
 /// Flags of `policy explain`.
@@ -80,10 +80,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         bail!("--port is needed for {}", args.protocol);
     }
     let mut declared = args.source.read()?;
-    let (source, destination) =
-        ends(&declared.cluster, &args.from.wanted, &args.to.wanted).map_err(|(_, error)| error)?;
     let port = args.port.unwrap_or(0);
-    let flow = Flow::new(source, destination, args.protocol, port);
+    let (from, to) = (&args.from.wanted, &args.to.wanted);
+    let flow =
+        flow(&declared.cluster, from, to, args.protocol, port).map_err(|(_, error)| error)?;
     let explanation = declared.policies.explain(&declared.cluster, &flow);
     let proposed = declared
         .proposed

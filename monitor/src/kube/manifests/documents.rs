@@ -136,7 +136,7 @@ impl Document<'_> {
                 .max(1);
             DocumentError {
                 line: self.line + line - 1,
-                message: message("is no YAML", &error.without_snippet().to_string()),
+                message: message("is no YAML", &words(error.without_snippet())),
             }
         })
     }
@@ -188,6 +188,20 @@ fn options() -> Options {
             max_total_replayed_events: MAX_ALIASED,
             max_replay_stack_depth: 16,
         },
+    }
+}
+
+/// What a parser says, without advice to whoever calls it.
+fn words(error: &serde_saphyr::Error) -> String {
+    match error {
+        serde_saphyr::Error::DuplicateMappingKey { key, .. } => match key {
+            Some(key) => {
+                let key: String = key.chars().flat_map(char::escape_debug).collect();
+                format!("the field {key} is there twice")
+            }
+            None => "a field is there twice".to_owned(),
+        },
+        error => error.to_string(),
     }
 }
 

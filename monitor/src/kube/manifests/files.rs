@@ -104,6 +104,9 @@ pub(super) fn each(path: &Path, reader: &mut Reader) -> Result<(), ManifestError
         let path = path.display().to_string();
         return Err(ManifestError::TooMany { path });
     }
+    if walk.files.is_empty() && walk.failed.is_empty() {
+        reader.empty(&path.display().to_string());
+    }
     for path in walk.files {
         let name = path.display().to_string();
         match File::open(&path).and_then(bounded) {

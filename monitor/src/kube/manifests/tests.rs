@@ -434,3 +434,31 @@ fn proposed_policies_are_not_in_force() {
     // That nothing is proposed is a proposal, too, if it was asked for.
     assert_eq!(parse("").take_proposed(Some(parse(""))), Some(vec![]));
 }
+
+#[test]
+fn a_field_that_is_there_twice_is_told_in_our_words() {
+    let manifests = parse("apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  name: b\n");
+    let text = manifests.diagnostics[0].to_string();
+    let expected = "m.yaml:5: is no YAML: the field name is there twice; left out: verdicts are as \
+        without what it declares";
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn an_empty_directory_is_told_of() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_owned();
+    std::fs::write(path.join("notes.txt"), "nothing").unwrap();
+    let manifests = Manifests::read(std::slice::from_ref(&path)).unwrap();
+    assert_eq!((manifests.files, manifests.left_out), (0, 0));
+    assert_eq!(
+        manifests.diagnostics[0].to_string(),
+        format!(
+            "{}: nothing here ends in .yaml, .yml or .json: nothing is declared",
+            path.display()
+        )
+    );
+    std::fs::write(path.join("a.yaml"), pod("a")).unwrap();
+    let manifests = Manifests::read(&[path]).unwrap();
+    assert_eq!(manifests.diagnostics, []);
+}

@@ -27,7 +27,8 @@ pub(super) struct Wrong {
 #[serde(deny_unknown_fields, default)]
 struct File {
     tls_server_config: Option<Spanned<tls::Section>>,
-    http_server_config: Option<HttpSection>,
+    #[serde(rename = "http_server_config")]
+    _http_server_config: Option<HttpSection>,
     basic_auth_users: BTreeMap<String, Spanned<String>>,
     bearer_token_files: Vec<Spanned<String>>,
     bearer_token_sha256: Vec<Spanned<String>>,
@@ -55,7 +56,6 @@ impl Wrong {
 /// Reads the text of a configuration and the files that it names.
 pub(super) fn read(text: &str, folder: &Path) -> Result<Web, Wrong> {
     let file = parse(text)?;
-    drop(file.http_server_config);
     let mut files = Vec::new();
     let tls = file
         .tls_server_config

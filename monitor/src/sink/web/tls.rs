@@ -72,8 +72,8 @@ impl Section {
         folder: &Path,
         files: &mut Vec<PathBuf>,
     ) -> Result<Tls, Wrong> {
-        let mut source = |key: &'static str, file: &Option<Spanned<String>>, text| {
-            one_of(key, file, text, folder, files)
+        let mut source = |key: &'static str, file: &Option<Spanned<String>>, text: &Option<_>| {
+            one_of(key, file.as_ref(), text.as_ref(), folder, files)
         };
         let at = |key: &str, message: String| {
             Wrong::new(line, format!("tls_server_config.{key}: {message}"))
@@ -263,13 +263,13 @@ struct Pem {
 /// The text of `KEY_file` or of `KEY`, whichever is given.
 fn one_of(
     key: &'static str,
-    file: &Option<Spanned<String>>,
-    inline: &Option<Spanned<String>>,
+    file: Option<&Spanned<String>>,
+    inline: Option<&Spanned<String>>,
     folder: &Path,
     files: &mut Vec<PathBuf>,
 ) -> Result<Option<Pem>, Wrong> {
-    let file = file.as_ref().filter(|file| !file.value.is_empty());
-    let inline = inline.as_ref().filter(|text| !text.value.is_empty());
+    let file = file.filter(|file| !file.value.is_empty());
+    let inline = inline.filter(|text| !text.value.is_empty());
     match (file, inline) {
         (None, None) => Ok(None),
         (Some(file), Some(_)) => Err(wrong(

@@ -364,14 +364,14 @@ fn attach(
         })
 }
 
-fn attach_type(hook: Hook) -> TcAttachType {
+pub(super) fn attach_type(hook: Hook) -> TcAttachType {
     match hook {
         Hook::Ingress => TcAttachType::Ingress,
         Hook::Egress => TcAttachType::Egress,
     }
 }
 
-fn hook_name(hook: Hook) -> &'static str {
+pub(super) fn hook_name(hook: Hook) -> &'static str {
     match hook {
         Hook::Ingress => "ingress",
         Hook::Egress => "egress",

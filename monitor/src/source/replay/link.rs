@@ -19,6 +19,17 @@ const NOT_IP: [u8; 4] = [0; 4];
 /// An Ethernet frame with more VLAN tags than are followed.
 const TOO_MANY_TAGS: [u8; 26] = *b"\0\0\0\0\0\0\0\0\0\0\0\0\x81\0\0\0\x81\0\0\0\x81\0\0\0\x08\0";
 
+/// On which interface a packet was captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CapturedOn {
+    /// On the capture's own.
+    This,
+    /// On the one with this index.
+    Index(u32),
+    /// On one of several, and the packet does not tell.
+    NotTold,
+}
+
 /// Where the network header of a packet starts.
 enum Start {
     At(usize),
@@ -34,6 +45,19 @@ pub(super) fn is_known(link_type: u32) -> bool {
         link_type,
         NULL | ETHERNET | RAW_BSD | RAW_OPENBSD | RAW | LOOP | LINUX_SLL | IPV4 | IPV6 | LINUX_SLL2
     )
+}
+
+/// On which interface a packet of this link type was captured.
+pub(super) fn captured_on(link_type: u32, bytes: &[u8]) -> CapturedOn {
+    match link_type {
+        LINUX_SLL => CapturedOn::NotTold,
+        // Behind protocol type and reserved bytes (<https://www.tcpdump.org/linktypes/LINKTYPE_LINUX_SLL2.html>).
+        LINUX_SLL2 => match bytes.get(4..8) {
+            Some(&[a, b, c, d]) => CapturedOn::Index(u32::from_be_bytes([a, b, c, d])),
+            _ => CapturedOn::NotTold,
+        },
+        _ => CapturedOn::This,
+    }
 }
 
 /// The link layer to tell the packet program, the bytes from there on, and their length on the

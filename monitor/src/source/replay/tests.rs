@@ -97,6 +97,44 @@ fn run(file: &[u8], options: &ReplayOptions) -> Replayed {
     }
 }
 
+/// Cooked packets of the second version name their interfaces: one that crosses two of them is a
+/// packet at each, not two of one connection.
+#[test]
+fn cooked_packets_are_counted_at_their_interfaces() {
+    let cooked = |index: u8| {
+        let mut bytes = vec![0x08, 0, 0, 0, 0, 0, 0, index, 0, 1, 0, 6];
+        bytes.extend([0; 8]);
+        bytes.extend(datagram((1, 1000), (2, 53)));
+        (START, bytes)
+    };
+    let mut file = pcap([cooked(7), cooked(9), cooked(7)]);
+    file[20..24].copy_from_slice(&276_u32.to_le_bytes());
+    let Replayed { flows, summary, .. } = run(&file, &options());
+    let mut found: Vec<_> = flows
+        .iter()
+        .map(|flow| (&*flow.interface, flow.forward.packets))
+        .collect();
+    found.sort_unstable();
+    assert_eq!(found, [("if7", 2), ("if9", 1)]);
+    assert_eq!(summary.interfaces, 2);
+}
+
+/// What the end of the capture cuts off is told apart from what its ends closed.
+#[test]
+fn connections_that_outlive_the_capture_are_cut() {
+    let mut reset = syn(1);
+    reset[33] = 0x14;
+    let after = |seconds: u64, bytes| (START + seconds * SECOND, bytes);
+    let cut = |packets: Vec<Sent>| -> Vec<bool> {
+        let replayed = run(&pcap(packets), &options());
+        replayed.flows.iter().map(|flow| flow.cut).collect()
+    };
+    assert_eq!(cut(vec![(START, syn(1))]), [true], "no answer so far");
+    assert_eq!(cut(vec![(START, syn(1)), after(1, reset)]), [false]);
+    let later = after(200, datagram((1, 1000), (2, 53)));
+    assert_eq!(cut(vec![(START, syn(1)), later]), [false, true]);
+}
+
 fn options() -> ReplayOptions {
     ReplayOptions {
         local: Vec::new(),

@@ -32,6 +32,11 @@ impl Sshd {
     /// It runs in a mount namespace of its own, where `/run` and `/var/log` are empty and root's
     /// password field is not locked: nothing of the machine's own is read or written.
     pub fn start(namespace: &Namespace, port: u16) -> Result<Self> {
+        Self::start_for(namespace, port, 100)
+    }
+
+    /// The same for so many clients that have not logged in yet; it refuses more.
+    pub fn start_for(namespace: &Namespace, port: u16, startups: u32) -> Result<Self> {
         let directory = namespace
             .directory()
             .join(format!("{}-sshd-{port}", namespace.name()));
@@ -52,7 +57,7 @@ impl Sshd {
              AuthorizedKeysFile {}\nPidFile none\nStrictModes no\nUsePAM no\n\
              PermitRootLogin prohibit-password\nPasswordAuthentication no\n\
              KbdInteractiveAuthentication no\nPermitUserRC no\nPrintMotd no\nPrintLastLog no\n\
-             UseDNS no\nX11Forwarding no\nMaxStartups 100\nLogLevel VERBOSE\n",
+             UseDNS no\nX11Forwarding no\nMaxStartups {startups}\nLogLevel VERBOSE\n",
             path("host_key"),
             path("authorized_keys")
         );

@@ -143,7 +143,7 @@ fn reasons_are_sampled_where_they_occur() {
 }
 
 #[test]
-fn only_quiet_interfaces_are_judged() {
+fn without_a_reading_before_the_flows_only_quiet_interfaces_are_judged() {
     let mut ledger = Ledger::default();
     ledger.announce(interface(1, "eth0", Point::Uplink));
     let difference = |ledger: &Ledger| ledger.status()[0].difference;
@@ -174,6 +174,65 @@ fn only_quiet_interfaces_are_judged() {
     let lines = samples(&ledger);
     let line = "nodewatch_accounting_difference_packets eth0 both flows Gauge(0)";
     assert!(lines.iter().any(|found| found == line), "{lines:#?}");
+}
+
+/// A busy interface: 100 packets pass while the maps are read, of which the flows have some.
+#[test]
+fn what_is_missing_is_found_on_a_busy_interface() {
+    let mut ledger = Ledger::default();
+    ledger.announce(interface(1, "eth0", Point::Uplink));
+    ledger.opened(1);
+    let mut counted = 0;
+    // Each pass: what the flows advance by, and what becomes of the judgement.
+    let mut pass = |advance: u64| {
+        let accounts = |seen| [account(1, [seen, 0], 0)];
+        ledger.account_begins(&accounts(counted));
+        ledger.advanced(1, &delta([advance, 0]));
+        counted += 100;
+        ledger.account(&accounts(counted), true);
+        let difference = ledger.status()[0].difference;
+        difference.map(|found| (found.flow_packets, found.flow_bytes))
+    };
+    assert_eq!(pass(50), None, "one check is not enough");
+    for advance in [100, 150, 50, 100] {
+        assert_eq!(pass(advance), Some((0, 0)), "as it should be");
+    }
+    // One reading does not fit: a packet was on its way.
+    assert_eq!(pass(151), Some((0, 0)));
+    assert_eq!(pass(99), Some((0, 0)));
+    // From here on the flows do not get all.
+    let found: Vec<_> = [50, 50, 50, 50].map(&mut pass).into();
+    assert_eq!(found[1], Some((0, 0)), "it may be on its way: {found:?}");
+    assert!(
+        found[3].is_some_and(|(packets, _)| packets > 0),
+        "{found:?}"
+    );
+    // All of it again: what is lost stays lost.
+    let lost = pass(100).expect("a judgement");
+    assert!(lost.0 > 0 && lost.1 == lost.0 * 100, "{lost:?}");
+    assert_eq!(pass(100), Some(lost));
+    // Packets that are nobody's.
+    let found: Vec<_> = [300, 300, 300].map(&mut pass).into();
+    assert!(
+        found[2].is_some_and(|(packets, _)| packets < 0),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn reasons_that_are_read_later_are_no_difference() {
+    let mut ledger = Ledger::default();
+    ledger.announce(interface(1, "eth0", Point::Uplink));
+    for pass in 0..4 {
+        let before = account(1, [pass * 100, 0], pass * 10);
+        let mut after = account(1, [pass * 100 + 50, 0], pass * 10 + 5);
+        // Three packets without a flow came between both readings.
+        after.uncounted.packets[Hook::Ingress as usize][Reason::NotIp as usize] += 3;
+        ledger.account_begins(&[before]);
+        ledger.account(&[after], true);
+    }
+    let found = ledger.status()[0].difference.expect("a judgement");
+    assert_eq!((found.ingress, found.egress), (0, 0));
 }
 
 #[test]

@@ -164,7 +164,8 @@ impl Attribution {
 impl Connection {
     /// Both ends, the one on this node first.
     fn tuple(&self, id: Id) -> Option<(SocketAddr, SocketAddr)> {
-        if let (Some(_), Some([local, remote])) = (self.owner.end, self.owner.elsewhere.as_deref()) {
+        if let (Some(_), Some([local, remote])) = (self.owner.end, self.owner.elsewhere.as_deref())
+        {
             return Some((*local, *remote));
         }
         let key = &id.key;

@@ -213,3 +213,40 @@ fn flows_are_found_by_what_groups_say_of_them() {
             .all(|record| record.finding.as_deref() == Some("nsg-drift"))
     );
 }
+
+/// Why SSH from an expected range to this node is blocked, under these groups.
+fn why_blocked(subnet: &str, nic: &str, other: u16) -> String {
+    let mut engine = engine();
+    engine.books.ssh.expectations.node = vec!["admins=203.0.113.0/24".parse().unwrap()];
+    step(&mut engine, Input::Nsg(Some(chain_of(subnet, nic, &[]))));
+    let (key, value) = (flow(true, 22), sent(true, other));
+    let mut records = step(&mut engine, Input::Flows(vec![(key, value)])).records;
+    records.extend(step(&mut engine, Input::Removed(vec![(key, value)])).records);
+    let mut found = records.into_iter().filter_map(|record| match record {
+        Record::Finding(found) if found.finding == FindingKind::SshExpectedBlocked => Some(found),
+        _ => None,
+    });
+    found.next().expect("blocked").reason
+}
+
+#[test]
+fn ssh_that_is_expected_and_blocked_says_whether_a_rule_or_a_server_is_missing() {
+    let allow = rule("Ssh", "Inbound", "Allow", 22);
+    for (nic, other, expected) in [
+        (
+            allow.as_str(),
+            RST | ACK,
+            "is refused: network security group rule Ssh allows it, so SSH is disabled on the \
+             node or its server refuses",
+        ),
+        (
+            "",
+            0,
+            "is unanswered: network security group rule DenyAllInBound denies it, a rule that \
+             allows admins is missing",
+        ),
+    ] {
+        let reason = why_blocked(&allow, nic, other);
+        assert!(reason.ends_with(expected), "{reason}");
+    }
+}

@@ -65,10 +65,16 @@ fn flow(outputs: &Outputs) -> &FlowRecord {
 fn a_pod_of_the_nodes_network_is_named_by_its_control_group_and_never_by_the_address() {
     let mut engine = node();
     let outputs = read(&mut engine, 443, 77);
-    assert_eq!((&outputs.cgroups[..], &outputs.records[..]), (&[77][..], &[][..]));
+    assert_eq!(
+        (&outputs.cgroups[..], &outputs.records[..]),
+        (&[77][..], &[][..])
+    );
     // Another flow of the same group waits for the same answer.
     let outputs = read(&mut engine, 444, 77);
-    assert_eq!((&outputs.cgroups[..], &outputs.records[..]), (&[][..], &[][..]));
+    assert_eq!(
+        (&outputs.cgroups[..], &outputs.records[..]),
+        (&[][..], &[][..])
+    );
     let outputs = answer(&mut engine, 77, Some(group(Some(UID))));
     assert_eq!(outputs.records.len(), 2);
     // From then on it is known.
@@ -79,7 +85,10 @@ fn a_pod_of_the_nodes_network_is_named_by_its_control_group_and_never_by_the_add
     assert_eq!(source.namespace.as_deref(), Some("kube-system"));
     assert_eq!(source.pod.as_deref(), Some("agent-x"));
     assert_eq!(source.workload.as_deref(), Some("DaemonSet/agent"));
-    assert_eq!(SocketAddr::new(source.ip, 1), SocketAddr::new(tcp(1).local(), 1));
+    assert_eq!(
+        SocketAddr::new(source.ip, 1),
+        SocketAddr::new(tcp(1).local(), 1)
+    );
     assert!(source.host_network);
     // No socket of the pod: the node.
     let outputs = read(&mut engine, 446, 0);
@@ -114,7 +123,11 @@ fn a_pod_of_the_nodes_network_is_named_by_its_control_group_and_never_by_the_add
     // Another pod of that name is another pod.
     let other = agent("11111111-4b5a-6978-8796-a5b4c3d2e1f0");
     step(&mut engine, Input::Cluster(vec![other.into()]));
-    answer(&mut engine, 78, Some(group(Some("22222222-0000-0000-0000-000000000000"))));
+    answer(
+        &mut engine,
+        78,
+        Some(group(Some("22222222-0000-0000-0000-000000000000"))),
+    );
     let outputs = read(&mut engine, 448, 78);
     assert_eq!(flow(&outputs).source.kind, EntityKind::Node);
 }
@@ -149,9 +162,8 @@ fn without_a_pod_the_container_and_the_group_are_told() {
 fn who_gets_no_answer_goes_on_as_the_node() {
     let mut engine = node();
     read(&mut engine, 443, 81);
-    let tick = |engine: &mut Engine, second| {
-        engine.step(Input::Tick, Timestamp::from_seconds(second))
-    };
+    let tick =
+        |engine: &mut Engine, second| engine.step(Input::Tick, Timestamp::from_seconds(second));
     assert_eq!(tick(&mut engine, 101).records, []);
     let outputs = tick(&mut engine, 102);
     assert_eq!(flow(&outputs).source.kind, EntityKind::Node);
@@ -167,5 +179,8 @@ fn who_gets_no_answer_goes_on_as_the_node() {
     };
     let key = tcp(446);
     let outputs = step(&mut engine, Input::FlowEnded { key, value });
-    assert_eq!((outputs.records.len(), &outputs.cgroups[..]), (1, &[82][..]));
+    assert_eq!(
+        (outputs.records.len(), &outputs.cgroups[..]),
+        (1, &[82][..])
+    );
 }

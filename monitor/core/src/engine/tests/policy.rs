@@ -480,3 +480,31 @@ fn proposals_of_a_live_cluster_come_and_go() {
     );
     assert_eq!(judged(&mut engine), None);
 }
+
+#[test]
+fn what_is_proposed_may_change_while_it_runs() {
+    let mut engine = engine_of(vec![egress("web", &[443]), egress("more", &[8_443])]);
+    let mut port = 40_000;
+    let mut proposed = |engine: &mut Engine| {
+        port += 1;
+        let key = key4(VETH, Protocol::TCP, port, 443);
+        let records = connection(engine, key, 150, [A, B]);
+        let flow = flows(&records)[0];
+        flow.proposed.as_ref().map(|verdict| verdict.allowed)
+    };
+    assert_eq!(proposed(&mut engine), None, "nothing is proposed");
+    let propose = |engine: &mut Engine, changes| step(engine, Input::ProposedByFiles(changes));
+    propose(&mut engine, vec![egress("web", &[80])]);
+    assert_eq!(proposed(&mut engine), Some(Some(false)));
+    // Beside the others that are in force.
+    let more = PolicyChange::NamespacedGone("shop".into(), "none".into());
+    propose(&mut engine, vec![egress("more", &[443]), more]);
+    assert_eq!(proposed(&mut engine), None, "the same");
+    propose(
+        &mut engine,
+        vec![egress("web", &[]), egress("more", &[])],
+    );
+    assert_eq!(proposed(&mut engine), Some(Some(false)));
+    propose(&mut engine, vec![]);
+    assert_eq!(proposed(&mut engine), None);
+}

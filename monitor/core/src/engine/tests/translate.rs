@@ -103,19 +103,23 @@ fn answer(engine: &mut Engine, question: TranslationQuestion, found: Lookup) -> 
 }
 
 fn flows(outputs: &Outputs) -> Vec<&FlowRecord> {
-    let flow = |record| match record {
-        &Record::Flow(ref flow) => Some(&**flow),
-        _ => None,
-    };
-    outputs.records.iter().filter_map(flow).collect()
+    let mut flows = Vec::new();
+    for record in &outputs.records {
+        if let Record::Flow(flow) = record {
+            flows.push(&**flow);
+        }
+    }
+    flows
 }
 
 fn findings(outputs: &Outputs) -> Vec<&FindingRecord> {
-    let finding = |record| match record {
-        &Record::Finding(ref finding) => Some(&**finding),
-        _ => None,
-    };
-    outputs.records.iter().filter_map(finding).collect()
+    let mut findings = Vec::new();
+    for record in &outputs.records {
+        if let Record::Finding(finding) = record {
+            findings.push(&**finding);
+        }
+    }
+    findings
 }
 
 fn to_service() -> (FlowKey, Translation) {
@@ -152,7 +156,10 @@ fn a_service_is_judged_and_told_by_the_pod_that_was_chosen() {
     let ends = flow.translated.as_ref().and_then(Translated::ends).unwrap();
     assert_eq!(ends.source, None, "the source stays");
     let chosen = ends.destination.as_ref().unwrap();
-    assert_eq!((chosen.pod.as_deref(), chosen.port), (Some("pg-0"), Some(5432)));
+    assert_eq!(
+        (chosen.pod.as_deref(), chosen.port),
+        (Some("pg-0"), Some(5432))
+    );
     assert_eq!(flow.policy.as_ref().unwrap().allowed, Some(false));
     assert_eq!(flow.finding.as_deref(), Some("policy-violation"));
     let [finding] = findings(&outputs)[..] else {
@@ -164,20 +171,33 @@ fn a_service_is_judged_and_told_by_the_pod_that_was_chosen() {
     );
     // The other pod's interface shows the same connection: it is no second finding.
     let other = flow_key(3, Protocol::TCP, end(DB, 5432), end(CART, 40_000));
-    step(&mut engine, Input::Interface(interface(3, "veth2", Point::Workload)));
+    step(
+        &mut engine,
+        Input::Interface(interface(3, "veth2", Point::Workload)),
+    );
     let outputs = read(&mut engine, other, opened_by(false));
     assert_eq!(outputs.translations, []);
     let [flow] = flows(&outputs)[..] else {
         panic!("{outputs:?}");
     };
     assert_eq!(flow.finding.as_deref(), Some("policy-violation"));
-    assert_eq!((flow.translated.as_ref(), findings(&outputs).len()), (None, 0));
+    assert_eq!(
+        (flow.translated.as_ref(), findings(&outputs).len()),
+        (None, 0)
+    );
     // What was known stays with the record of the closed connection, and goes with it.
     let value = reading(99, [5, 5], opened_by(true));
     let outputs = step(&mut engine, Input::Removed(vec![(key, value)]));
     assert!(flows(&outputs)[0].translated.is_some());
     let kept = engine.query(&FlowFilter::default(), None);
     let kept = kept.iter().find(|flow| flow.state == State::Closed);
+    // It is found by the pod that was chosen.
+    let of_pod = FlowFilter {
+        terms: vec![Condition::Pod("db/pg-0".parse().unwrap()).into()],
+        ..FlowFilter::default()
+    };
+    let found = engine.query(&of_pod, None);
+    assert!(found.iter().any(|flow| Some(flow) == kept), "{found:?}");
     assert_eq!(kept.unwrap().translated, flows(&outputs)[0].translated);
     let status = engine.status().translation.unwrap();
     assert_eq!((status.asked, status.translated, status.unknown), (1, 1, 0));
@@ -205,7 +225,10 @@ fn what_the_uplink_shows_as_the_nodes_is_tied_to_the_pod() {
     assert_eq!(flow.source.kind, EntityKind::Node);
     let ends = flow.translated.as_ref().and_then(Translated::ends).unwrap();
     let pod = ends.source.as_ref().unwrap();
-    assert_eq!((pod.pod.as_deref(), pod.port), (Some("cart-0"), Some(40_000)));
+    assert_eq!(
+        (pod.pod.as_deref(), pod.port),
+        (Some("cart-0"), Some(40_000))
+    );
     assert_eq!(ends.destination, None);
     // A port of the node that leads to a pod, UDP.
     let (node, outside) = (end(NODE, 30_053), end(OUTSIDE, 5_353));
@@ -221,7 +244,12 @@ fn what_the_uplink_shows_as_the_nodes_is_tied_to_the_pod() {
         reached: pair(outside, end(DB, 53)),
     };
     let outputs = answer(&mut engine, question, Lookup::Found(translation));
-    let ends = flows(&outputs)[0].translated.as_ref().unwrap().ends().unwrap();
+    let ends = flows(&outputs)[0]
+        .translated
+        .as_ref()
+        .unwrap()
+        .ends()
+        .unwrap();
     let pod = ends.destination.as_ref().unwrap();
     assert_eq!((pod.pod.as_deref(), pod.port), (Some("pg-0"), Some(53)));
 }
@@ -261,7 +289,13 @@ fn only_what_depends_on_it_is_asked_about() {
     assert!(!asked(UPLINK, cart(6), end(OUTSIDE, 443), mine, 0));
     // In by the uplink: once it is answered, unless it is for a pod by its address.
     assert!(asked(UPLINK, node(22), end(OUTSIDE, 1), theirs, 0));
-    assert!(asked(UPLINK, end("20.0.0.1", 80), end(OUTSIDE, 2), theirs, 0));
+    assert!(asked(
+        UPLINK,
+        end("20.0.0.1", 80),
+        end(OUTSIDE, 2),
+        theirs,
+        0
+    ));
     assert!(!asked(UPLINK, cart(22), end(OUTSIDE, 3), theirs, 0));
     assert!(!asked(UPLINK, node(24), end(OUTSIDE, 5), theirs, 77));
     let scan = [0, OPENS | FIRST | SYN];
@@ -274,9 +308,8 @@ fn what_is_not_answered_is_unknown_after_two_seconds() {
     let (key, translation) = to_service();
     let outputs = read(&mut engine, key, opened_by(true));
     let question = outputs.translations[0];
-    let tick = |engine: &mut Engine, second| {
-        engine.step(Input::Tick, Timestamp::from_seconds(second))
-    };
+    let tick =
+        |engine: &mut Engine, second| engine.step(Input::Tick, Timestamp::from_seconds(second));
     assert_eq!(tick(&mut engine, 101).records, []);
     let outputs = tick(&mut engine, 102);
     let [flow] = flows(&outputs)[..] else {
@@ -285,8 +318,15 @@ fn what_is_not_answered_is_unknown_after_two_seconds() {
     assert_eq!(flow.translated, Some(Translated::UNKNOWN));
     let text = serde_json::to_string(&outputs.records[0]).unwrap();
     assert!(text.contains(r#""translated":"unknown""#), "{text}");
-    assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), outputs.records[0]);
-    assert_eq!(flow.policy.as_ref().unwrap().allowed, None, "nor is a verdict");
+    assert_eq!(
+        serde_json::from_str::<Record>(&text).unwrap(),
+        outputs.records[0]
+    );
+    assert_eq!(
+        flow.policy.as_ref().unwrap().allowed,
+        None,
+        "nor is a verdict"
+    );
     // Too late.
     let outputs = answer(&mut engine, question, Lookup::Found(translation));
     assert_eq!(outputs, Outputs::default());
@@ -309,17 +349,28 @@ fn what_is_not_answered_is_unknown_after_two_seconds() {
 #[test]
 fn where_nobody_can_be_asked_it_is_unknown_at_once() {
     let mut engine = node();
-    step(&mut engine, Input::Conntrack(Err("no such thing".to_owned())));
+    step(
+        &mut engine,
+        Input::Conntrack(Err("no such thing".to_owned())),
+    );
     let (key, _) = to_service();
     let outputs = read(&mut engine, key, opened_by(true));
     assert_eq!(outputs.translations, []);
     assert_eq!(flows(&outputs)[0].translated, Some(Translated::UNKNOWN));
     let status = engine.status().translation.unwrap();
     assert_eq!(status.unavailable.as_deref(), Some("no such thing"));
+    // So it stays when it is over.
+    let value = reading(99, [3, 3], opened_by(true));
+    step(&mut engine, Input::Removed(vec![(key, value)]));
+    let closed = engine.query(&FlowFilter::default(), None);
+    assert_eq!(closed[0].translated, Some(Translated::UNKNOWN));
     // It is there later.
     step(&mut engine, Input::Conntrack(Ok(())));
     let key = flow_key(VETH, Protocol::TCP, end(CART, 2), end(SERVICE, 80));
-    assert_eq!(read(&mut engine, key, opened_by(true)).translations.len(), 1);
+    assert_eq!(
+        read(&mut engine, key, opened_by(true)).translations.len(),
+        1
+    );
     // A replay does not ask, and says nothing.
     let mut engine = engine_with(Config::default());
     let outputs = read(&mut engine, to_service().0, opened_by(true));
@@ -342,6 +393,40 @@ fn a_direct_connection_says_nothing_of_translation() {
     assert_eq!(flows(&outputs)[0].translated, None);
 }
 
+#[test]
+fn a_connection_that_has_the_ports_of_another_is_not_taken_for_it() {
+    let mut engine = node();
+    let (key, translation) = to_service();
+    let value = |first| reading(first, [3, 3], opened_by(true));
+    let read = |engine: &mut Engine, first| {
+        let outputs = step(engine, Input::Flows(vec![(key, value(first))]));
+        outputs.translations[0]
+    };
+    let first = read(&mut engine, 98);
+    let outputs = step(&mut engine, Input::Removed(vec![(key, value(98))]));
+    assert_eq!(
+        flows(&outputs).last().unwrap().translated,
+        Some(Translated::UNKNOWN)
+    );
+    // The same entry anew, while the answer about the first is on its way.
+    let second = read(&mut engine, 99);
+    let late = answer(&mut engine, first, Lookup::Missing);
+    assert_eq!(late, Outputs::default());
+    let outputs = answer(&mut engine, second, Lookup::Found(translation));
+    assert!(
+        flows(&outputs)[0]
+            .translated
+            .as_ref()
+            .unwrap()
+            .ends()
+            .is_some()
+    );
+    // What is remembered of the first is its own.
+    let all = engine.query(&FlowFilter::default(), None);
+    let closed = all.iter().find(|flow| flow.state == State::Closed);
+    assert_eq!(closed.unwrap().translated, Some(Translated::UNKNOWN));
+}
+
 /// Banners and algorithms of an SSH connection whose local end is the server; what came of them.
 fn banners(engine: &mut Engine, key: FlowKey) -> [Outputs; 2] {
     [
@@ -358,7 +443,11 @@ fn ssh_by_a_port_of_the_node_is_ssh_to_the_pod_and_told_once() {
     let outside = end(OUTSIDE, 50_000);
     let key = flow_key(UPLINK, Protocol::TCP, end(NODE, 30_022), outside);
     let outputs = banners(&mut engine, key);
-    assert_eq!(ssh_of(&outputs), [], "not before it is known where it leads");
+    assert_eq!(
+        ssh_of(&outputs),
+        [],
+        "not before it is known where it leads"
+    );
     let question = outputs[0].translations[0];
     // The node's side of the translation: the pod sees the node.
     let between = end(NODE, 61_000);
@@ -368,13 +457,15 @@ fn ssh_by_a_port_of_the_node_is_ssh_to_the_pod_and_told_once() {
     };
     let found = answer(&mut engine, question, Lookup::Found(translation));
     let told = ssh_of(std::slice::from_ref(&found));
-    let [SshRecord {
-        source,
-        destination,
-        target: Target::Pod,
-        translated,
-        ..
-    }] = &told[..]
+    let [
+        SshRecord {
+            source,
+            destination,
+            target: Target::Pod,
+            translated,
+            ..
+        },
+    ] = &told[..]
     else {
         panic!("{told:?}");
     };

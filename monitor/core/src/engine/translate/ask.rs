@@ -1,22 +1,19 @@
 //! Which connections to ask about, and what goes on once it is known.
 
-use super::{At, Outcome, PATIENCE, Slot, State, TranslationAnswer, TranslationQuestion, UNSEEN};
+use super::{
+    At, Kept, Outcome, PATIENCE, Slot, State, TranslationAnswer, TranslationQuestion, UNSEEN,
+};
 use crate::{
     account::Interface,
     engine::books::{Books, is_decided},
-    entity::{Names, Sight},
+    entity::{Names, Sight, is_private},
     event::{EntityKind, Point},
     flow::{FlowKey, Mark, Table, Tracked},
     time::Timestamp,
 };
 
 /// Whether a name or a verdict of a connection depends on how it is translated.
-pub(super) fn depends(
-    names: &Names,
-    key: &FlowKey,
-    flow: &Tracked,
-    interface: &Interface,
-) -> bool {
+pub(super) fn depends(names: &Names, key: &FlowKey, flow: &Tracked, interface: &Interface) -> bool {
     let source_is_local = flow.orientation(key).source_is_local;
     !flow.has(Mark::Multicast)
         && may_depend(
@@ -50,7 +47,7 @@ fn may_depend(
         // A pod may mean a Service, or a port of a node that leads to one.
         (Point::Workload, true) => match kind(remote) {
             EntityKind::Service | EntityKind::Node => true,
-            EntityKind::Range | EntityKind::Unknown => names.is_private(remote),
+            EntityKind::Range | EntityKind::Unknown => is_private(remote),
             EntityKind::Pod | EntityKind::Internet => false,
         },
         // Behind the node's address there may be whoever came to a port of the node.
@@ -94,6 +91,7 @@ impl Books {
             // By now its entry may be of another connection.
             let slot = Slot {
                 state: State::Unknown,
+                number: 0,
                 since: self.now,
             };
             self.translations
@@ -102,8 +100,7 @@ impl Books {
             self.translations.results[Outcome::Late as usize] += 1;
             return false;
         }
-        self.translations
-            .ask(key, flow.generation, point, self.now);
+        self.translations.ask(key, flow.generation, point, self.now);
         true
     }
 
@@ -150,6 +147,17 @@ impl Books {
             || self.translations.unavailable.is_some() && depends()
     }
 
+    /// A connection is over: what was known of it.
+    pub(in crate::engine) fn close_translation(&mut self, key: &FlowKey, flow: &Tracked) -> Kept {
+        let kept = self.translations.close(key, flow.generation);
+        let is_untold = kept == Kept::Direct && self.translations.unavailable.is_some();
+        let interface = self.ledger.interface(key.interface_id());
+        match interface.filter(|_| is_untold) {
+            Some(interface) if depends(&self.names, key, flow, interface) => Kept::Unknown,
+            _ => kept,
+        }
+    }
+
     /// Takes in answers.
     pub(in crate::engine) fn translations_found(
         &mut self,
@@ -169,7 +177,8 @@ impl Books {
     /// Time passes: who waits for too long goes on without an answer.
     pub(in crate::engine) fn translation_tick(&mut self, table: &mut Table) {
         while let Some((at, since)) = self.translations.waiting.front().copied() {
-            if self.now < since.saturating_add(PATIENCE) {
+            // A clock that was set back tells nothing of how long it is.
+            if since <= self.now && self.now < since.saturating_add(PATIENCE) {
                 break;
             }
             self.translations.waiting.pop_front();
@@ -181,7 +190,7 @@ impl Books {
         let is_swept = self
             .translations
             .swept
-            .is_some_and(|swept| now < swept.saturating_add(UNSEEN));
+            .is_some_and(|swept| swept <= now && now < swept.saturating_add(UNSEEN));
         if !is_swept {
             self.translations.swept = Some(now);
             self.translations.slots.retain(|(key, generation), slot| {
@@ -192,10 +201,10 @@ impl Books {
 
     fn translation_known(&mut self, at: &At, table: &mut Table) {
         let (key, generation) = at;
-        if let Some(flow) = table.get_mut(key, *generation) {
-            if !self.awaits_cgroup(flow) {
-                self.settle(key, flow, false);
-            }
+        if let Some(flow) = table.get_mut(key, *generation)
+            && !self.awaits_cgroup(flow)
+        {
+            self.settle(key, flow, false);
         }
         self.ssh_translated(key, *generation, table.get(key, *generation));
     }

@@ -235,8 +235,8 @@ fn addresses_of_one_ipv6_network_are_one_source() {
     // One network is no spray, its neighbour is somebody else.
     let mut watch = Watch::new(Thresholds::default());
     let mut found = Vec::new();
-    for network in [2, 2, 2, 3, 3] {
-        let host = Ipv6Addr::new(0x2001, 0xdb8, 1, network, 0, 0, 0, found.len() as u16);
+    for (host, network) in (0..).zip([2, 2, 2, 3, 3]) {
+        let host = Ipv6Addr::new(0x2001, 0xdb8, 1, network, 0, 0, 0, host);
         found.push(watch.ended(&Attempt {
             hassh: Some(HASSH),
             ..from(host.into(), 1, Event::Failure, 0)
@@ -262,6 +262,9 @@ fn state_is_bounded() {
     }
     let who = Who::Source([203, 0, 113, 1].into());
     assert_eq!(watch.histories[&who].seen.len(), EVENTS);
+    // 18 MiB when all are full, as `tests/ssh_memory.rs` takes it.
+    assert_eq!((SOURCES, EVENTS, size_of::<Seen>()), (4_096, 64, 72));
+    assert!(watch.histories[&who].seen.capacity() <= EVENTS);
 }
 
 #[test]

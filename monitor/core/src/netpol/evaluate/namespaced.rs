@@ -90,9 +90,10 @@ impl Case<'_> {
     ) -> Option<Part> {
         let peer = self.peer();
         let is_own_node = peer.pod.is_none()
-            && peer
-                .ip
-                .is_some_and(|ip| self.flow.is_own_node || self.cluster.is_own_node(&pod.pod, ip));
+            && (self.flow.is_own_node
+                || peer
+                    .ip
+                    .is_some_and(|ip| self.cluster.is_own_node(&pod.pod, ip)));
         if is_own_node {
             trace.note(self.direction, Stage::Exemption, || {
                 "the other end is the pod's own node, which is always allowed".to_owned()

@@ -4,6 +4,8 @@
 //! can stand that nobody needs any more. All look the same to whoever tries, and differ in what to
 //! do.
 
+use std::sync::Arc;
+
 use super::{Check, Issue, list, observed::Observed};
 use crate::nsg::{
     level::Level,
@@ -18,7 +20,7 @@ pub(super) fn report(level: &Level, observed: &Observed, issues: &mut Vec<Issue>
     let ssh = &observed.ssh;
     for resolved in level.rules(Direction::Inbound) {
         let rule = &resolved.rule;
-        let key = (level.kind, rule.name.clone());
+        let key = (level.kind, Arc::clone(&rule.name));
         if let Some(sources) = ssh.denied.get(&key) {
             let sources: Vec<_> = sources.iter().collect();
             let why = format!(
@@ -54,7 +56,6 @@ pub(super) fn report(level: &Level, observed: &Observed, issues: &mut Vec<Issue>
                     suggestion,
                 ));
             }
-            Some(_) => {}
             None if is_for_ssh(rule) => {
                 let sources = &rule.source;
                 let why = format!(
@@ -71,7 +72,7 @@ pub(super) fn report(level: &Level, observed: &Observed, issues: &mut Vec<Issue>
                     suggestion,
                 ));
             }
-            None => {}
+            Some(_) | None => {}
         }
     }
 }

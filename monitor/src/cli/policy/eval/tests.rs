@@ -58,7 +58,7 @@ fn declared() -> Declared {
         cluster,
         policies,
         proposed: None,
-        is_broken: false,
+        is_partial: false,
     }
 }
 

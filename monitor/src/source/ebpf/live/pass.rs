@@ -41,30 +41,18 @@ impl Live {
     pub(super) async fn pass(&mut self) -> Result<(), LiveError> {
         self.clock().await?;
         self.kernel.flush_log();
+        let mut before = self.accounts()?;
+        before.extend(self.departed.iter().copied());
         let mut flows4: Vec<(FlowKey4, FlowValue)> = Vec::new();
         let mut flows6: Vec<(FlowKey6, FlowValue)> = Vec::new();
         self.kernel.read_flows4(&mut flows4);
         self.kernel.read_flows6(&mut flows6);
-        let departed = std::mem::take(&mut self.departed);
-        let mut accounts = departed.clone();
-        for watched in self.watched.values() {
-            let Some(slot) = watched.slot else { continue };
-            accounts.push(InterfaceAccount {
-                id: watched.account.id,
-                counters: self.kernel.counters(slot)?,
-                uncounted: self.kernel.uncounted(slot)?,
-            });
-        }
-        let unknown = self.kernel.counters(UNKNOWN_SLOT)?;
-        if unknown != Counters::default() {
-            accounts.push(InterfaceAccount {
-                id: UNKNOWN_ID,
-                counters: unknown,
-                uncounted: self.kernel.uncounted(UNKNOWN_SLOT)?,
-            });
-        }
         // An entry that was read after another connection took it over has its event in the ring.
         while self.events().await? == EVENTS_PER_TURN {}
+        // Behind all that flows were told of.
+        let departed = std::mem::take(&mut self.departed);
+        let mut accounts = departed.clone();
+        accounts.extend(self.accounts()?);
         let flows4 = flows4
             .into_iter()
             .map(|(key, value)| (FlowKey::from(key), value));
@@ -72,6 +60,7 @@ impl Live {
             .into_iter()
             .map(|(key, value)| (FlowKey::from(key), value));
         let lost = self.kernel.lost()?;
+        self.send(Input::AccountingBegins(before)).await?;
         self.send(Input::Flows(flows4.chain(flows6).collect()))
             .await?;
         self.send(Input::Accounting(accounts)).await?;
@@ -80,6 +69,28 @@ impl Live {
         }
         self.send(Input::Lost(lost)).await?;
         self.send(Input::Tick).await
+    }
+
+    /// Counters of what is watched, and of packets on interfaces without a slot.
+    fn accounts(&self) -> Result<Vec<InterfaceAccount>, LiveError> {
+        let of = |id, slot| {
+            Ok::<_, LiveError>(InterfaceAccount {
+                id,
+                counters: self.kernel.counters(slot)?,
+                uncounted: self.kernel.uncounted(slot)?,
+            })
+        };
+        let mut accounts = Vec::with_capacity(self.watched.len() + 1);
+        for watched in self.watched.values() {
+            if let Some(slot) = watched.slot {
+                accounts.push(of(watched.account.id, slot)?);
+            }
+        }
+        let unknown = of(UNKNOWN_ID, UNKNOWN_SLOT)?;
+        if unknown.counters != Counters::default() {
+            accounts.push(unknown);
+        }
+        Ok(accounts)
     }
 
     /// Hands on the events that are there, up to a limit; how many there were.
