@@ -5,9 +5,7 @@
 
 mod connection;
 
-use std::{
-    convert::Infallible, fmt::Write as _, io, net::SocketAddr, path::PathBuf, sync::Arc,
-};
+use std::{convert::Infallible, fmt::Write as _, io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use http_body_util::Full;
 use hyper::{

@@ -1,6 +1,7 @@
 //! Names and verdicts by a live cluster.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -250,10 +251,10 @@ fn in_a_pod_it_starts_by_itself_and_follows_a_new_token() {
     assert_eq!(daemon.http("/readyz").expect("an answer").status, 503);
     assert_eq!(daemon.http("/healthz").expect("an answer").status, 200);
     // The kubelet replaces the token; the daemon takes the new one without a restart.
-    let token = format!(
-        "/proc/{}/root/run/secrets/kubernetes.io/serviceaccount/token",
-        daemon.pid()
-    );
+    let its_root = Path::new("/proc")
+        .join(daemon.pid().to_string())
+        .join("root");
+    let token = its_root.join("run/secrets/kubernetes.io/serviceaccount/token");
     std::fs::write(token, api_server::token(ADMIN)).expect("a token");
     daemon
         .wait_ready(Duration::from_mins(3))
