@@ -251,6 +251,12 @@ impl<'a> Verdict<'a> {
         let Some(is_allowed) = known else {
             self.access = Access::Indeterminate;
             self.rule = None;
+            // A place that does the same whichever of its rules matches leaves nothing open.
+            let mut open = self.steps.iter().flatten();
+            self.doubt = open
+                .find(|step| step.access().is_none())
+                .copied()
+                .or(self.doubt);
             if let Some(step) = self.doubt {
                 self.decided_by = step.level.kind.into();
             }

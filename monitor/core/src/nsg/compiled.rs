@@ -95,12 +95,33 @@ impl Compiled {
 
     /// The first rule that may match.
     pub(super) fn find(&self, tuple: &Tuple) -> Option<Found> {
-        self.all(tuple).next()
+        let at = self.rows(tuple);
+        (0..self.words).find_map(|word| {
+            let possible = at(word);
+            (possible != 0).then(|| self.found(word, possible.trailing_zeros(), &at))
+        })
     }
 
     /// The rules that may match, first asked first.
     pub(super) fn all(&self, tuple: &Tuple) -> impl Iterator<Item = Found> {
-        let words = self.words;
+        let at = self.rows(tuple);
+        let (mut next, mut left) = (0, 0);
+        std::iter::from_fn(move || {
+            while left == 0 {
+                if next == self.words {
+                    return None;
+                }
+                left = at(next);
+                next += 1;
+            }
+            let bit = left.trailing_zeros();
+            left &= left - 1;
+            Some(self.found(next - 1, bit, &at))
+        })
+    }
+
+    /// The words of the rows that a packet's fields have in common.
+    fn rows(&self, tuple: &Tuple) -> impl Fn(usize) -> u64 {
         let has_ports = tuple.protocol.has_ports();
         let protocol = self.protocols.row(tuple.protocol.0);
         let source = self.source.row(tuple.source);
@@ -109,27 +130,17 @@ impl Compiled {
         let port = self
             .destination_ports
             .row(tuple.destination_port, has_ports);
-        let at = move |word: usize| {
+        move |word| {
             protocol[word] & source[word] & source_port[word] & destination[word] & port[word]
-        };
-        let (mut word, mut left) = (0, 0);
-        let mut next = 0;
-        std::iter::from_fn(move || {
-            while left == 0 {
-                if next == words {
-                    return None;
-                }
-                word = next;
-                left = at(word);
-                next += 1;
-            }
-            let bit = left.trailing_zeros();
-            left &= left - 1;
-            Some(Found {
-                index: word * 64 + bit as usize,
-                is_certain: (at(words + word) >> bit) & 1 == 1,
-            })
-        })
+        }
+    }
+
+    /// The rule of a bit among those that may match.
+    fn found(&self, word: usize, bit: u32, at: impl Fn(usize) -> u64) -> Found {
+        Found {
+            index: word * 64 + bit as usize,
+            is_certain: (at(self.words + word) >> bit) & 1 == 1,
+        }
     }
 
     /// Bytes that this takes.

@@ -333,6 +333,13 @@ fn what_is_the_same_whatever_nobody_knows_is_certain() {
     let verdict = chain(Some(&[allow]), Some(&[deny, web]));
     check(&verdict, https, "Deny subnet DenyAllInBound");
     check_unknown(&chain(Some(&[allow]), Some(&[web])), https, "NoSuchTag");
+    // What is said to be open is what is.
+    let other = "Other 100 In Allow Tcp OtherTag * > * 443";
+    check_unknown(
+        &chain(Some(&[allow, web]), Some(&[other])),
+        https,
+        "rule Other (nic)",
+    );
 }
 
 #[test]
