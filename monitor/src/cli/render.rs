@@ -215,11 +215,11 @@ mod tests {
 
     #[test]
     fn wide_rows_have_more_and_numeric_ones_no_names() {
-        expect_test::expect![[r#"
+        expect_test::expect![[r"
             TIME            POINT      SOURCE               DESTINATION         PROTO   APP       OUTCOME       FORWARD    REVERSE    STATE    INTERFACE     RTT     FLAGS       RETRANSMITS   TRANSLATED
             09:58:00.000Z   uplink     198.51.100.7:50123   10.224.0.4:22       TCP     ssh       established   12/1.7Ki   10/8.9Ki   open     eth0          212us   SAPF/SAPF   1/0           -
             09:58:00.000Z   workload   [fd00::7]:40000      [2001:db8::1]:443   TCP     unknown   unanswered    12/1.7Ki   -          closed   veth\u{1b}1   -       S/-         1/0           unknown
             09:58:00.000Z   uplink     10.244.1.7:4         ff02::1             UDP     dns       one-way       12/1.7Ki   10/8.9Ki   open     eth0          -       -           -             to 10.244.2.3:53
-        "#]].assert_eq(&printed(true, true));
+        "]].assert_eq(&printed(true, true));
     }
 }
