@@ -162,7 +162,7 @@ pub(super) enum Kept {
 
 /// Numbers of questions begin anew after four thousand million of them.
 fn number_of(asked: u64) -> u32 {
-    (asked & u64::from(u32::MAX)) as u32
+    u32::try_from(asked & u64::from(u32::MAX)).unwrap_or(0)
 }
 
 fn seconds(time: Timestamp) -> u32 {

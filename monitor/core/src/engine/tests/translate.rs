@@ -310,9 +310,8 @@ fn what_is_not_answered_is_unknown_after_two_seconds() {
         None,
         "nor is a verdict"
     );
-    // Too late.
-    let outputs = answer(&mut engine, question, Lookup::Found(translation));
-    assert_eq!(outputs, Outputs::default());
+    let late = answer(&mut engine, question, Lookup::Found(translation));
+    assert_eq!(late, Outputs::default());
     // An answer that it is not known.
     for (port, found) in [(1, Lookup::Missing), (2, Lookup::Failed)] {
         let key = flow_key(VETH, Protocol::TCP, end(CART, port), end(SERVICE, 80));
