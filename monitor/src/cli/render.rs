@@ -1,6 +1,8 @@
 //! Flow records as rows of a table.
 
-use monitor_core::event::{Endpoint, EntityKind, FlowRecord, Outcome, TcpFlags, Traffic};
+use monitor_core::event::{
+    Endpoint, EntityKind, FlowRecord, Outcome, TcpFlags, Traffic, Translated,
+};
 
 mod ssh;
 
@@ -25,7 +27,7 @@ pub(super) const TITLES: [&str; 9] = [
     "REVERSE",
 ];
 /// Titles of a wide table of flows.
-pub(super) const WIDE_TITLES: [&str; 14] = [
+pub(super) const WIDE_TITLES: [&str; 15] = [
     "TIME",
     "POINT",
     "SOURCE",
@@ -40,6 +42,7 @@ pub(super) const WIDE_TITLES: [&str; 14] = [
     "RTT",
     "FLAGS",
     "RETRANSMITS",
+    "TRANSLATED",
 ];
 /// Usual widths, for rows that are still to come.
 pub(super) const WIDTHS: [usize; 9] = [13, 8, 27, 27, 5, 7, 11, 12, 12];
@@ -88,9 +91,27 @@ pub(super) fn row_as(record: &FlowRecord, wide: bool, numeric: bool) -> Vec<Cell
             rtt.into(),
             flags.into(),
             retransmits.into(),
+            translated(record.translated.as_ref(), numeric).into(),
         ]);
     }
     cells
+}
+
+/// The ends on the other side of a translation.
+fn translated(translated: Option<&Translated>, numeric: bool) -> String {
+    let Some(translated) = translated else {
+        return dash();
+    };
+    let Some(ends) = translated.ends() else {
+        return "unknown".to_owned();
+    };
+    let end = |word: &str, end: &Option<Endpoint>| {
+        let end = end.as_ref()?;
+        Some(format!("{word} {}", endpoint(end, numeric)))
+    };
+    let ends = [end("from", &ends.source), end("to", &ends.destination)];
+    let ends: Vec<_> = ends.into_iter().flatten().collect();
+    ends.join(" ")
 }
 
 fn dash() -> String {
@@ -171,12 +192,13 @@ mod tests {
                 "source": {"ip": "fd00::7", "port": 40000, "kind": "unknown"},
                 "destination": {"ip": "2001:db8::1", "port": 443, "kind": "internet"},
                 "reverse": {"packets": 0, "bytes": 0}, "tcp": {"forward_flags": "S"},
-                "outcome": "unanswered", "state": "closed",
+                "outcome": "unanswered", "state": "closed", "translated": "unknown",
             })),
             flow(&json!({
                 "protocol": "UDP", "app": "dns", "tcp": null, "retransmits": null,
                 "source": {"ip": "10.244.1.7", "port": 4, "kind": "pod", "namespace": "shop", "pod": "cart-0"},
                 "destination": {"ip": "ff02::1", "kind": "unknown"}, "outcome": "one-way",
+                "translated": {"destination": {"ip": "10.244.2.3", "port": 53, "kind": "pod", "namespace": "db", "pod": "pg-0"}},
             })),
         ];
         let rows: Vec<_> = flows
@@ -199,10 +221,10 @@ mod tests {
     #[test]
     fn wide_rows_have_more_and_numeric_ones_no_names() {
         expect_test::expect![[r"
-            TIME            POINT      SOURCE               DESTINATION         PROTO   APP       OUTCOME       FORWARD    REVERSE    STATE    INTERFACE     RTT     FLAGS       RETRANSMITS
-            09:58:00.000Z   uplink     198.51.100.7:50123   10.224.0.4:22       TCP     ssh       established   12/1.7Ki   10/8.9Ki   open     eth0          212us   SAPF/SAPF   1/0
-            09:58:00.000Z   workload   [fd00::7]:40000      [2001:db8::1]:443   TCP     unknown   unanswered    12/1.7Ki   -          closed   veth\u{1b}1   -       S/-         1/0
-            09:58:00.000Z   uplink     10.244.1.7:4         ff02::1             UDP     dns       one-way       12/1.7Ki   10/8.9Ki   open     eth0          -       -           -
+            TIME            POINT      SOURCE               DESTINATION         PROTO   APP       OUTCOME       FORWARD    REVERSE    STATE    INTERFACE     RTT     FLAGS       RETRANSMITS   TRANSLATED
+            09:58:00.000Z   uplink     198.51.100.7:50123   10.224.0.4:22       TCP     ssh       established   12/1.7Ki   10/8.9Ki   open     eth0          212us   SAPF/SAPF   1/0           -
+            09:58:00.000Z   workload   [fd00::7]:40000      [2001:db8::1]:443   TCP     unknown   unanswered    12/1.7Ki   -          closed   veth\u{1b}1   -       S/-         1/0           unknown
+            09:58:00.000Z   uplink     10.244.1.7:4         ff02::1             UDP     dns       one-way       12/1.7Ki   10/8.9Ki   open     eth0          -       -           -             to 10.244.2.3:53
         "]].assert_eq(&printed(true, true));
     }
 }

@@ -30,6 +30,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long what is known of a connection is kept that the flow table does not show.
 const UNSEEN: Duration = Duration::from_mins(1);
+/// Connections that wait at a time: what more there is goes on without an answer.
+const MOST_WAITING: usize = 8_192;
 
 /// Asks connection tracking about a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,7 +39,7 @@ pub struct TranslationQuestion {
     key: FlowKey,
     generation: u32,
     /// Which question: the ports may be another connection's by the time of an answer.
-    number: u64,
+    number: u32,
     /// IP protocol: TCP, UDP or SCTP.
     pub protocol: Protocol,
     /// Source of the packets that enter the node by the interface: as they are before anything is
@@ -112,9 +114,12 @@ enum State {
 struct Slot {
     state: State,
     /// Of the question; zero where none was asked.
-    number: u64,
-    since: Timestamp,
+    number: u32,
+    /// Seconds since 1970.
+    since_s: u32,
 }
+
+const _: () = assert!(size_of::<(At, Slot)>() <= 80);
 
 /// How it went, in the order of [`RESULTS`].
 #[derive(Clone, Copy)]
@@ -153,6 +158,15 @@ pub(super) enum Kept {
     Direct,
     Unknown,
     Translated(Arc<Translation>),
+}
+
+/// Numbers of questions begin anew after four thousand million of them.
+fn number_of(asked: u64) -> u32 {
+    u32::try_from(asked & u64::from(u32::MAX)).unwrap_or(0)
+}
+
+fn seconds(time: Timestamp) -> u32 {
+    u32::try_from(time.nanoseconds() / 1_000_000_000).unwrap_or(0)
 }
 
 // === impl Translation ===
@@ -251,30 +265,63 @@ impl Translations {
         );
     }
 
-    fn ask(&mut self, key: &FlowKey, generation: u32, point: Point, now: Timestamp) {
+    /// Asks, unless too many wait already; whether it did.
+    fn ask(&mut self, key: &FlowKey, generation: u32, point: Point, now: Timestamp) -> bool {
+        let at = (*key, generation);
+        while let Some((first, _)) = self.waiting.front()
+            && !self.is_asked(&first.0, first.1)
+        {
+            self.waiting.pop_front();
+        }
+        if self.waiting.len() >= MOST_WAITING {
+            self.set_unknown(at, now);
+            return false;
+        }
         // What leaves the node's side of a pod's interface comes from the pod, and what enters by
         // an uplink comes from its remote end.
         let Pair {
             source,
             destination,
         } = Pair::of(key, point == Point::Workload);
-        let at = (*key, generation);
         self.asked += 1;
         let slot = Slot {
             state: State::Asked,
-            number: self.asked,
-            since: now,
+            number: number_of(self.asked),
+            since_s: seconds(now),
         };
         self.slots.insert(at, slot);
         self.waiting.push_back((at, now));
         self.questions.push(TranslationQuestion {
             key: *key,
             generation,
-            number: self.asked,
+            number: number_of(self.asked),
             protocol: key.protocol(),
             source,
             destination,
         });
+        true
+    }
+
+    /// It will not be known of a connection.
+    fn set_unknown(&mut self, at: At, now: Timestamp) {
+        let slot = Slot {
+            state: State::Unknown,
+            number: 0,
+            since_s: seconds(now),
+        };
+        self.slots.insert(at, slot);
+        self.results[Outcome::Late as usize] += 1;
+    }
+
+    /// Of what is counted and direct nothing has to be known any more.
+    fn forget_direct(&mut self, at: &At) {
+        if self
+            .slots
+            .get(at)
+            .is_some_and(|slot| slot.state == State::Same)
+        {
+            self.slots.remove(at);
+        }
     }
 
     /// Takes in what was found; false if nobody waits for it any more.

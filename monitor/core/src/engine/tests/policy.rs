@@ -59,7 +59,7 @@ fn connection(engine: &mut Engine, key: FlowKey, first_seen: u64, flags: [u16; 2
     records
 }
 
-fn flows(records: &[Record]) -> Vec<&FlowRecord> {
+pub(super) fn flows(records: &[Record]) -> Vec<&FlowRecord> {
     let mut flows = Vec::new();
     for record in records {
         if let Record::Flow(flow) = record {
@@ -69,7 +69,7 @@ fn flows(records: &[Record]) -> Vec<&FlowRecord> {
     flows
 }
 
-fn findings(records: &[Record]) -> Vec<&FindingRecord> {
+pub(super) fn findings(records: &[Record]) -> Vec<&FindingRecord> {
     let mut findings = Vec::new();
     for record in records {
         if let Record::Finding(finding) = record {

@@ -5,20 +5,20 @@ use std::net::{Ipv4Addr, SocketAddr};
 use monitor_common::abi::{FlowKey4, scope};
 
 use super::{
+    policy::{findings, flows},
     ssh::{CLIENT, SERVER, offer, segment, ssh_of},
     *,
 };
 use crate::{
     cluster::{Change, Pod, Service},
     engine::{Lookup, Pair, Translation, TranslationAnswer, TranslationQuestion},
-    event::{EntityKind, FindingKind, FindingRecord, FlowRecord, SshRecord, Target, Translated},
+    event::{EntityKind, FindingKind, SshRecord, Target, Translated},
     netpol::{NetworkPolicy, PolicyChange, Selector},
 };
 
-/// The interfaces.
+/// Interfaces and addresses.
 const UPLINK: u32 = 1;
 const VETH: u32 = 2;
-/// Addresses.
 const NODE: &str = "10.224.0.4";
 const CART: &str = "10.244.1.7";
 const DB: &str = "10.244.2.3";
@@ -102,26 +102,6 @@ fn answer(engine: &mut Engine, question: TranslationQuestion, found: Lookup) -> 
     step(engine, Input::Translations(vec![answer]))
 }
 
-fn flows(outputs: &Outputs) -> Vec<&FlowRecord> {
-    let mut flows = Vec::new();
-    for record in &outputs.records {
-        if let Record::Flow(flow) = record {
-            flows.push(&**flow);
-        }
-    }
-    flows
-}
-
-fn findings(outputs: &Outputs) -> Vec<&FindingRecord> {
-    let mut findings = Vec::new();
-    for record in &outputs.records {
-        if let Record::Finding(finding) = record {
-            findings.push(&**finding);
-        }
-    }
-    findings
-}
-
 fn to_service() -> (FlowKey, Translation) {
     let (client, service) = (end(CART, 40_000), end(SERVICE, 80));
     let translation = Translation {
@@ -148,7 +128,7 @@ fn a_service_is_judged_and_told_by_the_pod_that_was_chosen() {
     let again = step(&mut engine, Input::Flows(vec![(key, more)]));
     assert_eq!(again, Outputs::default());
     let outputs = answer(&mut engine, question, Lookup::Found(translation));
-    let [flow] = flows(&outputs)[..] else {
+    let [flow] = flows(&outputs.records)[..] else {
         panic!("{outputs:?}");
     };
     assert_eq!(flow.destination.kind, EntityKind::Service);
@@ -162,7 +142,7 @@ fn a_service_is_judged_and_told_by_the_pod_that_was_chosen() {
     );
     assert_eq!(flow.policy.as_ref().unwrap().allowed, Some(false));
     assert_eq!(flow.finding.as_deref(), Some("policy-violation"));
-    let [finding] = findings(&outputs)[..] else {
+    let [finding] = findings(&outputs.records)[..] else {
         panic!("{outputs:?}");
     };
     assert_eq!(
@@ -177,18 +157,18 @@ fn a_service_is_judged_and_told_by_the_pod_that_was_chosen() {
     );
     let outputs = read(&mut engine, other, opened_by(false));
     assert_eq!(outputs.translations, []);
-    let [flow] = flows(&outputs)[..] else {
+    let [flow] = flows(&outputs.records)[..] else {
         panic!("{outputs:?}");
     };
     assert_eq!(flow.finding.as_deref(), Some("policy-violation"));
     assert_eq!(
-        (flow.translated.as_ref(), findings(&outputs).len()),
+        (flow.translated.as_ref(), findings(&outputs.records).len()),
         (None, 0)
     );
     // What was known stays with the record of the closed connection, and goes with it.
     let value = reading(99, [5, 5], opened_by(true));
     let outputs = step(&mut engine, Input::Removed(vec![(key, value)]));
-    assert!(flows(&outputs)[0].translated.is_some());
+    assert!(flows(&outputs.records)[0].translated.is_some());
     let kept = engine.query(&FlowFilter::default(), None);
     let kept = kept.iter().find(|flow| flow.state == State::Closed);
     // It is found by the pod that was chosen.
@@ -198,7 +178,10 @@ fn a_service_is_judged_and_told_by_the_pod_that_was_chosen() {
     };
     let found = engine.query(&of_pod, None);
     assert!(found.iter().any(|flow| Some(flow) == kept), "{found:?}");
-    assert_eq!(kept.unwrap().translated, flows(&outputs)[0].translated);
+    assert_eq!(
+        kept.unwrap().translated,
+        flows(&outputs.records)[0].translated
+    );
     let status = engine.status().translation.unwrap();
     assert_eq!((status.asked, status.translated, status.unknown), (1, 1, 0));
 }
@@ -219,7 +202,7 @@ fn what_the_uplink_shows_as_the_nodes_is_tied_to_the_pod() {
         reached: pair(node, outside),
     };
     let outputs = answer(&mut engine, question, Lookup::Found(translation));
-    let [flow] = flows(&outputs)[..] else {
+    let [flow] = flows(&outputs.records)[..] else {
         panic!("{outputs:?}");
     };
     assert_eq!(flow.source.kind, EntityKind::Node);
@@ -244,7 +227,7 @@ fn what_the_uplink_shows_as_the_nodes_is_tied_to_the_pod() {
         reached: pair(outside, end(DB, 53)),
     };
     let outputs = answer(&mut engine, question, Lookup::Found(translation));
-    let ends = flows(&outputs)[0]
+    let ends = flows(&outputs.records)[0]
         .translated
         .as_ref()
         .unwrap()
@@ -312,7 +295,7 @@ fn what_is_not_answered_is_unknown_after_two_seconds() {
         |engine: &mut Engine, second| engine.step(Input::Tick, Timestamp::from_seconds(second));
     assert_eq!(tick(&mut engine, 101).records, []);
     let outputs = tick(&mut engine, 102);
-    let [flow] = flows(&outputs)[..] else {
+    let [flow] = flows(&outputs.records)[..] else {
         panic!("{outputs:?}");
     };
     assert_eq!(flow.translated, Some(Translated::UNKNOWN));
@@ -327,22 +310,27 @@ fn what_is_not_answered_is_unknown_after_two_seconds() {
         None,
         "nor is a verdict"
     );
-    // Too late.
-    let outputs = answer(&mut engine, question, Lookup::Found(translation));
-    assert_eq!(outputs, Outputs::default());
+    let late = answer(&mut engine, question, Lookup::Found(translation));
+    assert_eq!(late, Outputs::default());
     // An answer that it is not known.
     for (port, found) in [(1, Lookup::Missing), (2, Lookup::Failed)] {
         let key = flow_key(VETH, Protocol::TCP, end(CART, port), end(SERVICE, 80));
         let question = read(&mut engine, key, opened_by(true)).translations[0];
         let outputs = answer(&mut engine, question, found);
-        assert_eq!(flows(&outputs)[0].translated, Some(Translated::UNKNOWN));
+        assert_eq!(
+            flows(&outputs.records)[0].translated,
+            Some(Translated::UNKNOWN)
+        );
     }
     // One that is over before it could be asked about.
     let key = flow_key(VETH, Protocol::TCP, end(CART, 3), end(SERVICE, 80));
     let value = reading(99, [3, 3], opened_by(true));
     let outputs = step(&mut engine, Input::FlowEnded { key, value });
     assert_eq!(outputs.translations, []);
-    assert_eq!(flows(&outputs)[0].translated, Some(Translated::UNKNOWN));
+    assert_eq!(
+        flows(&outputs.records)[0].translated,
+        Some(Translated::UNKNOWN)
+    );
     assert_eq!(engine.status().translation.unwrap().unknown, 4);
 }
 
@@ -356,7 +344,10 @@ fn where_nobody_can_be_asked_it_is_unknown_at_once() {
     let (key, _) = to_service();
     let outputs = read(&mut engine, key, opened_by(true));
     assert_eq!(outputs.translations, []);
-    assert_eq!(flows(&outputs)[0].translated, Some(Translated::UNKNOWN));
+    assert_eq!(
+        flows(&outputs.records)[0].translated,
+        Some(Translated::UNKNOWN)
+    );
     let status = engine.status().translation.unwrap();
     assert_eq!(status.unavailable.as_deref(), Some("no such thing"));
     // So it stays when it is over.
@@ -374,7 +365,7 @@ fn where_nobody_can_be_asked_it_is_unknown_at_once() {
     // A replay does not ask, and says nothing.
     let mut engine = engine_with(Config::default());
     let outputs = read(&mut engine, to_service().0, opened_by(true));
-    assert_eq!(flows(&outputs)[0].translated, None);
+    assert_eq!(flows(&outputs.records)[0].translated, None);
     assert_eq!(engine.status().translation, None);
 }
 
@@ -390,7 +381,22 @@ fn a_direct_connection_says_nothing_of_translation() {
         reached: both,
     };
     let outputs = answer(&mut engine, question, Lookup::Found(direct));
-    assert_eq!(flows(&outputs)[0].translated, None);
+    assert_eq!(flows(&outputs.records)[0].translated, None);
+    let more = reading(99, [4, 4], opened_by(false));
+    let outputs = step(&mut engine, Input::Flows(vec![(key, more)]));
+    assert_eq!(outputs, Outputs::default(), "asked once");
+    // No more wait than may be asked about.
+    let mut asked = 0;
+    for port in 1..=8_200 {
+        let key = flow_key(VETH, Protocol::TCP, end(CART, port), end(SERVICE, 80));
+        let outputs = read(&mut engine, key, opened_by(true));
+        asked += outputs.translations.len();
+        for flow in flows(&outputs.records) {
+            assert_eq!(flow.translated, Some(Translated::UNKNOWN));
+        }
+    }
+    assert_eq!(asked, 8_192);
+    assert_eq!(engine.status().translation.unwrap().unknown, 8);
 }
 
 #[test]
@@ -405,7 +411,7 @@ fn a_connection_that_has_the_ports_of_another_is_not_taken_for_it() {
     let first = read(&mut engine, 98);
     let outputs = step(&mut engine, Input::Removed(vec![(key, value(98))]));
     assert_eq!(
-        flows(&outputs).last().unwrap().translated,
+        flows(&outputs.records).last().unwrap().translated,
         Some(Translated::UNKNOWN)
     );
     // The same entry anew, while the answer about the first is on its way.
@@ -414,7 +420,7 @@ fn a_connection_that_has_the_ports_of_another_is_not_taken_for_it() {
     assert_eq!(late, Outputs::default());
     let outputs = answer(&mut engine, second, Lookup::Found(translation));
     assert!(
-        flows(&outputs)[0]
+        flows(&outputs.records)[0]
             .translated
             .as_ref()
             .unwrap()
@@ -474,7 +480,7 @@ fn ssh_by_a_port_of_the_node_is_ssh_to_the_pod_and_told_once() {
     let ends = translated.as_ref().and_then(Translated::ends).unwrap();
     assert_eq!(ends.source.as_ref().unwrap().port, Some(61_000));
     assert_eq!(ends.destination.as_ref().unwrap().port, Some(30_022));
-    let [finding] = findings(&found)[..] else {
+    let [finding] = findings(&found.records)[..] else {
         panic!("{found:?}");
     };
     assert_eq!(finding.finding, FindingKind::SshUnexpected);

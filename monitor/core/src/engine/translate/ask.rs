@@ -1,8 +1,6 @@
 //! Which connections to ask about, and what goes on once it is known.
 
-use super::{
-    At, Kept, Outcome, PATIENCE, Slot, State, TranslationAnswer, TranslationQuestion, UNSEEN,
-};
+use super::{At, Kept, PATIENCE, State, TranslationAnswer, TranslationQuestion, UNSEEN, seconds};
 use crate::{
     account::Interface,
     engine::books::{Books, is_decided},
@@ -89,19 +87,11 @@ impl Books {
         }
         if is_final {
             // By now its entry may be of another connection.
-            let slot = Slot {
-                state: State::Unknown,
-                number: 0,
-                since: self.now,
-            };
             self.translations
-                .slots
-                .insert((*key, flow.generation), slot);
-            self.translations.results[Outcome::Late as usize] += 1;
+                .set_unknown((*key, flow.generation), self.now);
             return false;
         }
-        self.translations.ask(key, flow.generation, point, self.now);
-        true
+        self.translations.ask(key, flow.generation, point, self.now)
     }
 
     /// Asks about a connection that its packets show before the flow table does.
@@ -193,8 +183,9 @@ impl Books {
             .is_some_and(|swept| swept <= now && now < swept.saturating_add(UNSEEN));
         if !is_swept {
             self.translations.swept = Some(now);
+            let unseen = u32::try_from(UNSEEN.as_secs()).unwrap_or(u32::MAX);
             self.translations.slots.retain(|(key, generation), slot| {
-                now < slot.since.saturating_add(UNSEEN) || table.has(key, *generation)
+                seconds(now).abs_diff(slot.since_s) < unseen || table.has(key, *generation)
             });
         }
     }
@@ -205,6 +196,9 @@ impl Books {
             && !self.awaits_cgroup(flow)
         {
             self.settle(key, flow, false);
+            if flow.has(Mark::Counted) {
+                self.translations.forget_direct(at);
+            }
         }
         self.ssh_translated(key, *generation, table.get(key, *generation));
     }
