@@ -118,12 +118,16 @@ fn demo(size: Size) -> Result<()> {
 }
 
 fn tell(story: &Story) -> Result<()> {
-    let acts: [(&str, fn(&Story) -> Result<()>); 12] = [
+    let acts: [(&str, fn(&Story) -> Result<()>); 13] = [
         (
             "kubectl apply -k deploy/overlays/minimal",
             Story::apply_as_it_is,
         ),
         ("privileges of the agent", Story::privileges),
+        (
+            "every overlay and component, by the API server",
+            Story::dry_run,
+        ),
         (
             "workloads and a NetworkPolicy that nothing enforces",
             Story::workloads,

@@ -103,6 +103,48 @@ impl Story {
         Ok(())
     }
 
+    /// The API server accepts every component with the base, and the overlay for AKS.
+    pub fn dry_run(&self) -> Result<()> {
+        let copy = self.cluster.lab().directory().join("dry-run");
+        process::checked(
+            Command::new("cp")
+                .arg("-r")
+                .arg(deploy::path("deploy"))
+                .arg(&copy),
+        )?;
+        let mut overlays = vec![copy.join("overlays/aks")];
+        for component in fs::read_dir(copy.join("components"))?.flatten() {
+            let component = component.file_name().to_string_lossy().into_owned();
+            // Its kind is the Prometheus operator's, which is not here.
+            if component == "podmonitor" {
+                continue;
+            }
+            let overlay = copy.join("overlays").join(format!("with-{component}"));
+            fs::create_dir(&overlay)?;
+            let text =
+                format!("resources: [../minimal]\ncomponents: [../../components/{component}]\n");
+            fs::write(overlay.join("kustomization.yaml"), text)?;
+            overlays.push(overlay);
+        }
+        for overlay in &overlays {
+            let overlay = overlay.display().to_string();
+            self.cluster
+                .ask(&[
+                    "apply",
+                    "--validate=false",
+                    "--dry-run=server",
+                    "-k",
+                    &overlay,
+                ])
+                .with_context(|| overlay.clone())?;
+        }
+        say(&format!(
+            "the API server accepts {} overlays (--dry-run=server)",
+            overlays.len()
+        ));
+        Ok(())
+    }
+
     /// Workloads, a policy that nothing enforces, and clients that it allows and denies.
     pub fn workloads(&self) -> Result<()> {
         self.cluster.apply("shop", &shop::manifest())?;
