@@ -25,6 +25,8 @@ const AGENT: &str = "nodewatch";
 const SELECTOR: &str = "app.kubernetes.io/name=nodewatch";
 /// How long pods may take to start, and an update to roll out.
 const ROLLOUT: Duration = Duration::from_secs(90);
+/// A roll-out that takes longer is looked into.
+const SLOW: Duration = Duration::from_secs(30);
 /// How long until what happened is told of, the grace after changes of policies and pods included.
 const TOLD: Duration = Duration::from_secs(45);
 
@@ -94,6 +96,9 @@ impl Story {
             "a change of the configuration did not replace the agent"
         );
         self.never_restarted(&after)?;
+        if start.elapsed() > SLOW {
+            print!("{}", indented(&self.why_slow()?));
+        }
         say(&format!(
             "a change of the configuration rolled out in {:.1} s: {} -> {}",
             start.elapsed().as_secs_f64(),
@@ -343,6 +348,13 @@ impl Story {
         self.cluster
             .wait_pods(AGENT, SELECTOR, nodes, ROLLOUT)
             .map(drop)
+    }
+
+    /// What the cluster and the agent say of their start.
+    fn why_slow(&self) -> Result<String> {
+        let events = ["get", "events", "-n", AGENT, "--sort-by=.lastTimestamp"];
+        let log = ["logs", "-n", AGENT, "ds/nodewatch", "--timestamps"];
+        Ok(self.cluster.ask(&events)? + &self.cluster.ask(&log)?)
     }
 
     /// The agent's container is the one that was started first.
