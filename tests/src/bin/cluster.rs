@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
-use tests::cluster::story::{Story, say};
+use tests::cluster::story::{Act, Story, say};
 use tests::cluster::{Cluster, NEEDS, Network, image, programs};
 use tests::daemon;
 use tests::lab::{gate, interrupt, sweep, wait};
@@ -118,7 +118,7 @@ fn demo(size: Size) -> Result<()> {
 }
 
 fn tell(story: &Story) -> Result<()> {
-    let acts: [(&str, fn(&Story) -> Result<()>); 13] = [
+    let acts: [(&str, Act); 13] = [
         (
             "kubectl apply -k deploy/overlays/minimal",
             Story::apply_as_it_is,

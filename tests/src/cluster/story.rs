@@ -448,13 +448,17 @@ impl Story {
     }
 }
 
+/// Something that happens, and fails when it is not as it should be.
+pub type Act = fn(&Story) -> Result<()>;
+
 /// Prints a line of the story.
 pub fn say(text: &str) {
     println!("==> {text}");
 }
 
 fn indented(text: &str) -> String {
-    text.lines().map(|line| format!("    {line}\n")).collect()
+    let lines: Vec<&str> = text.lines().flat_map(|line| ["    ", line, "\n"]).collect();
+    lines.concat()
 }
 
 /// Whether an end of a flow is this pod.
