@@ -56,7 +56,7 @@ pub const NEEDS: [&str; 12] = [
 ];
 
 /// How long a node may take to be Ready.
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_mins(1);
 
 /// A running cluster. What is dropped first is first here.
 #[derive(Debug)]

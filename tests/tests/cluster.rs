@@ -1,6 +1,6 @@
 //! nodewatch in a real Kubernetes cluster, installed by its own manifests as a user does.
 
-use tests::cluster::story::Story;
+use tests::cluster::story::{Act, Story};
 use tests::cluster::{Cluster, NEEDS, Network, image, programs};
 use tests::daemon;
 use tests::lab::{self, gate};
@@ -19,9 +19,10 @@ fn installed_by_its_manifests_it_names_judges_and_survives_in_a_real_cluster() {
     let binary = daemon::binary().expect("a binary");
     let archive = image::agent(cluster.lab().directory(), binary).expect("an image");
     let mut story = Story::new(cluster, &archive).expect("a stage");
-    let acts: [fn(&Story) -> anyhow::Result<()>; 11] = [
+    let acts: [Act; 12] = [
         Story::apply_as_it_is,
         Story::privileges,
+        Story::dry_run,
         Story::workloads,
         Story::names,
         Story::violation,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
-use tests::cluster::story::{Story, say};
+use tests::cluster::story::{Act, Story, say};
 use tests::cluster::{Cluster, NEEDS, Network, image, programs};
 use tests::daemon;
 use tests::lab::{gate, interrupt, sweep, wait};
@@ -118,12 +118,16 @@ fn demo(size: Size) -> Result<()> {
 }
 
 fn tell(story: &Story) -> Result<()> {
-    let acts: [(&str, fn(&Story) -> Result<()>); 12] = [
+    let acts: [(&str, Act); 13] = [
         (
             "kubectl apply -k deploy/overlays/minimal",
             Story::apply_as_it_is,
         ),
         ("privileges of the agent", Story::privileges),
+        (
+            "every overlay and component, by the API server",
+            Story::dry_run,
+        ),
         (
             "workloads and a NetworkPolicy that nothing enforces",
             Story::workloads,

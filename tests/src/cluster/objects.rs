@@ -11,7 +11,7 @@ use super::Cluster;
 use crate::lab::{process, wait};
 
 /// How long one answer may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 // === impl Cluster ===
 

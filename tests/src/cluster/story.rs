@@ -25,6 +25,8 @@ const AGENT: &str = "nodewatch";
 const SELECTOR: &str = "app.kubernetes.io/name=nodewatch";
 /// How long pods may take to start, and an update to roll out.
 const ROLLOUT: Duration = Duration::from_secs(90);
+/// A roll-out that takes longer is looked into.
+const SLOW: Duration = Duration::from_secs(30);
 /// How long until what happened is told of, the grace after changes of policies and pods included.
 const TOLD: Duration = Duration::from_secs(45);
 
@@ -94,11 +96,56 @@ impl Story {
             "a change of the configuration did not replace the agent"
         );
         self.never_restarted(&after)?;
+        if start.elapsed() > SLOW {
+            print!("{}", indented(&self.why_slow()?));
+        }
         say(&format!(
             "a change of the configuration rolled out in {:.1} s: {} -> {}",
             start.elapsed().as_secs_f64(),
             name(&before),
             name(&after)
+        ));
+        Ok(())
+    }
+
+    /// The API server accepts every component with the base, and the overlay for AKS.
+    pub fn dry_run(&self) -> Result<()> {
+        let copy = self.cluster.lab().directory().join("dry-run");
+        process::checked(
+            Command::new("cp")
+                .arg("-r")
+                .arg(deploy::path("deploy"))
+                .arg(&copy),
+        )?;
+        let mut overlays = vec![copy.join("overlays/aks")];
+        for component in fs::read_dir(copy.join("components"))?.flatten() {
+            let component = component.file_name().to_string_lossy().into_owned();
+            // Its kind is the Prometheus operator's, which is not here.
+            if component == "podmonitor" {
+                continue;
+            }
+            let overlay = copy.join("overlays").join(format!("with-{component}"));
+            fs::create_dir(&overlay)?;
+            let text =
+                format!("resources: [../minimal]\ncomponents: [../../components/{component}]\n");
+            fs::write(overlay.join("kustomization.yaml"), text)?;
+            overlays.push(overlay);
+        }
+        for overlay in &overlays {
+            let overlay = overlay.display().to_string();
+            self.cluster
+                .ask(&[
+                    "apply",
+                    "--validate=false",
+                    "--dry-run=server",
+                    "-k",
+                    &overlay,
+                ])
+                .with_context(|| overlay.clone())?;
+        }
+        say(&format!(
+            "the API server accepts {} overlays (--dry-run=server)",
+            overlays.len()
         ));
         Ok(())
     }
@@ -303,6 +350,13 @@ impl Story {
             .map(drop)
     }
 
+    /// What the cluster and the agent say of their start.
+    fn why_slow(&self) -> Result<String> {
+        let events = ["get", "events", "-n", AGENT, "--sort-by=.lastTimestamp"];
+        let log = ["logs", "-n", AGENT, "ds/nodewatch", "--timestamps"];
+        Ok(self.cluster.ask(&events)? + &self.cluster.ask(&log)?)
+    }
+
     /// The agent's container is the one that was started first.
     fn never_restarted(&self, agent: &Value) -> Result<()> {
         let status = agent.pointer("/status/containerStatuses/0");
@@ -394,13 +448,17 @@ impl Story {
     }
 }
 
+/// Something that happens, and fails when it is not as it should be.
+pub type Act = fn(&Story) -> Result<()>;
+
 /// Prints a line of the story.
 pub fn say(text: &str) {
     println!("==> {text}");
 }
 
 fn indented(text: &str) -> String {
-    text.lines().map(|line| format!("    {line}\n")).collect()
+    let lines: Vec<&str> = text.lines().flat_map(|line| ["    ", line, "\n"]).collect();
+    lines.concat()
 }
 
 /// Whether an end of a flow is this pod.

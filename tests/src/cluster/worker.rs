@@ -17,7 +17,7 @@ use crate::lab::{POD_NETWORK, wait};
 /// The image that holds a pod's namespaces.
 pub(super) const PAUSE: &str = "docker.io/lab/pause:1";
 /// How long a start may take.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 /// How a node connects its pods.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

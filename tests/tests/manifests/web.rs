@@ -194,23 +194,49 @@ fn whether_to_reboot_is_read_from_the_node_and_nothing_written() {
             words(&container["args"]).contains(&"--reboot-required-file=/host/run/reboot-required")
         );
         let volumes = pod["volumes"].as_array().expect("volumes");
-        let paths: Vec<_> = volumes
-            .iter()
-            .filter(|one| !one["hostPath"].is_null())
-            .collect();
-        assert_eq!(paths.len(), 1);
-        assert_eq!(
-            paths[0]["hostPath"],
-            json!({"path": "/run", "type": "Directory"})
-        );
-        let mounts = container["volumeMounts"].as_array().expect("mounts");
-        let mount = mounts
-            .iter()
-            .find(|mount| mount["name"] == paths[0]["name"]);
-        let mount = mount.expect("a mount");
-        assert_eq!(
-            (&mount["readOnly"], &mount["mountPath"]),
-            (&json!(true), &json!("/host/run"))
+        only_host_path(volumes, container, "/run", "/host/run");
+    }
+}
+
+#[test]
+fn control_groups_for_names_of_host_pods_are_mounted_read_only() {
+    let Some([kubectl, helm]) = tools(["kubectl", "helm"]) else {
+        return;
+    };
+    let by_kustomize = overlay(&kubectl, "../../components/host-pods");
+    let mut by_helm = template(&helm, &["--set", "hostPods.enabled=true"]);
+    let by_helm = process::checked(&mut by_helm).expect("a chart");
+    for text in [by_kustomize, by_helm] {
+        let documents = yaml(&text).expect("YAML");
+        let pod = &one(&documents, "DaemonSet")["spec"]["template"]["spec"];
+        let volumes = pod["volumes"].as_array().expect("volumes");
+        only_host_path(
+            volumes,
+            &pod["containers"][0],
+            "/sys/fs/cgroup",
+            "/host/cgroup",
         );
     }
+}
+
+/// One path of the node is mounted, and that read-only.
+fn only_host_path(volumes: &[Value], container: &Value, path: &str, mounted: &str) {
+    let paths: Vec<_> = volumes
+        .iter()
+        .filter(|one| !one["hostPath"].is_null())
+        .collect();
+    assert_eq!(paths.len(), 1);
+    assert_eq!(
+        paths[0]["hostPath"],
+        json!({"path": path, "type": "Directory"})
+    );
+    let mounts = container["volumeMounts"].as_array().expect("mounts");
+    let mount = mounts
+        .iter()
+        .find(|mount| mount["name"] == paths[0]["name"]);
+    let mount = mount.expect("a mount");
+    assert_eq!(
+        (&mount["readOnly"], &mount["mountPath"]),
+        (&json!(true), &json!(mounted))
+    );
 }

@@ -53,6 +53,8 @@ pub(crate) const NEEDS: &[Need] = &[
     program(Group::Test, "script", &["bsdutils"]),
     program(Group::Test, "ethtool", &["ethtool"]),
     program(Group::Test, "nft", &["nftables"]),
+    // kube-proxy in the cluster test
+    program(Group::Test, "iptables", &["iptables"]),
     program(Group::Test, "ping", &["iputils-ping"]),
     program(Group::Test, "tcpdump", &["tcpdump"]),
     program(Group::Test, "tshark", &["tshark"]),
