@@ -14,8 +14,8 @@
 
 mod capabilities;
 mod cgroups;
-mod conntrack;
 mod cluster;
+mod conntrack;
 mod engine;
 mod handle;
 mod lock;
@@ -224,7 +224,7 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
     let looks = Looks { finder, cgroups };
     runtime.block_on(async {
         lock.serve().map_err(RuntimeError::System)?;
-        serve(config, selection, engine, given, looks).await
+        Box::pin(serve(config, selection, engine, given, looks)).await
     })
 }
 
@@ -325,12 +325,7 @@ async fn serve(
     }
     if !config.nsg.is_empty() {
         let (sources, inputs) = (config.nsg.clone(), ends.inputs.clone());
-        tokio::spawn(nsg::reload(
-            sources,
-            watch,
-            inputs,
-            stop_told(&stopped),
-        ));
+        tokio::spawn(nsg::reload(sources, watch, inputs, stop_told(&stopped)));
     }
     let (started, has_started) = oneshot::channel();
     let inputs = has_finder.then(|| ends.inputs.downgrade());

@@ -6,6 +6,7 @@
 mod books;
 mod cgroup;
 mod kubernetes;
+mod loss;
 mod nsg;
 mod policy;
 mod public;
@@ -23,7 +24,6 @@ use std::{
 
 use ipnet::IpNet;
 use monitor_common::abi::{FlowValue, Lost};
-use serde::{Deserialize, Serialize};
 
 use crate::{
     account::{Interface, InterfaceAccount, Ledger},
@@ -40,6 +40,7 @@ use crate::{
 
 pub use cgroup::CgroupAnswer;
 pub use kubernetes::{KubernetesStatus, ResourceStatus, WatchError, WatchState};
+pub use loss::LossStage;
 pub use nsg::{NsgRuleStatus, NsgStatus};
 pub use snapshot::{FamilyStatus, Snapshot, Status};
 pub use ssh::{Existing, Owner, OwnerAnswer, OwnerQuestion, Wanted};
@@ -179,33 +180,6 @@ pub enum Input {
     Tick,
 }
 
-/// Where events may be lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LossStage {
-    /// The kernel's event ring was full.
-    KernelRing,
-    /// The channel to the engine was full.
-    Channel,
-    /// There was no room for another SSH connection: counted, but not identified.
-    SshConnections,
-    /// Connections that began with text and made room for others before it was known whether an SSH
-    /// banner follows.
-    SshPending,
-    /// Too many questions at a time about who holds an SSH connection.
-    Owner,
-    /// Too many questions at a time about how connections are translated.
-    Translation,
-    /// Control groups that could not be looked up.
-    Cgroup,
-    /// Looks at all processes, for who holds SSH connections, that there was no time to finish.
-    ProcessScan,
-    /// A client that follows did not keep up.
-    Follower,
-    /// The event log could not be written.
-    EventLog,
-}
-
 /// Capacity of the kernel's flow maps in entries; 0 if unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capacity {
@@ -276,40 +250,6 @@ impl Default for Config {
             is_all_local: false,
             policy_options: netpol::Options::default(),
             policy_everywhere: false,
-        }
-    }
-}
-
-// === impl LossStage ===
-
-impl LossStage {
-    /// Every stage, from the kernel outwards.
-    pub const ALL: [Self; 10] = [
-        Self::KernelRing,
-        Self::Channel,
-        Self::SshConnections,
-        Self::SshPending,
-        Self::Owner,
-        Self::Translation,
-        Self::Cgroup,
-        Self::ProcessScan,
-        Self::Follower,
-        Self::EventLog,
-    ];
-
-    /// Name in metric labels.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::KernelRing => "kernel_ring",
-            Self::Channel => "channel",
-            Self::SshConnections => "ssh_connections",
-            Self::SshPending => "ssh_pending",
-            Self::Owner => "owner",
-            Self::Translation => "translation",
-            Self::Cgroup => "cgroup",
-            Self::ProcessScan => "process_scan",
-            Self::Follower => "follower",
-            Self::EventLog => "event_log",
         }
     }
 }

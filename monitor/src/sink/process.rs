@@ -71,11 +71,7 @@ pub(super) fn register(registry: &mut Registry) {
     if let Some((cpu_seconds, resident_bytes)) = usage() {
         let cpu = Counter::<f64, AtomicU64>::default();
         cpu.inc_by(cpu_seconds);
-        registry.register(
-            counter(CPU.0),
-            CPU.3,
-            cpu,
-        );
+        registry.register(counter(CPU.0), CPU.3, cpu);
         registry.register(RESIDENT.0, RESIDENT.3, gauge(resident_bytes));
     }
     if let Ok(entries) = fs::read_dir("/proc/self/fd") {
@@ -93,20 +89,12 @@ pub(super) fn register_web(registry: &mut Registry, counts: &Counts) {
         let count = refused.get_or_create(&[("reason", why.name())]);
         count.inc_by(counts.refused(why));
     }
-    registry.register(
-        counter(REFUSED.0),
-        REFUSED.3,
-        refused,
-    );
+    registry.register(counter(REFUSED.0), REFUSED.3, refused);
     let loads = Family::<[(&str, &str); 1], Counter>::default();
     for (result, count) in counts.loads() {
         loads.get_or_create(&[("result", result)]).inc_by(count);
     }
-    registry.register(
-        counter(LOADS.0),
-        LOADS.3,
-        loads,
-    );
+    registry.register(counter(LOADS.0), LOADS.3, loads);
 }
 
 /// Registers what the node says of itself; what it does not say is absent.
@@ -189,11 +177,7 @@ mod tests {
             assert!(text.contains(&format!("# TYPE {name} {kind}\n")), "{text}");
             assert!(text.contains(&format!("# HELP {name} {help}.\n")), "{text}");
         }
-        assert_eq!(
-            text.matches("# TYPE").count(),
-            METRICS.len(),
-            "{text}"
-        );
+        assert_eq!(text.matches("# TYPE").count(), METRICS.len(), "{text}");
     }
 
     #[test]

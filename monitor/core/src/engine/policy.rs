@@ -9,6 +9,8 @@
 //! | allowed by a policy | unanswered | policy-over-blocked |
 //! | anything else | | none |
 
+mod proposal;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
@@ -24,9 +26,10 @@ use crate::{
     },
     flow::{FlowKey, Judged, Mark, Tracked},
     metric::{Fixed, Metric, OTHER, Text, Value},
-    netpol::{Flow, Options, Part, Policies, PolicyChange, TierKind, Verdict},
+    netpol::{Flow, Options, Part, Policies, PolicyChange, Verdict},
     time::Timestamp,
 };
+use proposal::{Name, Proposal};
 
 /// Networks need a while to put a change into force: what begins so soon after one is judged, and
 /// makes no finding.
@@ -59,21 +62,6 @@ pub(super) struct Judge {
     folded: u64,
 }
 
-/// The policies as they would be.
-#[derive(Debug)]
-struct Proposal {
-    policies: Policies,
-    /// Policies that are proposed: what is in force under their names does not count.
-    names: HashSet<Name>,
-}
-
-/// What identifies a policy.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Name {
-    Namespaced(Arc<str>, Arc<str>),
-    Tier(TierKind, Arc<str>),
-}
-
 /// What a finding is about: its ends by name, where they have one.
 type Told = (FindingKind, String, String, Protocol, Option<u16>);
 
@@ -86,34 +74,6 @@ struct Labels {
     allowed: &'static str,
     policy: Arc<str>,
     outcome: Outcome,
-}
-
-// === impl Name ===
-
-impl Name {
-    fn of(change: &PolicyChange) -> Self {
-        let shared = |text: &Arc<str>| Arc::clone(text);
-        match change {
-            PolicyChange::Namespaced(policy) => {
-                Self::Namespaced(shared(&policy.namespace), shared(&policy.name))
-            }
-            PolicyChange::NamespacedGone(namespace, name) => {
-                Self::Namespaced(shared(namespace), shared(name))
-            }
-            PolicyChange::Tier(policy) => Self::Tier(policy.kind, shared(&policy.name)),
-            PolicyChange::TierGone(kind, name) => Self::Tier(*kind, shared(name)),
-        }
-    }
-
-    /// That there is none of this name.
-    fn gone(&self) -> PolicyChange {
-        match self {
-            Self::Namespaced(namespace, name) => {
-                PolicyChange::NamespacedGone(Arc::clone(namespace), Arc::clone(name))
-            }
-            Self::Tier(kind, name) => PolicyChange::TierGone(*kind, Arc::clone(name)),
-        }
-    }
 }
 
 // === impl Judge ===
@@ -138,50 +98,6 @@ impl Judge {
     /// The policies in force, to explain what they say.
     pub(super) fn policies(&mut self) -> &mut Policies {
         &mut self.policies
-    }
-
-    /// Files propose these policies from now on, in place of those that they did.
-    pub(super) fn propose(&mut self, changes: Vec<PolicyChange>) {
-        let names: HashSet<Name> = changes.iter().map(Name::of).collect();
-        let gone = self.by_files.difference(&names).map(Name::gone);
-        let changes = gone.chain(changes).collect();
-        self.propose_changes(changes);
-        self.by_files = names;
-    }
-
-    /// Policies that are proposed change, while others are in force.
-    pub(super) fn propose_changes(&mut self, changes: Vec<PolicyChange>) {
-        let Self {
-            policies, options, ..
-        } = self;
-        let proposal = self.proposal.get_or_insert_with(|| {
-            let mut same = Policies::new(*options);
-            for change in policies.in_force() {
-                same.apply(change);
-            }
-            Proposal {
-                policies: same,
-                names: HashSet::new(),
-            }
-        });
-        for change in changes {
-            let name = Name::of(&change);
-            let is_gone = matches!(
-                change,
-                PolicyChange::NamespacedGone(..) | PolicyChange::TierGone(..)
-            );
-            if !is_gone {
-                proposal.names.insert(name);
-                proposal.policies.apply(change);
-            } else if proposal.names.remove(&name) {
-                // What is in force under its name counts again.
-                let in_force = policies.in_force().find(|other| Name::of(other) == name);
-                proposal.policies.apply(in_force.unwrap_or(change));
-            }
-        }
-        if proposal.names.is_empty() {
-            self.proposal = None;
-        }
     }
 
     /// A policy changes. What is declared at [`START`] always was.

@@ -1,0 +1,64 @@
+//! Where something may be lost between the kernel and those who read.
+
+use serde::{Deserialize, Serialize};
+
+/// Where events may be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossStage {
+    /// The kernel's event ring was full.
+    KernelRing,
+    /// The channel to the engine was full.
+    Channel,
+    /// There was no room for another SSH connection: counted, but not identified.
+    SshConnections,
+    /// Connections that began with text and made room for others before it was known whether an SSH
+    /// banner follows.
+    SshPending,
+    /// Too many questions at a time about who holds an SSH connection.
+    Owner,
+    /// Too many questions at a time about how connections are translated.
+    Translation,
+    /// Control groups that could not be looked up.
+    Cgroup,
+    /// Looks at all processes, for who holds SSH connections, that there was no time to finish.
+    ProcessScan,
+    /// A client that follows did not keep up.
+    Follower,
+    /// The event log could not be written.
+    EventLog,
+}
+
+// === impl LossStage ===
+
+impl LossStage {
+    /// Every stage, from the kernel outwards.
+    pub const ALL: [Self; 10] = [
+        Self::KernelRing,
+        Self::Channel,
+        Self::SshConnections,
+        Self::SshPending,
+        Self::Owner,
+        Self::Translation,
+        Self::Cgroup,
+        Self::ProcessScan,
+        Self::Follower,
+        Self::EventLog,
+    ];
+
+    /// Name in metric labels.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::KernelRing => "kernel_ring",
+            Self::Channel => "channel",
+            Self::SshConnections => "ssh_connections",
+            Self::SshPending => "ssh_pending",
+            Self::Owner => "owner",
+            Self::Translation => "translation",
+            Self::Cgroup => "cgroup",
+            Self::ProcessScan => "process_scan",
+            Self::Follower => "follower",
+            Self::EventLog => "event_log",
+        }
+    }
+}
