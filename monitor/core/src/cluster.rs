@@ -8,22 +8,31 @@ mod addresses;
 mod endpoints;
 mod host_pods;
 mod object;
+mod services;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     net::IpAddr,
     sync::Arc,
 };
 
-use crate::{entity::normalise, event::Labels, time::Timestamp};
+use crate::{
+    entity::normalise,
+    event::{Labels, Protocol},
+    time::Timestamp,
+};
 use addresses::Addresses;
 use endpoints::Slices;
 use host_pods::HostPods;
+use services::Services;
 
 pub use object::{
     ContainerPort, Endpoint, EndpointPort, EndpointSlice, NAME_LABEL, Namespace, Node, Phase, Pod,
     Service, ServicePort, TargetPort, Workload,
 };
+
+/// Deleted namespaces that are remembered as such.
+const GONE: usize = 1_024;
 
 /// Identity of a version of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -91,11 +100,12 @@ pub(crate) enum Owner<'a> {
 #[derive(Debug, Default)]
 pub struct Cluster {
     namespaces: HashMap<Arc<str>, NamespaceState>,
+    /// Namespaces that were deleted, the latest last.
+    gone: VecDeque<Arc<str>>,
     pods: HashMap<Arc<str>, BTreeMap<Arc<str>, Arc<KnownPod>>>,
     nodes: HashMap<Arc<str>, Node>,
     node_ips: HashMap<IpAddr, Arc<str>>,
-    services: HashMap<(Arc<str>, Arc<str>), Arc<Service>>,
-    service_ips: HashMap<IpAddr, (Arc<str>, Arc<str>)>,
+    services: Services,
     slices: Slices,
     addresses: Addresses,
     host_pods: HostPods,
@@ -150,8 +160,10 @@ impl Cluster {
             Change::NamespaceGone(name) => {
                 let labels = named(&name, &Labels::default());
                 let is_gone = true;
+                self.gone.push_back(Arc::clone(&name));
                 self.namespaces
                     .insert(name, NamespaceState { labels, is_gone });
+                self.forget_namespaces();
                 self.epoch += 1;
             }
             Change::Pod(pod) => self.set_pod(*pod, now),
@@ -162,9 +174,9 @@ impl Cluster {
                 self.forget_node(&name);
                 self.epoch += 1;
             }
-            Change::Service(service) => self.set_service(service),
+            Change::Service(service) => self.epoch += u64::from(self.services.set(service)),
             Change::ServiceGone(namespace, name) => {
-                self.forget_service(&(namespace, name));
+                self.services.remove(&(namespace, name));
                 self.epoch += 1;
             }
             // Verdicts by way of a service are not kept: the epoch stays.
@@ -256,30 +268,16 @@ impl Cluster {
         }
     }
 
-    fn forget_service(&mut self, key: &(Arc<str>, Arc<str>)) {
-        let known = self.services.remove(key);
-        for ip in known.iter().flat_map(|service| &service.ips) {
-            if self.service_ips.get(ip) == Some(key) {
-                self.service_ips.remove(ip);
+    /// Forgets namespaces that were deleted long since. Pods and policies that were in them are
+    /// told of by other watches, which may lag by seconds, not by so many deletions.
+    fn forget_namespaces(&mut self) {
+        while self.gone.len() > GONE
+            && let Some(name) = self.gone.pop_front()
+        {
+            if self.is_namespace_gone(&name) && !self.gone.contains(&name) {
+                self.namespaces.remove(&name);
             }
         }
-    }
-
-    fn set_service(&mut self, service: Service) {
-        let key = (Arc::clone(&service.namespace), Arc::clone(&service.name));
-        if self
-            .services
-            .get(&key)
-            .is_some_and(|known| **known == service)
-        {
-            return;
-        }
-        self.forget_service(&key);
-        for ip in &service.ips {
-            self.service_ips.insert(*ip, key.clone());
-        }
-        self.services.insert(key, Arc::new(service));
-        self.epoch += 1;
     }
 
     /// Grows with every change but those of pods.
@@ -336,9 +334,13 @@ impl Cluster {
         self.nodes.get(self.node_ips.get(&ip)?)
     }
 
-    /// The service with an address.
-    pub(crate) fn service_of(&self, ip: IpAddr) -> Option<&Arc<Service>> {
-        self.services.get(self.service_ips.get(&ip)?)
+    /// The service with an address; of several the one that has this port, where it is known.
+    pub(crate) fn service_of(
+        &self,
+        ip: IpAddr,
+        port: Option<(Protocol, u16)>,
+    ) -> Option<&Arc<Service>> {
+        self.services.of(ip, port)
     }
 
     /// Whether an address is one of the node that a pod runs on.
@@ -389,11 +391,20 @@ impl Cluster {
         }
     }
 
-    /// Whom an address belonged to at a time. A host-network pod has no address of its own.
-    pub(crate) fn owner(&self, ip: IpAddr, at: Timestamp) -> Option<Owner<'_>> {
+    /// Whom an address belonged to at a time. A host-network pod has no address of its own. The
+    /// port tells services of one address apart.
+    pub(crate) fn owner(
+        &self,
+        ip: IpAddr,
+        port: Option<(Protocol, u16)>,
+        at: Timestamp,
+    ) -> Option<Owner<'_>> {
         let pod = || self.addresses.at(ip, at).map(Owner::Pod);
         let node = || self.node_of(ip).map(Owner::Node);
-        let service = || self.service_of(ip).map(|service| Owner::Service(service));
+        let service = || {
+            self.service_of(ip, port)
+                .map(|service| Owner::Service(service))
+        };
         pod().or_else(node).or_else(service)
     }
 
@@ -403,6 +414,12 @@ impl Cluster {
             .filter_map(|pod| pod.pod.node.clone())
             .filter(|node| !self.nodes.contains_key(node))
             .collect()
+    }
+
+    /// Namespaces of which anything is kept.
+    #[cfg(test)]
+    pub(crate) fn namespaces_len(&self) -> usize {
+        self.namespaces.len()
     }
 
     /// Addresses of which a holder is kept.

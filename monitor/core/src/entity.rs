@@ -14,7 +14,7 @@ use ipnet::IpNet;
 
 use crate::{
     cluster::{Cluster, Owner},
-    event::{Endpoint, EntityKind, Labels, Point},
+    event::{Endpoint, EntityKind, Labels, Point, Protocol},
     time::Timestamp,
 };
 
@@ -31,6 +31,9 @@ use reach::Reach;
 pub struct Sight {
     /// The address.
     pub ip: IpAddr,
+    /// The protocol and the port of this end, where they are known: they tell services of one
+    /// address apart.
+    pub port: Option<(Protocol, u16)>,
     /// Where it was seen.
     pub point: Point,
     /// When it was seen.
@@ -201,7 +204,7 @@ impl Names {
                 ..Entity::new(EntityKind::Node, Arc::clone(&self.classes.node))
             };
         }
-        if let Some(owner) = self.cluster.owner(ip, sight.at) {
+        if let Some(owner) = self.cluster.owner(ip, sight.port, sight.at) {
             return self.owned(&owner);
         }
         if let Some(range) = self.ranges.find(ip) {
@@ -223,7 +226,7 @@ impl Names {
     /// socket, 0 where there is none. Where the address is the node's, that group tells whose
     /// socket it is: a pod's that uses the node's network.
     pub(crate) fn resolve_socket(&self, sight: &Sight, cgroup_id: u64) -> Entity {
-        let cgroup = self.cgroups.get(cgroup_id);
+        let cgroup = self.cgroups.get(cgroup_id, sight.at);
         let Some(cgroup) = cgroup.filter(|_| cgroup_id != 0 && self.is_own(sight.ip)) else {
             return self.resolve(sight);
         };
@@ -256,9 +259,9 @@ impl Names {
         self.cgroups.unanswered().collect()
     }
 
-    /// What a control group is.
-    pub(crate) fn set_cgroup(&mut self, id: u64, cgroup: Option<Cgroup>) {
-        self.cgroups.found(id, cgroup);
+    /// What a control group is, as it was looked at now.
+    pub(crate) fn set_cgroup(&mut self, id: u64, cgroup: Option<Cgroup>, now: Timestamp) {
+        self.cgroups.found(id, cgroup, now);
     }
 
     /// What the cluster says of an address.
@@ -317,6 +320,7 @@ mod tests {
         let check = |ip: &str, kind: EntityKind, class: &str| {
             let sight = Sight {
                 ip: ip.parse().unwrap(),
+                port: None,
                 point: Point::Uplink,
                 at: Timestamp::UNIX_EPOCH,
             };

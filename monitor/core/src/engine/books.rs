@@ -103,13 +103,15 @@ impl Books {
         flow: &Tracked,
         interface: &Interface,
     ) -> SeriesId {
-        let sight = |ip| Sight {
+        let sight = |ip, port| Sight {
             ip,
+            port: Some((key.protocol(), port)),
             point: interface.point,
             at: flow.start,
         };
-        let resolve = |ip| self.names.resolve_socket(&sight(ip), flow.cgroup_id);
-        let (local, remote) = (resolve(key.local()), resolve(key.remote()));
+        let resolve = |ip, port| self.names.resolve_socket(&sight(ip, port), flow.cgroup_id);
+        let local = resolve(key.local(), key.local_port());
+        let remote = resolve(key.remote(), key.remote_port());
         self.store.flow(&FlowTexts {
             point: interface.point,
             namespace: local.namespace.as_ref().unwrap_or(&self.blank),
@@ -122,6 +124,14 @@ impl Books {
             protocol: key.protocol(),
             peer: &remote.class,
         })
+    }
+
+    /// Counts a connection's traffic from now on where it belongs by what is known now. It holds
+    /// one row at a time: one that stays held never ends.
+    pub(super) fn move_series(&mut self, key: &FlowKey, flow: &mut Tracked, interface: &Interface) {
+        let series = self.series(key, flow, interface);
+        self.store.release(flow.series);
+        flow.series = series;
     }
 
     /// Ends series of pods, or of workloads, that are gone.
@@ -159,7 +169,7 @@ impl Books {
             if flow.cgroup_id != 0
                 && let Some(interface) = self.ledger.interface(key.interface_id()).map(Arc::clone)
             {
-                flow.series = self.series(key, flow, &interface);
+                self.move_series(key, flow, &interface);
             }
             flow.set(Mark::Counted, true);
             self.count(key, flow, outcome);
@@ -238,8 +248,7 @@ impl Effects for Books {
         if self.store.is_at_other_port(flow.series, port)
             && let Some(interface) = self.ledger.interface(key.interface_id()).map(Arc::clone)
         {
-            self.store.release(flow.series);
-            flow.series = self.series(key, flow, &interface);
+            self.move_series(key, flow, &interface);
         }
         self.store.add(flow.series, delta);
         self.ledger.advanced(key.interface_id(), delta);

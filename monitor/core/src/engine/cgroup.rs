@@ -62,14 +62,15 @@ impl Books {
         flow.cgroup_id != 0 && self.names.is_cgroup_asked(flow.cgroup_id)
     }
 
-    /// Takes in answers: flows that wait for them go on, and are counted for whom they belong to.
+    /// Takes in answers: connections that wait for them go on, and are counted for whom they belong
+    /// to, as are all packets from now on. Those before stay where they are: no counter goes back.
     pub(super) fn cgroups_found(&mut self, answers: Vec<CgroupAnswer>, table: &mut Table) {
         let mut awaited = HashSet::new();
         for CgroupAnswer { id, found } in answers {
             if self.names.is_cgroup_asked(id) {
                 awaited.insert(id);
             }
-            self.names.set_cgroup(id, found);
+            self.names.set_cgroup(id, found, self.now);
         }
         if awaited.is_empty() {
             return;
@@ -79,7 +80,7 @@ impl Books {
                 continue;
             }
             if let Some(interface) = self.ledger.interface(key.interface_id()).cloned() {
-                flow.series = self.series(key, flow, &interface);
+                self.move_series(key, flow, &interface);
             }
             if !flow.has(Mark::Counted) && !self.awaits_translation(key, flow, false) {
                 self.settle(key, flow, false);

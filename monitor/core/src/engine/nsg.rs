@@ -34,6 +34,10 @@ const TOLD: usize = 4_096;
 /// Rows of a metric; what is beyond is counted in one.
 const ROWS: usize = 4_096;
 
+/// What a finding is about: source, destination, its protocol and port. Findings of another kind,
+/// which may be graver, are not hidden by it.
+pub(super) type Told = (FindingKind, IpAddr, IpAddr, Protocol, u16);
+
 /// The declared groups, past and present.
 #[derive(Debug, Default)]
 pub(super) struct Declared {
@@ -43,8 +47,7 @@ pub(super) struct Declared {
     latest: u16,
     chains: VecDeque<(u16, Arc<Chain>)>,
     is_all_local: bool,
-    /// When these ends were last told of: source, destination, port.
-    told: HashMap<(IpAddr, IpAddr, u16), u64>,
+    told: HashMap<Told, u64>,
     counts: BTreeMap<Labels, u64>,
     /// Connections that matched, by group and rule: in every group that was asked.
     hits: BTreeMap<(Arc<str>, Arc<str>), Hits>,
@@ -270,17 +273,17 @@ impl Declared {
         *self.counts.entry(labels).or_default() += 1;
     }
 
-    /// Whether these ends are to be told of: not if they were lately.
-    pub(super) fn tells(&mut self, ends: (IpAddr, IpAddr, u16), at: Timestamp) -> bool {
+    /// Whether this is to be told of: not if it was lately.
+    pub(super) fn tells(&mut self, about: Told, at: Timestamp) -> bool {
         let at_ns = u64::try_from(at.nanoseconds()).unwrap_or(0);
-        let last = self.told.get(&ends);
+        let last = self.told.get(&about);
         if last.is_some_and(|last| at_ns.saturating_sub(*last) < TOLD_NS) {
             return false;
         }
         if self.told.len() >= TOLD {
             self.told.clear();
         }
-        self.told.insert(ends, at_ns);
+        self.told.insert(about, at_ns);
         true
     }
 
@@ -398,8 +401,9 @@ impl Books {
         let mut record = self.record(key, flow, interface, state);
         record.finding = Some(finding.name().into());
         let port = record.destination.port.unwrap_or(0);
-        let ends = (record.source.ip, record.destination.ip, port);
-        if !self.nsg.tells(ends, flow.end()) {
+        let (source, destination) = (record.source.ip, record.destination.ip);
+        let about = (finding, source, destination, record.protocol, port);
+        if !self.nsg.tells(about, flow.end()) {
             return true;
         }
         let rule = expected.rule.as_deref().unwrap_or("-");
@@ -434,7 +438,6 @@ impl Books {
             None => "",
         };
         let protocol = record.protocol;
-        let (source, destination) = (record.source.ip, record.destination.ip);
         let behind = pods_behind(&record);
         let verb = match expected.access {
             Access::Deny => "denies",

@@ -46,6 +46,7 @@ pub(super) fn finding(
     let kind = |ip| {
         let sight = Sight {
             ip,
+            port: None,
             point: interface.point,
             at: flow.start,
         };
@@ -78,7 +79,8 @@ impl Books {
         };
         let (source, end) = (record.source.ip, &record.destination);
         let port = end.port.unwrap_or(0);
-        if !self.nsg.tells((end.ip, end.ip, port), flow.end()) {
+        let about = (finding, end.ip, end.ip, record.protocol, port);
+        if !self.nsg.tells(about, flow.end()) {
             return;
         }
         let who = match (end.kind, &end.namespace, &end.pod, &end.name) {

@@ -135,9 +135,14 @@ impl Engine {
             ..self.books.context()
         };
         let translated = context.translated(key, flow, interface, false);
-        let entities = [key.local(), key.remote()].map(|ip| {
+        let entities = [
+            (key.local(), key.local_port()),
+            (key.remote(), key.remote_port()),
+        ]
+        .map(|(ip, port)| {
             let sight = Sight {
                 ip,
+                port: Some((key.protocol(), port)),
                 point: interface.point,
                 at: flow.start,
             };

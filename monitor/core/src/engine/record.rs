@@ -50,6 +50,7 @@ pub(super) fn of(
     let endpoint = |ip, port| {
         let sight = Sight {
             ip,
+            port: Some((protocol, port)),
             point: interface.point,
             at: flow.start,
         };

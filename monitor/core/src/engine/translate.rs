@@ -438,6 +438,11 @@ impl Context<'_> {
 pub(super) fn endpoint(names: &Names, end: SocketAddr, point: Point, at: Timestamp) -> Endpoint {
     let ip = end.ip();
     names
-        .resolve(&Sight { ip, point, at })
+        .resolve(&Sight {
+            ip,
+            port: None,
+            point,
+            at,
+        })
         .endpoint(ip, Some(end.port()))
 }

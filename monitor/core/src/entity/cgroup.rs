@@ -3,12 +3,16 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
-use crate::event::ProcessRecord;
+use crate::{event::ProcessRecord, time::Timestamp};
 
 /// Groups that are remembered; a node has some hundred.
 const MOST: usize = 16_384;
+/// How long, before and after it was looked at, a group is taken to have had the one process that it
+/// had then. Its path is for good, but what runs in it is not.
+const PROCESS_LASTS: Duration = Duration::from_secs(30);
 
 /// A control group of the unified hierarchy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,7 +23,7 @@ pub struct Cgroup {
     pub pod: Option<Arc<str>>,
     /// Identifier of its container.
     pub container: Option<Arc<str>>,
-    /// The only process in it, where it belongs to no container.
+    /// The only process in it when it was looked at, where it belongs to no container.
     pub process: Option<ProcessRecord>,
 }
 
@@ -27,16 +31,51 @@ pub struct Cgroup {
 #[derive(Debug, Default)]
 pub(super) struct Cgroups {
     /// `None`: it was looked for, and there is none, or not any more.
-    known: HashMap<u64, Option<Arc<Cgroup>>>,
+    known: HashMap<u64, Option<Known>>,
     /// Those that were asked about.
     asked: HashSet<u64>,
+}
+
+/// A group that was looked at.
+#[derive(Debug)]
+struct Known {
+    /// Without its process.
+    cgroup: Arc<Cgroup>,
+    /// With its process, if it had only one, and when that was.
+    alone: Option<(Arc<Cgroup>, Timestamp)>,
+}
+
+// === impl Known ===
+
+impl Known {
+    fn new(cgroup: Cgroup, now: Timestamp) -> Self {
+        if cgroup.process.is_none() {
+            return Self {
+                cgroup: Arc::new(cgroup),
+                alone: None,
+            };
+        }
+        let lasting = Cgroup {
+            process: None,
+            ..cgroup.clone()
+        };
+        Self {
+            cgroup: Arc::new(lasting),
+            alone: Some((Arc::new(cgroup), now)),
+        }
+    }
 }
 
 // === impl Cgroups ===
 
 impl Cgroups {
-    pub(super) fn get(&self, id: u64) -> Option<&Arc<Cgroup>> {
-        self.known.get(&id)?.as_ref()
+    /// What is known of a group, for a socket that was seen at this time.
+    pub(super) fn get(&self, id: u64, at: Timestamp) -> Option<&Arc<Cgroup>> {
+        let Known { cgroup, alone } = self.known.get(&id)?.as_ref()?;
+        let alone = alone.as_ref().filter(|(_, when)| {
+            at.saturating_since(*when).max(when.saturating_since(at)) <= PROCESS_LASTS
+        });
+        Some(alone.map_or(cgroup, |(cgroup, _)| cgroup))
     }
 
     /// Whether a group has to be asked about: it was not yet.
@@ -53,11 +92,12 @@ impl Cgroups {
         self.asked.iter().copied()
     }
 
-    pub(super) fn found(&mut self, id: u64, cgroup: Option<Cgroup>) {
+    pub(super) fn found(&mut self, id: u64, cgroup: Option<Cgroup>, now: Timestamp) {
         if self.known.len() >= MOST && !self.known.contains_key(&id) {
             self.known.clear();
         }
         self.asked.remove(&id);
-        self.known.insert(id, cgroup.map(Arc::new));
+        self.known
+            .insert(id, cgroup.map(|cgroup| Known::new(cgroup, now)));
     }
 }

@@ -26,7 +26,9 @@ impl Orientation {
     ///
     /// Other protocols: the sender of the first packet, unless that packet may not be the first
     /// (it came within the settle period of the interface) or looks like an answer (from a
-    /// well-known port to one that is not).
+    /// well-known port to one that is not, or from any that is not ephemeral to one that is): it
+    /// may be one, of a flow that was forgotten while nothing was sent or that is older than the
+    /// observation.
     ///
     /// The guess: the receiver of a SYN-ACK; the end with the higher port, if the lower port is
     /// not ephemeral; the sender of the first packet; the end that did not send all packets; the
@@ -77,14 +79,17 @@ fn only(flags: [u16; 2], wanted: u16) -> Option<usize> {
     }
 }
 
-/// Whether a packet in this direction goes from a well-known port to one that is not.
+/// Whether a packet in this direction goes from a port that is a service's to one that is a
+/// client's, as answers do.
 fn looks_like_answer(key: &FlowKey, direction: usize) -> bool {
     let (source, destination) = if direction == TX {
         (key.local_port(), key.remote_port())
     } else {
         (key.remote_port(), key.local_port())
     };
-    source < WELL_KNOWN && destination >= WELL_KNOWN
+    [WELL_KNOWN, EPHEMERAL]
+        .iter()
+        .any(|first| source < *first && destination >= *first)
 }
 
 fn guess(key: &FlowKey, flow: &Tracked) -> usize {
@@ -164,6 +169,13 @@ mod tests {
         check(UDP, [53, 40_000], [0, FIRST], "remote known");
         check(UDP, [123, 123], [0, FIRST], "remote known");
         check(UDP, [5_353, 5_353], [FIRST, 0], "local known");
+        // A keepalive to a client, after the flow was forgotten, is no new flow from a server.
+        check(UDP, [40_000, 8_801], [0, FIRST], "local guess");
+        check(UDP, [8_801, 40_000], [FIRST, 0], "remote guess");
+        check(UDP, [40_000, 8_801], [FIRST, 0], "local known");
+        check(UDP, [32_767, 8_801], [0, FIRST], "remote known");
+        check(UDP, [32_768, 32_767], [0, FIRST], "local guess");
+        check(UDP, [40_000, 50_000], [0, FIRST], "remote known");
         check(ICMP, [7, 0x800], [0, FIRST], "remote known");
         check(Protocol(47), [0, 0], [FIRST, 0], "local known");
     }

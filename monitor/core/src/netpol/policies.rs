@@ -316,7 +316,10 @@ fn service_of(cluster: &Cluster, flow: &Flow) -> Option<Arc<Service>> {
     if flow.destination.pod.is_some() {
         return None;
     }
-    cluster.service_of(flow.destination.ip?).map(Arc::clone)
+    let port = Some((flow.protocol, flow.port));
+    cluster
+        .service_of(flow.destination.ip?, port)
+        .map(Arc::clone)
 }
 
 /// The flow to each of the pods behind a service.

@@ -49,7 +49,7 @@ pub const RESOURCES: &[Resource] = &[
     Resource::new(
         "clusternetworkpolicies",
         "policy.networking.k8s.io",
-        &["v1alpha2"],
+        &["v1beta1", "v1alpha2"],
         "ClusterNetworkPolicy",
     ),
     Resource {

@@ -191,6 +191,10 @@ async fn what_a_server_does_not_have_costs_nothing_else() {
         [Answer::Events(vec![list_end(4)])],
     );
     fake.answer(
+        "/apis/policy.networking.k8s.io/v1beta1/clusternetworkpolicies",
+        [Answer::Events(vec![list_end(4)])],
+    );
+    fake.answer(
         "/apis/networking.k8s.io/v1/networkpolicies",
         std::iter::repeat_n(Answer::status(403, "networkpolicies is forbidden"), 9),
     );
@@ -208,6 +212,13 @@ async fn what_a_server_does_not_have_costs_nothing_else() {
         refused.message.as_deref(),
         Some("networkpolicies is forbidden")
     );
+    // A server whose ClusterNetworkPolicy is served as beta is asked for that first.
+    let tier = watcher
+        .until("clusternetworkpolicies", |it| {
+            it.state != WatchState::Pending
+        })
+        .await;
+    assert_eq!(tier.state, WatchState::Synced);
     // The fake has no others.
     for name in ["namespaces", "adminnetworkpolicies"] {
         let it = watcher

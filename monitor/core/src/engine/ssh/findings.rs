@@ -314,6 +314,10 @@ impl Books {
             .names
             .resolve(&Sight {
                 ip: destination,
+                port: flow
+                    .orientation(key)
+                    .service_port(key)
+                    .map(|port| (key.protocol(), port)),
                 point: interface.point,
                 at: flow.start,
             })

@@ -103,18 +103,24 @@ fn a_pod_of_the_nodes_network_is_named_by_its_control_group_and_never_by_the_add
             "uplink,kube-system,DaemonSet/agent,agent-x,445,TCP,outbound,internet,established Counter(1)",
         ]
     );
-    // All that was counted of the first is the pod's.
-    let mut packets = 0;
+    // Connections waited for the answer, packets did not: those that were read before it stay in
+    // the node's row, as a counter never goes back.
+    let mut packets = Vec::new();
     let rows = engine.snapshot().rows;
     rows.samples(Metric::FlowPackets, |labels, value| {
-        let is_pod = labels.iter().any(|(_, value)| *value == "agent-x");
-        if let crate::metric::Value::Counter(count) = value {
-            packets += if is_pod { count } else { 0 };
+        let label = |name| labels.iter().find(|(label, _)| *label == name);
+        let (pod, port) = (label("pod").unwrap().1, label("port").unwrap().1);
+        if let crate::metric::Value::Counter(count) = value
+            && label("direction").unwrap().1 == "tx"
+            && count > 0
+        {
+            packets.push(format!("{pod}:{port} {count}"));
         }
         Ok::<_, ()>(())
     })
     .unwrap();
-    assert!(packets > 0, "{packets}");
+    packets.sort();
+    assert_eq!(packets, [":443 3", ":444 3", ":446 3", "agent-x:445 3"]);
     // Its pod is gone; what its sockets still send is its own.
     let gone = Change::PodGone("kube-system".into(), "agent-x".into());
     step(&mut engine, Input::Cluster(vec![gone]));
@@ -183,4 +189,57 @@ fn who_gets_no_answer_goes_on_as_the_node() {
         (outputs.records.len(), &outputs.cgroups[..]),
         (1, &[82][..])
     );
+}
+
+#[test]
+fn series_of_a_pod_that_is_named_late_end_once_it_is_gone() {
+    let mut engine = node();
+    read(&mut engine, 443, 83);
+    answer(&mut engine, 83, Some(group(Some(UID))));
+    read(&mut engine, 444, 83);
+    assert_eq!(engine.status().series, 3 * 4 + 2, "the node's row is left");
+    let value = FlowValue {
+        cgroup_id: 83,
+        ..reading(99, [3, 3], [A, B])
+    };
+    let removed = [443, 444].map(|port| (tcp(port), value));
+    step(&mut engine, Input::Removed(removed.into()));
+    let gone = Change::PodGone("kube-system".into(), "agent-x".into());
+    step(&mut engine, Input::Cluster(vec![gone]));
+    for second in (200..4_000).step_by(10) {
+        engine.step(Input::Tick, Timestamp::from_seconds(second));
+    }
+    let snapshot = engine.snapshot();
+    assert_eq!(snapshot.rows.sum(Metric::SeriesEnded), 2);
+    assert_eq!(connections(&engine), [""; 0]);
+}
+
+#[test]
+fn the_only_process_of_a_group_is_told_only_while_it_was_just_seen() {
+    let mut engine = node();
+    let process = crate::event::ProcessRecord {
+        pid: 812,
+        name: "chronyd".into(),
+        executable: None,
+        container: None,
+    };
+    let alone = Cgroup {
+        path: "/system.slice/chrony.service".into(),
+        process: Some(process),
+        ..Cgroup::default()
+    };
+    // Readings are of about 100 seconds after 1970.
+    answer(&mut engine, 84, Some(alone.clone()));
+    let outputs = read(&mut engine, 443, 84);
+    let pid = |outputs: &Outputs| flow(outputs).source.process.as_ref().map(|it| it.pid);
+    assert_eq!(pid(&outputs), Some(812));
+    let found = vec![CgroupAnswer {
+        id: 84,
+        found: Some(alone),
+    }];
+    engine.step(Input::Cgroups(found), Timestamp::from_seconds(10));
+    let outputs = read(&mut engine, 444, 84);
+    assert_eq!(pid(&outputs), None);
+    let path = flow(&outputs).source.cgroup.as_deref();
+    assert_eq!(path, Some("/system.slice/chrony.service"));
 }

@@ -280,3 +280,51 @@ fn refused_documents_leave_the_rules_in_force_and_status_says_so() {
     step(&mut engine, Input::Nsg(Some(chain(""))));
     assert_eq!(engine.status().nsg.unwrap().error, None);
 }
+
+#[test]
+fn what_is_told_of_hides_no_other_kind_and_no_other_protocol() {
+    let any = |access| rule("Port443", "Outbound", access, 443).replace("\"Tcp\"", "\"*\"");
+    let kinds = |found: (FlowRecord, Vec<(FindingKind, String)>)| {
+        let kinds = found.1.into_iter().map(|(kind, _)| kind);
+        kinds.collect::<Vec<_>>()
+    };
+    let (over, drift) = ([FindingKind::NsgOverBlocked], [FindingKind::NsgDrift]);
+    let udp = key4(1, Protocol::UDP, 40_000, 443);
+    let sent_udp = |answers| reading(50, [1, answers], [FIRST, 0]);
+    let mut engine = engine_under(&any("Allow"));
+    assert_eq!(
+        kinds(run(&mut engine, flow(false, 443), sent(false, 0))),
+        over
+    );
+    assert_eq!(
+        kinds(run(&mut engine, flow(false, 443), sent(false, 0))),
+        []
+    );
+    step(&mut engine, Input::Nsg(Some(chain(&any("Deny")))));
+    assert_eq!(kinds(run(&mut engine, udp, sent_udp(1))), drift);
+    assert_eq!(
+        kinds(run(&mut engine, flow(false, 443), sent(false, B))),
+        drift
+    );
+    assert_eq!(kinds(run(&mut engine, udp, sent_udp(1))), []);
+    assert_eq!(
+        kinds(run(&mut engine, flow(false, 443), sent(false, B))),
+        []
+    );
+}
+
+#[test]
+fn a_keepalive_from_a_server_after_the_flow_was_forgotten_is_not_judged() {
+    let any = rule("DenyAll", "Inbound", "Deny", 0)
+        .replace("\"Tcp\"", "\"*\"")
+        .replace("PortRange\":\"0\"", "PortRange\":\"*\"");
+    let received = reading(50, [0, 1], [0, FIRST]);
+    let to = |local, remote| key4(1, Protocol::UDP, local, remote);
+    let mut engine = engine_under(&any);
+    let (record, findings) = run(&mut engine, to(40_000, 8_801), received);
+    assert_eq!((record.nsg, record.finding, findings), (None, None, vec![]));
+    assert_eq!(record.source.port, Some(40_000));
+    // What a client sends to a service is judged as ever.
+    let (record, _) = run(&mut engine, to(8_801, 40_000), received);
+    assert_eq!(record.finding.as_deref(), Some("nsg-drift"));
+}

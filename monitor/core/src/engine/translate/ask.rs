@@ -40,7 +40,14 @@ fn may_depend(
     if is_loopback {
         return false;
     }
-    let kind = |ip| names.resolve(&Sight { ip, point, at }).kind;
+    let port = None;
+    let sight = |ip| Sight {
+        ip,
+        port,
+        point,
+        at,
+    };
+    let kind = |ip| names.resolve(&sight(ip)).kind;
     match (point, source_is_local) {
         // A pod may mean a Service, or a port of a node that leads to one.
         (Point::Workload, true) => match kind(remote) {
