@@ -226,16 +226,27 @@ fn bad_configuration_names_file_line_and_key() {
     let case = Case::new("config");
     let file = case.lab.directory().join("nodewatch.toml");
     let name = file.display().to_string();
-    for (text, words) in [
-        ("# fine\nlistenn = \"127.0.0.1:9469\"\n", ["listenn", "2"]),
-        ("listen = 7\n", ["listen", "1"]),
-        ("\n\nlisten = \n", ["3", "toml"]),
-        ("listen = \"nowhere\"\n", ["listen", "nowhere"]),
+    for (text, line, words) in [
+        (
+            "# fine\nlistenn = \"127.0.0.1:9469\"\n",
+            2,
+            ["`listenn`", "`listen`"].as_slice(),
+        ),
+        ("listen = 7\n", 1, &[" listen: ", "`7`"]),
+        // No key can be named where there is no table.
+        ("\n\nlisten = \n", 3, &[]),
+        ("listen = \"nowhere\"\n", 1, &[" listen: ", "`nowhere`"]),
+        (
+            "[ssh]\nscan_targets = 65\n",
+            2,
+            &[" ssh.scan_targets: ", "65 is more than 64"],
+        ),
     ] {
         fs::write(&file, text).expect("a file");
         let output = case.run(&["--config", &name]);
-        // The word toml is in the file's name, which has to be in the message anyway.
-        expect(&output, USAGE, &[&name, words[0], words[1]]);
+        // Digits, and the words, may be in the path, too.
+        let place = format!("{name}:{line}:");
+        expect(&output, USAGE, &[&[place.as_str()], words].concat());
     }
     fs::remove_file(&file).expect("removed");
     let output = case.run(&["--config", &name]);

@@ -7,9 +7,9 @@ use std::{
 
 use toml::de::{DeTable, DeValue};
 
-use monitor_core::entity::Names;
+use monitor_core::{entity::Names, judge::Thresholds};
 
-use super::{Settings, named};
+use super::{Settings, SshSettings, named};
 
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +46,7 @@ impl Settings {
         })?;
         let parsed = Self::parse(&text).and_then(|settings| {
             settings.check_ranges(&text)?;
+            settings.ssh.check(&text)?;
             Ok(settings)
         });
         let mut settings = parsed.map_err(|(line, message)| FileError::Content {
@@ -78,6 +79,38 @@ impl Settings {
     }
 }
 
+// === impl SshSettings ===
+
+impl SshSettings {
+    /// Refuses thresholds that are never met, for no more is remembered; the error is a line and a
+    /// message.
+    fn check(&self, text: &str) -> Result<(), (usize, String)> {
+        // Attempts and failures may be many in one connection.
+        let counted = [
+            ("brute_force_connections", self.brute_force_connections),
+            ("brute_force_unknown", self.brute_force_unknown),
+            ("spray_connections", self.spray_connections),
+            ("spray_targets", self.spray_targets),
+            ("spray_sources", self.spray_sources),
+            ("scan_targets", self.scan_targets),
+        ];
+        for (key, value) in counted {
+            if let Some(value) = value.filter(|value| value.get() > Thresholds::MOST) {
+                let line = member(text, "ssh", key).unwrap_or(1);
+                let most = Thresholds::MOST;
+                return Err((
+                    line,
+                    format!(
+                        "ssh.{key}: {value} is more than {most}, the connections that are remembered of \
+                         each source"
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Line of a position, from 1.
 fn line_of(text: &str, at: usize) -> usize {
     1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count()
@@ -88,6 +121,15 @@ fn element(text: &str, key: &str, index: usize) -> Option<usize> {
     let table = DeTable::parse(text).ok()?;
     match table.get_ref().get(key)?.get_ref() {
         DeValue::Array(elements) => Some(line_of(text, elements.get(index)?.span().start)),
+        _ => None,
+    }
+}
+
+/// Line of a value in a table at the top.
+fn member(text: &str, table: &str, key: &str) -> Option<usize> {
+    let top = DeTable::parse(text).ok()?;
+    match top.get_ref().get(table)?.get_ref() {
+        DeValue::Table(table) => Some(line_of(text, table.get(key)?.span().start)),
         _ => None,
     }
 }

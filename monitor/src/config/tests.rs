@@ -135,6 +135,22 @@ fn errors_name_file_line_and_key() {
         ":2: timeouts: unknown key `icpm`, expected one of `tcp_closed`, `tcp_half_closed`, \
          `tcp_established`, `tcp_unanswered`, `udp_one_way`, `udp_two_way`, `icmp`, `other`",
     );
+    for key in [
+        "brute_force_connections",
+        "brute_force_unknown",
+        "spray_connections",
+        "spray_targets",
+        "spray_sources",
+        "scan_targets",
+    ] {
+        check_file(
+            &format!("recent = 9\n[ssh]\nwindow = \"5m\"\n{key} = 65\n"),
+            &format!(
+                ":4: ssh.{key}: 65 is more than 64, the connections that are remembered of each source"
+            ),
+        );
+        assert!(Settings::parse(&format!("[ssh]\n{key} = 64\n")).is_ok());
+    }
     check_file(
         "uplink = \"eth0\"\n",
         ":1: uplink: invalid type: string \"eth0\", expected a sequence",

@@ -15,6 +15,7 @@ use std::{
         linux::net::SocketAddrExt as _,
         unix::net::{SocketAddr, UnixListener},
     },
+    time::Duration,
 };
 
 use tokio::{net::UnixStream, runtime::Builder};
@@ -23,6 +24,9 @@ use crate::host;
 
 /// The names, in the order in which they are taken.
 const NAMES: [&str; 4] = ["nodewatch", "nodewatch.1", "nodewatch.2", "nodewatch.3"];
+
+/// How long no connection is taken after one could not be.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// The lock cannot be taken.
 #[derive(Debug, thiserror::Error)]
@@ -130,9 +134,12 @@ fn holder(name: &str) -> io::Result<Holder> {
     };
     // Zero for a process that is not visible from here.
     let pid = credentials.pid().filter(|pid| *pid > 0);
-    let is_privileged =
-        credentials.uid() == 0 || pid.is_some_and(|pid| host::has_net_admin(pid) != Some(false));
-    if is_privileged {
+    // Root in a container may lack what a daemon needs.
+    let may_be_daemon = pid.map_or_else(
+        || credentials.uid() == 0,
+        |pid| host::has_net_admin(pid) != Some(false),
+    );
+    if may_be_daemon {
         return Ok(Holder::Daemon { pid });
     }
     let process = pid.map_or_else(
@@ -154,7 +161,14 @@ impl Lock {
             let listener = listener.try_clone()?;
             listener.set_nonblocking(true)?;
             let listener = tokio::net::UnixListener::from_std(listener)?;
-            tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+            tokio::spawn(async move {
+                loop {
+                    // Out of files, say: that passes.
+                    if listener.accept().await.is_err() {
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
+            });
         }
         Ok(())
     }
@@ -162,6 +176,13 @@ impl Lock {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::{BufRead as _, BufReader, Read as _},
+        process::{Command, Stdio},
+    };
+
+    use tokio::io::AsyncReadExt as _;
+
     use super::*;
 
     fn unique(what: &str) -> String {
@@ -195,5 +216,90 @@ mod tests {
         let names = names.each_ref().map(String::as_str);
         let lock = take_names(&names).expect("no daemon is here");
         assert_eq!(lock.listeners.len(), 1);
+    }
+
+    const INSIDE: &str = "NODEWATCH_TEST_NAME";
+
+    /// The same test in a process of its own, which the program and its arguments start.
+    fn again(program: &str, arguments: &[&str], test: &str, name: &str) -> Command {
+        let (_, module) = module_path!().split_once("::").expect("a module");
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .arg(std::env::current_exe().expect("this program"))
+            .args(["--exact", &format!("{module}::{test}"), "--nocapture"])
+            .env(INSIDE, name)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        command
+    }
+
+    #[test]
+    fn root_without_the_privileges_of_a_daemon_is_passed_by() {
+        if let Ok(name) = std::env::var(INSIDE) {
+            let _lock = take_names(&[&name]).expect("free");
+            println!("\nready");
+            let _ = std::io::stdin().read(&mut [0]);
+            return;
+        }
+        let name = unique("e");
+        let is_root = host::has_net_admin(std::process::id().cast_signed()) == Some(true);
+        // Whoever has no such privilege cannot give it up.
+        let (program, arguments) = if is_root {
+            ("setpriv", &["--bounding-set=-net_admin"][..])
+        } else {
+            ("env", &[][..])
+        };
+        let test = "root_without_the_privileges_of_a_daemon_is_passed_by";
+        let mut other = again(program, arguments, test, &name)
+            .spawn()
+            .expect("a process");
+        let output = BufReader::new(other.stdout.take().expect("piped"));
+        let is_ready = output
+            .lines()
+            .map_while(Result::ok)
+            .any(|line| line == "ready");
+        assert!(is_ready);
+        let holder = holder(&name).expect("the kernel tells");
+        let pid = other.id();
+        drop(other.stdin.take());
+        other.wait().expect("its end");
+        let Holder::Other { who } = holder else {
+            panic!("{holder:?}");
+        };
+        assert!(who.starts_with(&format!("process {pid}, user ")), "{who}");
+    }
+
+    #[test]
+    fn connections_are_taken_again_after_files_ran_out() {
+        let test = "connections_are_taken_again_after_files_ran_out";
+        let Ok(name) = std::env::var(INSIDE) else {
+            let limited = ["-c", "ulimit -n 64; exec \"$0\" \"$@\""];
+            let output = again("sh", &limited, test, &unique("f")).output();
+            let output = output.expect("a shell");
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(
+                output.status.success() && text.contains("1 passed"),
+                "{output:?}"
+            );
+            return;
+        };
+        let runtime = Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let lock = take_names(&[&name]).expect("free");
+            lock.serve().expect("served");
+            let client = tokio::net::UnixSocket::new_stream().expect("a socket");
+            let mut files = Vec::new();
+            while let Ok(file) = std::fs::File::open("/dev/null") {
+                files.push(file);
+            }
+            let mut client = client.connect(format!("\0{name}")).await.expect("a queue");
+            let mut byte = [0];
+            let read = tokio::time::timeout(Duration::from_millis(100), client.read(&mut byte));
+            assert!(read.await.is_err(), "it cannot be taken yet");
+            drop(files);
+            let read = tokio::time::timeout(20 * PAUSE, client.read(&mut byte));
+            assert_eq!(read.await.expect("taken and dropped").ok(), Some(0));
+        });
     }
 }

@@ -4,10 +4,12 @@
 //! A finding of one kind may come a thousand times a second. Of each kind the first [`FIRST`] of a minute
 //! are written; the rest is counted, and told at the minute's end.
 
+mod rotated;
+
 use std::{
     collections::BTreeMap,
-    fs, io,
-    io::Write,
+    io,
+    io::Write as _,
     path::{Path, PathBuf},
     pin::pin,
     sync::Arc,
@@ -26,12 +28,12 @@ use tokio::sync::broadcast::{
 
 use crate::runtime::EngineHandle;
 
+use rotated::Rotated;
+
 /// Findings of one kind that are written in a minute.
 const FIRST: u32 = 20;
 /// The window of that limit.
 const WINDOW: Duration = Duration::from_mins(1);
-/// Files that are kept beside the one that is written.
-const KEPT: u32 = 4;
 /// Records that are written at a time.
 const BATCH: usize = 256;
 /// How often the limits are looked at.
@@ -61,15 +63,6 @@ pub struct EventLog {
 enum Output {
     Standard,
     File(Rotated),
-}
-
-/// A file with its predecessors: `name`, `name.1` and so on, the oldest last.
-#[derive(Debug)]
-struct Rotated {
-    path: PathBuf,
-    file: fs::File,
-    written: u64,
-    most: u64,
 }
 
 /// Findings of one kind in the current minute.
@@ -250,51 +243,6 @@ impl EventLog {
     }
 }
 
-// === impl Rotated ===
-
-impl Rotated {
-    fn open(path: &Path, most: u64) -> io::Result<Self> {
-        let file = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)?;
-        let written = file.metadata()?.len();
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-            written,
-            most,
-        })
-    }
-
-    fn write(&mut self, line: &[u8]) -> io::Result<()> {
-        let length = line.len() as u64;
-        if self.written > 0 && self.written.saturating_add(length) > self.most {
-            self.rotate()?;
-        }
-        self.file.write_all(line)?;
-        self.written += length;
-        Ok(())
-    }
-
-    fn rotate(&mut self) -> io::Result<()> {
-        let numbered = |number: u32| {
-            let mut name = self.path.clone().into_os_string();
-            name.push(format!(".{number}"));
-            PathBuf::from(name)
-        };
-        for number in (1..KEPT).rev() {
-            match fs::rename(numbered(number), numbered(number + 1)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-        fs::rename(&self.path, numbered(1))?;
-        *self = Self::open(&self.path, self.most)?;
-        Ok(())
-    }
-}
-
 fn now() -> Timestamp {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -304,6 +252,8 @@ fn now() -> Timestamp {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn finding(kind: &str, second: i64) -> Record {
@@ -392,6 +342,63 @@ mod tests {
         let before = lines(&path).len();
         let mut log = EventLog::open(&path, 1 << 20).expect("a log");
         log.write(&finding("ssh-scan", 2000));
+        assert_eq!(lines(&path).len(), before + 1);
+    }
+
+    #[test]
+    fn a_file_that_was_taken_away_is_made_anew_and_old_ones_stay() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("events.jsonl");
+        let old = |number: u32| folder.path().join(format!("events.jsonl.{number}"));
+        for number in 1..=4 {
+            fs::write(old(number), number.to_string()).expect("written");
+        }
+        let mut log = EventLog::open(&path, 300).expect("a log");
+        log.write(&finding("ssh-scan", 1));
+        fs::remove_file(&path).expect("there");
+        for second in 2..5 {
+            fs::remove_file(&path).ok();
+            log.write(&finding("ssh-scan", second));
+        }
+        assert_eq!(log.take_failed(), 0);
+        assert_eq!(lines(&path).len(), 1);
+        for number in 1..=4 {
+            let text = fs::read_to_string(old(number)).expect("there");
+            assert_eq!(text, number.to_string());
+        }
+    }
+
+    /// Runs in a process of its own, in which no file can have more than a block: 512 or 1024 bytes.
+    #[test]
+    fn half_a_line_is_taken_back() {
+        const PATH: &str = "NODEWATCH_TEST_LIMITED";
+        if let Some(path) = std::env::var_os(PATH) {
+            let mut log = EventLog::open(Path::new(&path), 1 << 20).expect("a log");
+            for second in 0..10 {
+                log.write(&finding("ssh-scan", second));
+            }
+            assert!(log.take_failed() >= 3);
+            return;
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("events.jsonl");
+        let (_, module) = module_path!().split_once("::").expect("a module");
+        let output = std::process::Command::new("sh")
+            .args(["-c", "trap '' XFSZ; ulimit -f 1; exec \"$0\" \"$@\""])
+            .arg(std::env::current_exe().expect("this program"))
+            .args(["--exact", &format!("{module}::half_a_line_is_taken_back")])
+            .env(PATH, &path)
+            .output()
+            .expect("a shell");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && text.contains("1 passed"),
+            "{output:?}"
+        );
+        let before = lines(&path).len();
+        assert!((1..10).contains(&before), "{before}");
+        let mut log = EventLog::open(&path, 1 << 20).expect("a log");
+        log.write(&finding("ssh-scan", 20));
         assert_eq!(lines(&path).len(), before + 1);
     }
 

@@ -15,7 +15,10 @@ pub use owner::{Owner, OwnerAnswer, OwnerQuestion, Wanted};
 
 use std::sync::Arc;
 
-use monitor_common::classify::App;
+use monitor_common::{
+    abi::{RX, TX, flag},
+    classify::App,
+};
 
 use super::books::Books;
 use crate::{
@@ -57,12 +60,18 @@ impl Books {
         };
         connection.saw(side);
         let session = &mut connection.session;
+        let prefix = u32::try_from(event.prefix.len()).unwrap_or(0);
+        let flags = event.flags[if event.sent { TX } else { RX }];
+        // Only of who opened it the start is certain: a second SYN of its own would be another
+        // connection, while of SYN-ACKs the last one counts, whether or not it was taken.
+        if flags & (flag::OPENS | flag::ACCEPTS) == flag::OPENS {
+            session.begins_at(side, event.prefix_end.wrapping_sub(prefix));
+        }
         if !event.prefix.is_empty() {
-            let length = u32::try_from(event.prefix.len()).unwrap_or(0);
             session.segment(&Segment {
                 side,
-                sequence: event.prefix_end.wrapping_sub(length),
-                length,
+                sequence: event.prefix_end.wrapping_sub(prefix),
+                length: prefix,
                 time_ns: event.time_ns,
                 bytes: &event.prefix,
             });

@@ -26,11 +26,8 @@ use crate::{
     ssh::AuthOutcome,
 };
 
-use history::{History, Seen};
+use history::{EVENTS, History, Seen};
 use rules::{brute_force, scan, spray_at, spray_from};
-
-#[cfg(test)]
-use history::EVENTS;
 
 /// Sources (and servers, and HASSHes) that are remembered.
 const SOURCES: usize = 4_096;
@@ -131,6 +128,12 @@ pub(crate) struct Watch {
 
 // === impl Thresholds ===
 
+impl Thresholds {
+    /// The most connections, servers or sources that a threshold can ask for: as many are remembered.
+    #[expect(clippy::cast_possible_truncation, reason = "64")]
+    pub const MOST: u32 = EVENTS as u32;
+}
+
 impl Default for Thresholds {
     fn default() -> Self {
         Self {
@@ -226,8 +229,9 @@ impl Watch {
         let is_failure = attempt.event == Event::Failure;
         let is_look = attempt.event == Event::Look;
         let thresholds = self.thresholds;
+        let longest = thresholds.window.max(thresholds.memory);
         let history = self.history(Who::Source(attempt.group));
-        history.add(seen.clone());
+        history.add(seen.clone(), longest);
         let mut found = Vec::new();
         found.extend((!is_look).then(|| brute_force(&thresholds, history, attempt)));
         found.extend(is_failure.then(|| spray_from(&thresholds, history, attempt)));
@@ -235,10 +239,10 @@ impl Watch {
         if is_failure {
             let (ip, port) = attempt.target;
             let history = self.history(Who::Server(ip, port));
-            history.add(seen.clone());
+            history.add(seen.clone(), longest);
             found.push(spray_at(&thresholds, history, attempt));
             if let Some(hassh) = seen.hassh {
-                self.history(Who::Hassh(hassh)).add(seen);
+                self.history(Who::Hassh(hassh)).add(seen, longest);
             }
         }
         let found: Vec<_> = found.into_iter().flatten().collect();

@@ -66,6 +66,10 @@ impl Direction {
         }
         if change != Change::None {
             self.parsed.advance(&self.stream, self.side);
+            if self.parsed.scan.has_ident {
+                // Else a byte that the other end discards would void what is known.
+                self.stream.fix_base();
+            }
             if let Some(end) = self.parsed.clear_end() {
                 self.stream.forget_pieces(end);
             }

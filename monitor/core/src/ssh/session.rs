@@ -66,6 +66,11 @@ impl Session {
         }
     }
 
+    /// Nothing of a side's bytes has a lower sequence number: what does is not of the connection.
+    pub fn begins_at(&mut self, side: Side, sequence: u32) {
+        self.directions[side as usize].stream.begins_at(sequence);
+    }
+
     /// Drops everything but what is known now, and takes in nothing more: what was no success by
     /// then stays unknown.
     pub fn settle(&mut self) {

@@ -15,17 +15,20 @@ const SETTLED: u32 = 64 * 1024;
 /// One direction of a connection: its bytes, and the sizes and times of its segments.
 ///
 /// Offsets count from the lowest sequence number seen, which falls as long as earlier segments
-/// arrive. Of bytes that arrive twice the first stay.
+/// arrive and it is not [fixed](Stream::fix_base). Of bytes that arrive twice the first stay.
 #[derive(Debug, Default)]
 pub(super) struct Stream {
-    base: Option<u32>,
+    /// Sequence number of offset 0, once anything was seen.
+    base: u32,
+    /// The sequence number below which there is no byte of the connection.
+    floor: Option<u32>,
     /// The lowest sequence number seen, whatever was discarded.
     first: Option<u32>,
     buffer: Vec<u8>,
     /// Start and end of each run of bytes that are there: ascending, disjoint, not adjacent.
     runs: Vec<(usize, usize)>,
     /// Where the lowest bytes begin that passed without being captured.
-    hole: Option<usize>,
+    hole: Option<u32>,
     pieces: Vec<Piece>,
     /// End of what was left out of the pieces.
     more_end: Option<u32>,
@@ -60,13 +63,27 @@ pub(super) enum Change {
 impl Stream {
     /// Takes in a segment of this direction.
     pub(super) fn segment(&mut self, segment: &Segment<'_>) -> Change {
-        if segment.length == 0 {
+        // What is below the floor the other end discards.
+        let below = self.floor.map_or(0, |floor| {
+            floor.wrapping_sub(segment.sequence).cast_signed().max(0)
+        });
+        if segment.length <= below.unsigned_abs() {
             return Change::None;
         }
-        let base = *self.base.get_or_insert(segment.sequence);
-        self.first.get_or_insert(base);
+        let segment = &Segment {
+            sequence: segment.sequence.wrapping_add_signed(below),
+            length: segment.length - below.unsigned_abs(),
+            bytes: segment
+                .bytes
+                .get(below.unsigned_abs() as usize..)
+                .unwrap_or_default(),
+            ..*segment
+        };
+        if self.first.is_none() {
+            (self.base, self.first) = (segment.sequence, Some(segment.sequence));
+        }
         let mut change = Change::Bytes;
-        let offset = segment.sequence.wrapping_sub(base).cast_signed();
+        let offset = segment.sequence.wrapping_sub(self.base).cast_signed();
         let (start, skip) = if offset >= 0 {
             (offset.unsigned_abs(), 0)
         } else if self.is_settled || offset.unsigned_abs() as usize > WINDOW {
@@ -93,13 +110,25 @@ impl Stream {
             .get(skip as usize..captured)
             .unwrap_or_default();
         if bytes.len() < length as usize {
-            let hole = (start as usize).saturating_add(bytes.len());
+            // Fewer than the length, which is a u32.
+            let captured = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            let hole = start.saturating_add(captured);
             self.hole = Some(self.hole.map_or(hole, |other| other.min(hole)));
         }
         if !self.is_released {
             self.fill(start as usize, bytes);
         }
         change
+    }
+
+    /// Nothing of the connection precedes this sequence number; what was said first stays.
+    pub(super) fn begins_at(&mut self, sequence: u32) {
+        self.floor.get_or_insert(sequence);
+    }
+
+    /// Nothing that precedes what was seen is accepted any more.
+    pub(super) const fn fix_base(&mut self) {
+        self.is_settled = true;
     }
 
     /// The lowest sequence number seen.
@@ -131,7 +160,7 @@ impl Stream {
 
     /// Whether the byte at `offset`, or one before, passed without being captured.
     pub(super) fn is_cut_at(&self, offset: usize) -> bool {
-        offset >= WINDOW || self.hole.is_some_and(|hole| hole <= offset)
+        offset >= WINDOW || self.hole.is_some_and(|hole| hole as usize <= offset)
     }
 
     /// Whether nothing is known to be missing: no gap, and no bytes without their contents.
@@ -157,10 +186,10 @@ impl Stream {
 
     /// Drops everything before `offset`, which becomes 0; nothing earlier is accepted any more.
     pub(super) fn discard(&mut self, offset: usize) {
-        let (Some(base), Ok(by)) = (self.base, u32::try_from(offset)) else {
+        let Some(by) = u32::try_from(offset).ok().filter(|_| self.first.is_some()) else {
             return;
         };
-        self.base = Some(base.wrapping_add(by));
+        self.base = self.base.wrapping_add(by);
         self.is_settled = true;
         self.buffer.drain(..offset.min(self.buffer.len()));
         self.buffer.shrink_to_fit();
@@ -168,7 +197,7 @@ impl Stream {
         for run in &mut self.runs {
             *run = (run.0.saturating_sub(offset), run.1 - offset);
         }
-        self.hole = self.hole.map(|hole| hole.saturating_sub(offset));
+        self.hole = self.hole.map(|hole| hole.saturating_sub(by));
         self.forget_pieces(offset);
         for piece in &mut self.pieces {
             piece.start = piece.start.saturating_sub(by);
@@ -199,7 +228,7 @@ impl Stream {
     }
 
     fn lower(&mut self, sequence: u32, by: u32) {
-        (self.base, self.first) = (Some(sequence), Some(sequence));
+        (self.base, self.first) = (sequence, Some(sequence));
         let shift = by as usize;
         let keep = self.buffer.len().min(WINDOW - shift.min(WINDOW));
         self.buffer.truncate(keep);
@@ -211,7 +240,7 @@ impl Stream {
             *run = (run.0 + shift, (run.1 + shift).min(WINDOW));
         }
         self.runs.retain(|run| run.0 < run.1);
-        self.hole = self.hole.map(|hole| hole.saturating_add(shift));
+        self.hole = self.hole.map(|hole| hole.saturating_add(by));
         for piece in &mut self.pieces {
             piece.start = piece.start.saturating_add(by);
             piece.end = piece.end.saturating_add(by);

@@ -13,6 +13,9 @@ use crate::{
 /// Port of SSH (RFC 4253 section 4).
 pub(super) const PORT: u16 = 22;
 
+/// Cookies of both ends, and their first sequence numbers: a relay repeats the former only.
+pub(in crate::engine) type Cookies = ([u8; 16], [u8; 16], [Option<u32>; 2]);
+
 /// A connection of which a segment was seen.
 #[derive(Debug)]
 #[expect(
@@ -26,6 +29,8 @@ pub(in crate::engine) struct Connection {
     pub(super) is_midstream: bool,
     /// Who opened it and who answers, the lower address first, where the interface shows others.
     pub(super) ends: Option<Box<[std::net::SocketAddr; 2]>>,
+    /// By which it is found, where it was the first with them.
+    pub(super) cookies: Option<Box<Cookies>>,
     pub(super) first_ns: u64,
     pub(super) first: Timestamp,
     pub(super) last: Timestamp,
@@ -61,6 +66,7 @@ impl Connection {
             local_is_client: local_is_client(key, flags),
             is_midstream: (flags[TX] | flags[RX]) & (flag::OPENS | flag::ACCEPTS) == 0,
             ends: None,
+            cookies: None,
             first_ns,
             first,
             last: first,

@@ -16,7 +16,7 @@ use crate::{
 };
 
 use super::{
-    connection::Connection,
+    connection::{Connection, Cookies},
     existing::Existing,
     findings::{self, Statement},
     owner::OwnerQuestion,
@@ -58,8 +58,6 @@ struct Labels {
     is_standard_port: bool,
 }
 
-/// Cookies of both ends, and their first sequence numbers: a relay repeats the former only.
-type Cookies = ([u8; 16], [u8; 16], [Option<u32>; 2]);
 /// Both ends, the lower one first.
 pub(super) type Ends = [SocketAddr; 2];
 
@@ -82,7 +80,7 @@ pub(crate) struct Connections {
     /// Marked, not told yet.
     waiting: Vec<Id>,
     /// Whose cookies these are.
-    cookies: HashMap<Cookies, Id>,
+    pub(in crate::engine) cookies: HashMap<Cookies, Id>,
     /// Whose ends these are.
     ends: HashMap<Ends, Id>,
     /// Connections that were there before, until a packet of them passes.
@@ -270,8 +268,8 @@ impl Connections {
             return false;
         };
         let began = connection.first_ns;
-        let by_cookies = cookies(&connection.session);
-        let by_cookies = by_cookies.map(|cookies| *self.cookies.entry(cookies).or_insert(id));
+        let own = cookies(&connection.session);
+        let by_cookies = own.map(|cookies| *self.cookies.entry(cookies).or_insert(id));
         let began_so = |first: &Id| {
             let first = self.live.get(first);
             first.is_some_and(|first| first.first_ns.abs_diff(began) < SAME_START_NS)
@@ -284,6 +282,11 @@ impl Connections {
         let is_shadow = firsts.any(|first| is_other(&first));
         if by_ends.is_none() {
             self.ends.insert(ends, id);
+        }
+        if by_cookies == Some(id)
+            && let Some(connection) = self.live.get_mut(&id)
+        {
+            connection.cookies = own.map(Box::new);
         }
         is_shadow
     }
@@ -320,10 +323,9 @@ impl Connections {
         if self.ends.get(&ends) == Some(&id) {
             self.ends.remove(&ends);
         }
-        if let Some(cookies) = cookies(&connection.session)
-            && self.cookies.get(&cookies) == Some(&id)
-        {
-            self.cookies.remove(&cookies);
+        // Those that were noted: the session may know others by now, or none.
+        if let Some(cookies) = connection.cookies {
+            self.cookies.remove(&*cookies);
         }
     }
 

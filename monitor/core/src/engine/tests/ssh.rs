@@ -252,6 +252,37 @@ fn a_relay_makes_another_connection() {
     assert_eq!(ssh_of(&outputs).len(), 2);
 }
 
+/// A byte at the sequence number of the SYN, which TCP discards, but the kernel program hands on.
+#[test]
+fn a_stray_byte_of_the_client_hides_nothing() {
+    for at in 0..=2 {
+        let mut engine = engine();
+        let key = key(50_000);
+        let mut inputs = vec![
+            segment(key, true, &offer(SERVER, 1), App::Ssh),
+            segment(key, false, &offer(CLIENT, 2), App::Ssh),
+        ];
+        let mut stray = segment(key, false, b"x", App::Ssh);
+        if let Input::Segment(stray) = &mut stray {
+            stray.sequence = 0;
+        }
+        inputs.insert(at, stray);
+        inputs.push(Input::Flows(vec![(key, counted(App::Ssh))]));
+        let mut outputs: Vec<_> = inputs
+            .into_iter()
+            .map(|input| step(&mut engine, input))
+            .collect();
+        assert_eq!(engine.books.ssh.cookies.len(), 1);
+        let removed = Input::Removed(vec![(key, counted(App::Ssh))]);
+        outputs.push(step(&mut engine, removed));
+        let records = ssh_of(&outputs);
+        let last = records.last().expect("a record");
+        assert_eq!(last.class, Some(Class::Ssh), "{at}");
+        assert!(last.hassh.is_some(), "{at}");
+        assert_eq!(engine.books.ssh.cookies.len(), 0, "{at}");
+    }
+}
+
 /// The same ends from the other one's view.
 fn turned(key: FlowKey, is_turned: bool) -> FlowKey {
     match key {

@@ -25,6 +25,10 @@ pub(super) struct History {
     pub(super) seen: VecDeque<Seen>,
 }
 
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 // === impl Seen ===
 
 impl Seen {
@@ -47,7 +51,10 @@ impl Seen {
 // === impl History ===
 
 impl History {
-    pub(super) fn add(&mut self, seen: Seen) {
+    /// Takes in a connection; those older than `memory` no longer count, nor take room.
+    pub(super) fn add(&mut self, seen: Seen, memory: Duration) {
+        let from = seen.at_ns.saturating_sub(nanoseconds(memory));
+        self.seen.retain(|other| other.at_ns >= from);
         if self.seen.len() >= EVENTS {
             let lightest = self.seen.iter().enumerate();
             let lightest = lightest.min_by_key(|(_, seen)| seen.weight());
@@ -63,8 +70,7 @@ impl History {
     }
 
     pub(super) fn since(&self, now_ns: u64, window: Duration) -> impl Iterator<Item = &Seen> {
-        let window = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX);
-        let from = now_ns.saturating_sub(window);
+        let from = now_ns.saturating_sub(nanoseconds(window));
         self.seen.iter().filter(move |seen| seen.at_ns >= from)
     }
 }

@@ -283,6 +283,24 @@ fn looks_do_not_push_failures_out() {
 }
 
 #[test]
+fn failures_of_last_week_take_no_room() {
+    let week = 7 * 24 * 60 * MINUTE;
+    let mut watch = Watch::new(Thresholds::default());
+    for index in 0..EVENTS as u64 {
+        watch.ended(&attempt(1, 1, Event::Failure, index));
+    }
+    let found: Vec<_> = (0..5)
+        .flat_map(|target| watch.ended(&attempt(1, target, Event::Look, week)))
+        .collect();
+    assert_eq!(kinds(found), [FindingKind::SshScan]);
+    // Within the time in which failures before a login count they stay.
+    let mut watch = failed();
+    watch.ended(&attempt(1, 1, Event::Look, 29 * MINUTE));
+    let found = severity_of(&mut watch, &login(1, 0, 29 * MINUTE));
+    assert_eq!(found, Some(Severity::Critical));
+}
+
+#[test]
 fn brute_force_is_told_for_each_target() {
     let mut watch = Watch::new(Thresholds::default());
     let found: Vec<_> = (1..=2)

@@ -202,3 +202,47 @@ fn memory_is_bounded() {
         );
     }
 }
+
+/// A byte of the client at the sequence number of its SYN, which the server's TCP discards.
+fn stray() -> Owned {
+    Owned {
+        side: Side::Client,
+        sequence: Talk::default().next[Side::Client as usize] - 1,
+        length: 1,
+        time_ns: 5_000_000,
+        bytes: b"x".to_vec(),
+    }
+}
+
+#[test]
+fn a_byte_ahead_of_the_identification_voids_nothing() {
+    let talk = Talk::handshake(OPENSSH, CHACHA, "m").answers(&[44, 84, 28]);
+    let expected = told(&talk.session());
+    // From the identification on.
+    for at in 1..=talk.segments.len() {
+        let mut segments = talk.segments.clone();
+        segments.insert(at, stray());
+        assert_eq!(told(&session(&segments)), expected, "{at}");
+    }
+}
+
+#[test]
+fn a_byte_ahead_of_where_the_client_begins_is_not_taken_in() {
+    let talk = Talk::handshake(OPENSSH, CHACHA, "m");
+    let start = talk.segments[0].sequence;
+    // The same bytes sent again, one ahead of them too.
+    let straddling = Owned {
+        length: 1 + talk.segments[0].length,
+        bytes: [b"x", &talk.segments[0].bytes[..]].concat(),
+        ..stray()
+    };
+    for first in [stray(), straddling] {
+        let mut session = Session::default();
+        session.begins_at(Side::Client, start);
+        for segment in [first].iter().chain(&talk.segments) {
+            session.segment(&segment.as_segment());
+        }
+        assert_eq!(told(&session), told(&talk.session()));
+        assert_eq!(session.first_sequences()[0], Some(start));
+    }
+}
