@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use tests::daemon::{self, LISTEN};
+use tests::daemon::{self, Daemon, LISTEN};
 use tests::lab::{self, Guard, Lab, Namespace, Transport, process, wait};
 
 #[path = "web/scene.rs"]

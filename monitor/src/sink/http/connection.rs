@@ -319,7 +319,9 @@ mod tests {
         let third: Vec<_> = (0..FROM_ONE).map(|number| number == 2).collect();
         assert_eq!(left, third);
         // Not even requests without end keep a probe out.
-        places.iter().for_each(|place| place.set_busy(true));
+        for place in &places {
+            place.set_busy(true);
+        }
         newest.set_busy(true);
         let (probe, is_crowded) = Crowd::enter(&crowd, address(1));
         assert!(is_crowded && !has_left(&probe));
