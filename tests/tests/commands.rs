@@ -256,6 +256,24 @@ fn a_capture_that_names_no_interfaces_is_warned_of() {
     }
 }
 
+#[test]
+fn a_capture_whose_times_step_back_is_warned_of() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for (seconds, is_warned) in [(1_700_000_001, false), (1_800_000_000_u32, true)] {
+        let file = capture(directory.path(), &[53, 54, 55]);
+        let mut bytes = fs::read(&file).expect("a capture");
+        // The first packet's time, behind the head of the file.
+        bytes[24..28].copy_from_slice(&seconds.to_le_bytes());
+        fs::write(&file, bytes).expect("written");
+        let mut command = Command::new(daemon::binary().expect("a binary"));
+        let output = finish(command.arg("replay").arg(file).args(["-o", "jsonl"]));
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let warning = ["times step back by up to 100000000 s"];
+        assert_eq!(mentions(&output, &warning), is_warned, "{output:?}");
+        assert_eq!(mentions(&output, &["step back"]), is_warned, "{output:?}");
+    }
+}
+
 /// A capture of datagrams from 192.0.2.1 to these ports of 192.0.2.2.
 fn capture(directory: &Path, ports: &[u16]) -> PathBuf {
     capture_of(directory, 101, &[], ports)

@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use tests::daemon::{self, LISTEN};
+use tests::daemon::{self, Daemon, LISTEN};
 use tests::lab::{self, Guard, Lab, Namespace, Transport, process, wait};
 
 #[path = "web/scene.rs"]
@@ -340,6 +340,47 @@ fn silent_clients_keep_nobody_out() {
     };
     assert_eq!(refused("crowd") + refused("handshake"), 60);
     assert!(refused("crowd") >= 40, "{}", metrics.body);
+    daemon.stop().expect("it stops");
+}
+
+#[test]
+fn no_crowd_of_its_own_address_keeps_a_probe_out() {
+    let Some(_permit) = lab::require_with(TOOLS) else {
+        return;
+    };
+    let lab = Lab::new("webprobe").expect("a lab");
+    let node = lab.node();
+    let daemon = Daemon::start(node, &[]).expect("the daemon");
+    let connect = || TcpStream::connect(LISTEN).expect("a connection");
+    let mut crowd: Vec<TcpStream> = Vec::new();
+    for _ in 0..5 {
+        node.run(|| crowd.extend((0..40).map(|_| connect())))
+            .expect("in the namespace");
+        // Some ask again and again, some begin and go no further; what was closed does not matter.
+        for (number, stream) in crowd.iter_mut().enumerate() {
+            let _ = stream.write_all(match number % 3 {
+                0 => b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n",
+                1 => b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n",
+                _ => b"GET /heal",
+            });
+        }
+        let begin = Instant::now();
+        let probe = daemon.http("/healthz").expect("an answer to the probe");
+        let took = begin.elapsed();
+        assert_eq!(probe.status, 200);
+        assert!(took < Duration::from_secs(1), "{took:?}");
+    }
+    // One that has shown nothing does not keep its connection.
+    let mut stream = node.run(connect).expect("in the namespace");
+    stream
+        .set_read_timeout(Some(Duration::from_secs(2)))
+        .expect("a timeout");
+    stream
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        .expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an end in time");
+    assert!(answer.contains("connection: close"), "{answer}");
     daemon.stop().expect("it stops");
 }
 

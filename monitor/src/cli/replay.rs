@@ -32,7 +32,7 @@ use crate::{
     azure::Sources,
     kube::manifests::Manifests,
     runtime::now,
-    source::replay::{Notes, ReplayOptions, replay_noting},
+    source::replay::{Notes, ReplayOptions, STEP_BACK_NS, replay_noting},
 };
 
 /// Rows of a table that are kept until their columns' widths are known.
@@ -166,6 +166,14 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         complain(&format!(
             "{name}: cooked packets (LINUX_SLL) name no interface: if all interfaces were captured, a \
              packet that crossed two of them counts twice; `tcpdump -i any -y LINUX_SLL2` tells them apart"
+        ));
+    }
+    if notes.steps_back_ns > STEP_BACK_NS {
+        complain(&format!(
+            "{name}: times step back by up to {} s: until the latest one is reached again, time stands \
+             still and flows do not end; a time is wrong, or captures were joined out of order (`mergecap` \
+             and `reordercap` sort packets)",
+            notes.steps_back_ns / 1_000_000_000
         ));
     }
     let mut summary = engine.summary();

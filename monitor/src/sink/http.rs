@@ -11,7 +11,7 @@ use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
-    header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE},
+    header::{ALLOW, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE},
 };
 use tokio::{
     net::TcpListener,
@@ -56,7 +56,7 @@ pub struct Context {
     /// The file that says that the node wants to be rebooted.
     reboot: PathBuf,
     /// Holds one encoding at a time: each takes a megabyte or so.
-    encoding: Mutex<()>,
+    encoding: Arc<Mutex<()>>,
 }
 
 // === impl Context ===
@@ -75,7 +75,7 @@ impl Context {
             ready,
             web,
             reboot,
-            encoding: Mutex::new(()),
+            encoding: Arc::default(),
         }
     }
 }
@@ -91,16 +91,16 @@ async fn answer(
         response
             .headers_mut()
             .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return Ok(response);
+        return Ok(last(response));
     }
     // The kubelet asks these, and has no credentials.
     match request.uri().path() {
-        "/healthz" => return Ok(text(StatusCode::OK, TEXT, "ok\n")),
-        "/readyz" => return Ok(readiness(&context)),
+        "/healthz" => return Ok(last(text(StatusCode::OK, TEXT, "ok\n"))),
+        "/readyz" => return Ok(last(readiness(&context))),
         _ => {}
     }
     if let Some(refusal) = refuse(&context, has_certificate, &request).await {
-        return Ok(refusal);
+        return Ok(last(refusal));
     }
     Ok(match request.uri().path() {
         "/" => text(StatusCode::OK, TEXT, INDEX),
@@ -111,6 +111,14 @@ async fn answer(
             "there is /metrics, /healthz and /readyz\n",
         ),
     })
+}
+
+/// The last answer on its connection: who has shown nothing does not keep one.
+fn last(mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// Ready: an uplink is watched, and what there is to know of the cluster is known. A kind of
@@ -186,12 +194,15 @@ fn uncovered(interfaces: &[InterfaceStatus]) -> Option<String> {
 }
 
 async fn metrics(context: &Context) -> Response<Full<Bytes>> {
-    let _turn = context.encoding.lock().await;
+    let turn = Arc::clone(&context.encoding).lock_owned().await;
     let snapshot = context.handle.snapshot();
     let counts = Arc::clone(context.web.counts());
     let reboot = context.reboot.clone();
-    let rendered =
-        tokio::task::spawn_blocking(move || prometheus::render(snapshot, &counts, &reboot));
+    let rendered = tokio::task::spawn_blocking(move || {
+        // Held here: who asked may be gone before this ends.
+        let _turn = turn;
+        prometheus::render(snapshot, &counts, &reboot)
+    });
     match rendered.await {
         Ok(Ok(body)) => text(StatusCode::OK, prometheus::CONTENT_TYPE, body),
         Ok(Err(_)) | Err(_) => {

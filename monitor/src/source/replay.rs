@@ -44,7 +44,13 @@ pub struct Notes {
     /// There are cooked packets that do not tell on which interface they were captured: of all
     /// interfaces together, a packet that crosses two of them counts twice.
     pub names_no_interface: bool,
+    /// How far, in nanoseconds, the time of a packet lies before the latest one until then, at most.
+    /// Time stands still in between, so that what lies far back has wrong times and lengths.
+    pub steps_back_ns: u64,
 }
+
+/// Times may step back this far, in nanoseconds, without a note: captures of several queues do.
+pub const STEP_BACK_NS: u64 = 1_000_000_000;
 
 /// How to replay.
 #[derive(Clone, Debug)]
@@ -127,6 +133,8 @@ impl Replay<'_> {
     ) -> Result<(), E> {
         // Times in a capture may step back a little; those of the engine do not.
         let time_ns = self.now_ns.max(packet.time_ns);
+        let back_ns = time_ns - packet.time_ns;
+        self.notes.steps_back_ns = self.notes.steps_back_ns.max(back_ns);
         let is_due = time_ns - self.last_pass_ns >= PASS_NS || self.table.ended() >= MAX_ENDED;
         if is_due && self.announced > 0 {
             self.pass(on_record)?;

@@ -301,11 +301,13 @@ impl Story {
     pub fn account(&self) -> Result<()> {
         for (index, node) in self.cluster.nodes().iter().enumerate() {
             let metrics = self.cluster_metrics(index)?;
-            let lines = metrics.lines();
-            let off: Vec<&str> = lines
-                .filter(|line| line.starts_with("nodewatch_accounting_difference_packets"))
-                .filter(|line| !line.ends_with(" 0"))
+            let mut off: Vec<&str> = metrics
+                .lines()
+                .filter(|line| line.starts_with("nodewatch_accounting_difference_packets{"))
                 .collect();
+            // What is not told is not right.
+            ensure!(!off.is_empty(), "{}: no account in {metrics}", node.name);
+            off.retain(|line| !line.ends_with(" 0"));
             ensure!(off.is_empty(), "{}: {off:?}", node.name);
         }
         Ok(())

@@ -1,11 +1,12 @@
 //! Connections: how many, from whom, for how long, and whether in TLS.
 
 use std::{
+    cmp::Reverse,
     collections::HashMap,
     net::IpAddr,
     pin::pin,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -16,7 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::Notify,
     task::JoinSet,
     time::timeout,
 };
@@ -25,9 +26,11 @@ use tokio_rustls::TlsAcceptor;
 use super::{Context, answer};
 use crate::sink::web::Refused;
 
-/// Connections at a time; more wait.
+/// Connections at a time. For one more, one of the address with the most is closed.
 const CONNECTIONS: usize = 32;
-/// Connections at a time from one address, so that none keeps all others out. More are closed at once.
+/// Connections at a time from one address, so that none keeps all others out. For one more, the one that
+/// has been idle longest is closed: the kubelet's probes come from the address of every pod on the node's
+/// network, and must get in whatever those hold open.
 const FROM_ONE: usize = 12;
 /// For a first byte and the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,32 +46,47 @@ const PLAINTEXT: &str = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; c
      Content-Length: 59\r\nConnection: close\r\n\r\n\
      this is an HTTPS server: plain HTTP was sent, use https://\n";
 
-/// Connections by address.
+/// Connections that are open.
 #[derive(Debug, Default)]
-struct Crowd(Mutex<HashMap<IpAddr, usize>>);
+struct Crowd(Mutex<Held>);
 
-/// A place among the connections of an address; free again when this is dropped.
+#[derive(Debug, Default)]
+struct Held {
+    /// Counts entries and requests: the order in which connections last did something.
+    sequence: u64,
+    /// By number.
+    connections: HashMap<u64, Connection>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    address: IpAddr,
+    /// When it was accepted or last asked, in the order of all.
+    last: u64,
+    /// Whether it waits for an answer.
+    is_busy: bool,
+    leave: Arc<Notify>,
+}
+
+/// A place among the connections; free again when this is dropped.
 struct Place {
     crowd: Arc<Crowd>,
-    address: IpAddr,
+    number: u64,
+    /// Told when the place is another's.
+    leave: Arc<Notify>,
 }
 
 /// Answers requests until `shutdown` is done.
 pub async fn serve(listener: TcpListener, context: Context, shutdown: impl Future<Output = ()>) {
     let context = Arc::new(context);
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
     let crowd = Arc::new(Crowd::default());
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
-        let accept = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await)
-        };
-        let (place, accepted) = tokio::select! {
+        let accepted = tokio::select! {
             () = &mut shutdown => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-            accepted = accept => accepted,
+            accepted = listener.accept() => accepted,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -78,22 +96,24 @@ pub async fn serve(listener: TcpListener, context: Context, shutdown: impl Futur
                 continue;
             }
         };
-        let Some(own) = Crowd::enter(&crowd, peer.ip()) else {
+        let (place, is_crowded) = Crowd::enter(&crowd, peer.ip());
+        if is_crowded {
             context.web.counts().refuse(Refused::Crowd);
-            continue;
-        };
+        }
         let context = Arc::clone(&context);
         connections.spawn(async move {
-            let _places = (place, own);
-            secure(context, stream).await;
+            tokio::select! {
+                () = place.leave.notified() => {}
+                () = secure(context, &place, stream) => {}
+            }
         });
     }
 }
 
 /// Agrees upon TLS where it is configured, and answers.
-async fn secure(context: Arc<Context>, mut stream: TcpStream) {
+async fn secure(context: Arc<Context>, place: &Place, mut stream: TcpStream) {
     let Some(tls) = context.web.web().tls() else {
-        return converse(context, false, stream).await;
+        return converse(context, place, false, stream).await;
     };
     let agreed = timeout(HANDSHAKE_TIMEOUT, async {
         let mut first = [0];
@@ -112,7 +132,7 @@ async fn secure(context: Arc<Context>, mut stream: TcpStream) {
     let why = match agreed.await {
         Ok(Ok(secured)) => {
             let has_certificate = secured.get_ref().1.peer_certificates().is_some();
-            return converse(context, has_certificate, secured).await;
+            return converse(context, place, has_certificate, secured).await;
         }
         Ok(Err(why)) => why,
         Err(_) => Refused::Handshake,
@@ -145,6 +165,7 @@ async fn explain(mut stream: TcpStream) {
 /// Answers requests on one connection.
 async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     context: Arc<Context>,
+    place: &Place,
     has_certificate: bool,
     stream: S,
 ) {
@@ -152,7 +173,13 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     let has_asked = AtomicBool::new(false);
     let service = service_fn(|request| {
         has_asked.store(true, Ordering::Relaxed);
-        answer(Arc::clone(&context), has_certificate, request)
+        let context = Arc::clone(&context);
+        async move {
+            place.set_busy(true);
+            let answered = answer(context, has_certificate, request).await;
+            place.set_busy(false);
+            answered
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -182,36 +209,80 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
 // === impl Crowd ===
 
 impl Crowd {
-    /// A place for one more connection of an address, unless it has too many.
-    fn enter(crowd: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let mut held = crowd.0.lock().expect("no code panics while it holds this");
-        let count = held.entry(address).or_default();
-        if *count >= FROM_ONE {
+    /// A place for one more connection of an address, and whether another one had to leave for it.
+    fn enter(crowd: &Arc<Self>, address: IpAddr) -> (Place, bool) {
+        let mut held = crowd.held();
+        let victim = held.victim(address);
+        if let Some(left) = victim.and_then(|number| held.connections.remove(&number)) {
+            left.leave.notify_one();
+        }
+        let number = held.next();
+        let leave = Arc::<Notify>::default();
+        held.connections.insert(
+            number,
+            Connection {
+                address,
+                last: number,
+                is_busy: false,
+                leave: Arc::clone(&leave),
+            },
+        );
+        let place = Place {
+            crowd: Arc::clone(crowd),
+            number,
+            leave,
+        };
+        (place, victim.is_some())
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().expect("no code panics while it holds this")
+    }
+}
+
+// === impl Held ===
+
+impl Held {
+    fn next(&mut self) -> u64 {
+        self.sequence += 1;
+        self.sequence
+    }
+
+    /// The connection that must leave for one more of this address, if any: of the crowded address, or
+    /// the most crowded one; rather one that waits for no answer; the one that did nothing for longest.
+    fn victim(&self, address: IpAddr) -> Option<u64> {
+        let of = |address| {
+            let all = self.connections.values();
+            all.filter(|other| other.address == address).count()
+        };
+        let is_crowded = of(address) >= FROM_ONE;
+        if !is_crowded && self.connections.len() < CONNECTIONS {
             return None;
         }
-        *count += 1;
-        Some(Place {
-            crowd: Arc::clone(crowd),
-            address,
-        })
+        let all = self.connections.iter();
+        let may_leave = all.filter(|(_, other)| !is_crowded || other.address == address);
+        let (number, _) = may_leave
+            .min_by_key(|(_, other)| (Reverse(of(other.address)), other.is_busy, other.last))?;
+        Some(*number)
     }
 }
 
 // === impl Place ===
 
+impl Place {
+    /// Says that a request came, or that its answer is made.
+    fn set_busy(&self, is_busy: bool) {
+        let mut held = self.crowd.held();
+        let last = held.next();
+        if let Some(connection) = held.connections.get_mut(&self.number) {
+            (connection.is_busy, connection.last) = (is_busy, last);
+        }
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut held = self
-            .crowd
-            .0
-            .lock()
-            .expect("no code panics while it holds this");
-        if let Some(count) = held.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                held.remove(&self.address);
-            }
-        }
+        self.crowd.held().connections.remove(&self.number);
     }
 }
 
@@ -219,20 +290,58 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
+    fn address(number: u8) -> IpAddr {
+        [192, 0, 2, number].into()
+    }
+
+    /// Whether a connection has been told to leave.
+    fn has_left(place: &Place) -> bool {
+        !place.crowd.held().connections.contains_key(&place.number)
+    }
+
     #[test]
-    fn one_address_does_not_take_all_places() {
+    fn a_new_connection_always_gets_in_and_the_longest_idle_of_its_address_leaves() {
         let crowd = Arc::new(Crowd::default());
-        let [one, other]: [IpAddr; 2] =
-            ["192.0.2.1", "192.0.2.2"].map(|ip| ip.parse().expect("an address"));
-        let mut places: Vec<_> = (0..FROM_ONE)
-            .map(|_| Crowd::enter(&crowd, one).expect("a place"))
-            .collect();
-        assert!(Crowd::enter(&crowd, one).is_none());
-        assert!(Crowd::enter(&crowd, other).is_some());
-        places.pop();
-        assert!(Crowd::enter(&crowd, one).is_some());
-        places.clear();
-        assert!(crowd.0.lock().expect("not poisoned").is_empty());
+        let (other, _) = Crowd::enter(&crowd, address(2));
+        let mut places = Vec::new();
+        for _ in 0..FROM_ONE {
+            let (place, is_crowded) = Crowd::enter(&crowd, address(1));
+            assert!(!is_crowded);
+            places.push(place);
+        }
+        // The first waits for its answer, the second has asked since the third came.
+        places[0].set_busy(true);
+        places[1].set_busy(true);
+        places[1].set_busy(false);
+        let (newest, is_crowded) = Crowd::enter(&crowd, address(1));
+        assert!(is_crowded && !has_left(&newest) && !has_left(&other));
+        let left: Vec<_> = places.iter().map(has_left).collect();
+        let third: Vec<_> = (0..FROM_ONE).map(|number| number == 2).collect();
+        assert_eq!(left, third);
+        // Not even requests without end keep a probe out.
+        for place in &places {
+            place.set_busy(true);
+        }
+        newest.set_busy(true);
+        let (probe, is_crowded) = Crowd::enter(&crowd, address(1));
+        assert!(is_crowded && !has_left(&probe));
+        drop((places, newest, probe, other));
+        assert!(crowd.held().connections.is_empty());
+    }
+
+    #[test]
+    fn when_all_places_are_taken_the_most_crowded_address_gives_one() {
+        let crowd = Arc::new(Crowd::default());
+        let (quiet, _) = Crowd::enter(&crowd, address(9));
+        let mut places = Vec::new();
+        for (host, count) in [(1, 10), (2, FROM_ONE), (3, 9)] {
+            places.extend((0..count).map(|_| Crowd::enter(&crowd, address(host)).0));
+        }
+        assert_eq!(crowd.held().connections.len(), CONNECTIONS);
+        let (newest, is_crowded) = Crowd::enter(&crowd, address(4));
+        assert!(is_crowded && !has_left(&newest) && !has_left(&quiet));
+        assert!(has_left(&places[10]));
+        assert_eq!(crowd.held().connections.len(), CONNECTIONS);
     }
 
     #[test]

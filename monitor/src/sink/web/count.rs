@@ -13,7 +13,7 @@ pub(in crate::sink) enum Refused {
     Handshake,
     /// Plain HTTP where TLS is spoken.
     Plaintext,
-    /// The same address has too many connections.
+    /// Closed for a newer connection, since its address has the most or too many.
     Crowd,
     /// The connection took too long.
     Timeout,

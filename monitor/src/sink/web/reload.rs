@@ -22,6 +22,9 @@ pub struct Current {
 pub struct Reload {
     path: PathBuf,
     watch: Watch,
+    /// Why the files as they are cannot be used. A file that they name may come later, and is not
+    /// watched before it is known from a configuration that can be used.
+    refused: Option<String>,
     web: watch::Sender<Arc<Web>>,
     counts: Arc<Counts>,
 }
@@ -64,6 +67,7 @@ pub fn reload(path: PathBuf) -> Result<(Current, Reload), WebError> {
     let reload = Reload {
         path,
         watch,
+        refused: None,
         web: sender,
         counts,
     };
@@ -96,7 +100,8 @@ impl Reload {
 
     /// Reads changed files. What cannot be used is refused, and what stood before stays in force.
     pub(super) fn look(&mut self) {
-        if !self.watch.is_changed() {
+        let is_changed = self.watch.is_changed();
+        if !is_changed && self.refused.is_none() {
             return;
         }
         // Files that change while they are read are other files at the next look.
@@ -107,14 +112,22 @@ impl Reload {
                     "the web configuration changed and is in force"
                 );
                 self.watch.rename(web.files.iter().cloned());
+                self.refused = None;
                 self.counts.load(true);
                 self.web.send_replace(Arc::new(web));
             }
             Err(error) => {
-                self.counts.load(false);
-                tracing::warn!(
-                    "{error}; the web configuration changed and is refused, the old one stays in force"
-                );
+                let error = error.to_string();
+                let is_new = self.refused.as_ref() != Some(&error);
+                if is_changed || is_new {
+                    self.counts.load(false);
+                }
+                if is_new {
+                    tracing::warn!(
+                        "{error}; the web configuration changed and is refused, the old one stays in force"
+                    );
+                    self.refused = Some(error);
+                }
             }
         }
     }

@@ -248,3 +248,24 @@ fn guesses_wait_for_each_other_and_hold_up_nobody_who_is_known() {
         assert!(known < guesses, "{known:?}");
     });
 }
+
+#[test]
+fn a_file_that_comes_later_than_the_configuration_that_names_it_is_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("web.yml");
+    fs::write(&path, "{}\n").expect("written");
+    let (current, mut reload) = reload::reload(path.clone()).expect("a configuration");
+    fs::write(&path, "bearer_token_files: [token]\n").expect("written");
+    for _ in 0..3 {
+        reload.look();
+        assert_eq!(current.counts().loads(), [("applied", 0), ("refused", 1)]);
+        assert!(current.web().access().is_open());
+    }
+    fs::write(folder.path().join("token"), "0123456789abcdef-in-a-file").expect("written");
+    reload.look();
+    assert_eq!(current.counts().loads(), [("applied", 1), ("refused", 1)]);
+    assert!(!current.web().access().is_open());
+    // Nothing is read again after that.
+    reload.look();
+    assert_eq!(current.counts().loads(), [("applied", 1), ("refused", 1)]);
+}

@@ -15,7 +15,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use monitor_common::abi::{
     ABI_VERSION, ClockSample, Counters, FlowKey4, FlowKey6, FlowValue, Hook, Interface, Lost,
-    SLOT_PROBES, Uncounted, names, slot_probe, split,
+    SLOT_PROBES, SegmentHead, Uncounted, names, slot_probe, split,
 };
 
 use super::{
@@ -72,6 +72,7 @@ pub struct Kernel {
     lost: Array<MapData, Abi<Lost>>,
     clock: Array<MapData, Abi<ClockSample>>,
     events: RingBuf<MapData>,
+    event_ring_bytes: u32,
     /// Prints what the kernel program logged; absent when its log is off.
     log: Option<Box<dyn FnMut() + Send>>,
     ns_per_tick: u64,
@@ -174,6 +175,7 @@ impl Kernel {
             lost: take_map!(ebpf, names::LOST, Array),
             clock: take_map!(ebpf, names::CLOCK, Array),
             events: take_map!(ebpf, names::EVENTS, RingBuf),
+            event_ring_bytes: options.event_ring_bytes,
             ns_per_tick: 0,
             ebpf,
         };
@@ -392,6 +394,11 @@ impl Kernel {
         }
     }
 
+    /// The most events that the ring holds at a time.
+    pub fn event_capacity(&self) -> usize {
+        event_capacity(self.event_ring_bytes)
+    }
+
     /// A descriptor of the event ring, which becomes readable when events arrive.
     pub fn events_fd(&self) -> io::Result<OwnedFd> {
         self.events.as_fd().try_clone_to_owned()
@@ -408,6 +415,13 @@ impl Kernel {
         }
         drained
     }
+}
+
+/// The most events that a ring of this size in bytes holds. Each has a header of eight bytes; a segment
+/// without payload over IPv4 is the smallest.
+fn event_capacity(ring_bytes: u32) -> usize {
+    const HEADER: usize = 8;
+    ring_bytes as usize / (HEADER + size_of::<SegmentHead<FlowKey4>>())
 }
 
 /// Name of the program for a hook.

@@ -187,6 +187,14 @@ impl Live {
                     }
                     self.look_for_uplink();
                 }
+                command = commands.recv() => match command {
+                    Some(Command::Expire(keys)) => self.expire(keys).await?,
+                    None => return Err(LiveError::EngineStopped),
+                },
+                _ = interval.tick() => self.pass().await?,
+                _ = retry.tick() => self.retry().await?,
+                // Last: a flood of events leaves this never idle. A pass and a deletion read the ring
+                // themselves, so that nothing overtakes an event.
                 ready = ring.readable() => {
                     let mut ready = ready.map_err(LiveError::Ring)?;
                     // Edge triggered: only an empty ring may be waited for again.
@@ -194,12 +202,6 @@ impl Live {
                         ready.clear_ready();
                     }
                 }
-                command = commands.recv() => match command {
-                    Some(Command::Expire(keys)) => self.expire(keys).await?,
-                    None => return Err(LiveError::EngineStopped),
-                },
-                _ = interval.tick() => self.pass().await?,
-                _ = retry.tick() => self.retry().await?,
             }
         }
     }

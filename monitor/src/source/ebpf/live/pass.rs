@@ -48,7 +48,7 @@ impl Live {
         self.kernel.read_flows4(&mut flows4);
         self.kernel.read_flows6(&mut flows6);
         // An entry that was read after another connection took it over has its event in the ring.
-        while self.events().await? == EVENTS_PER_TURN {}
+        self.events_so_far().await?;
         // Behind all that flows were told of.
         let departed = std::mem::take(&mut self.departed);
         let mut accounts = departed.clone();
@@ -109,6 +109,17 @@ impl Live {
         Ok(drained)
     }
 
+    /// Hands on the events that are in the ring now. Those that come meanwhile may be too many ever to
+    /// end: more than the ring holds are not waited for.
+    async fn events_so_far(&mut self) -> Result<(), LiveError> {
+        for _ in 0..=self.kernel.event_capacity() / EVENTS_PER_TURN {
+            if self.events().await? < EVENTS_PER_TURN {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Deletes entries and tells their final values.
     pub(super) async fn expire(&mut self, keys: Vec<FlowKey>) -> Result<(), LiveError> {
         let mut removed = Vec::with_capacity(keys.len());
@@ -122,6 +133,8 @@ impl Live {
         }
         let values4 = self.kernel.take_flows4(&keys4)?;
         let values6 = self.kernel.take_flows6(&keys6)?;
+        // What was there before these values is in the ring.
+        self.events_so_far().await?;
         let keys4 = keys4.into_iter().map(FlowKey::from);
         let keys6 = keys6.into_iter().map(FlowKey::from);
         for (key, value) in keys4.zip(values4).chain(keys6.zip(values6)) {
