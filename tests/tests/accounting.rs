@@ -369,9 +369,14 @@ fn bytes_are_layer_three(bench: &Bench, daemon: &Daemon, base: &[Counters], rows
     }
     let workload = rows.iter().filter(|row| row.account.interface != UPLINK);
     let uncounted: u64 = workload.map(|row| row.account.uncounted_total()).sum();
-    let metrics = daemon.metrics().expect("a scrape");
-    let bytes = metrics.count("nodewatch_flow_bytes_total", &[("point", "workload")]);
     let expected = octets - 14 * frames - uncounted * (42 - 14);
+    // Counters are read behind the flows: the last packets may be in the next reading of flows.
+    let mut bytes = 0;
+    let _ = wait::until("the flows of the last packets", SETTLE, || {
+        let metrics = daemon.metrics().expect("a scrape");
+        bytes = metrics.count("nodewatch_flow_bytes_total", &[("point", "workload")]);
+        (bytes == expected).then_some(())
+    });
     assert_eq!(
         bytes,
         expected,
