@@ -162,7 +162,7 @@ impl Maps {
     }
 
     #[inline(always)]
-    fn send_end<K: Copy + 'static>(kind: u32, key: &K, last: &FlowCell) -> bool {
+    fn send_end<K: Copy + 'static>(kind: u32, key: &K, last: &FlowCell<'_>) -> bool {
         let Some(mut entry) = EVENTS.reserve_untyped::<FlowEnd<K>>(0) else {
             Self::lost();
             Self::merged();
@@ -186,7 +186,7 @@ impl Maps {
         kind: u32,
         packet: &P,
         key: &K,
-        flow: &FlowCell,
+        flow: &FlowCell<'_>,
         segment: &Segment,
     ) {
         let Some(capture) = CAPTURE.get_ptr_mut(0) else {
@@ -248,18 +248,18 @@ impl Backend for Maps {
     }
 
     #[inline(always)]
-    fn flow4(&self, key: &FlowKey4) -> Option<&FlowCell> {
-        let entry = places::find4(key)?;
-        // SAFETY: a live array element. Userspace frees a place only a while after no key leads to
+    fn flow4(&self, key: &FlowKey4) -> Option<FlowCell<'_>> {
+        let (hot, cold) = places::find4(key)?;
+        // SAFETY: live array elements. Userspace frees a place only a while after no key leads to
         // it, so that it is not reused while this program runs.
-        Some(unsafe { FlowCell::from_entry(entry) })
+        Some(unsafe { FlowCell::from_parts(hot, cold) })
     }
 
     #[inline(always)]
-    fn flow6(&self, key: &FlowKey6) -> Option<&FlowCell> {
-        let entry = places::find6(key)?;
+    fn flow6(&self, key: &FlowKey6) -> Option<FlowCell<'_>> {
+        let (hot, cold) = places::find6(key)?;
         // SAFETY: as in `flow4`.
-        Some(unsafe { FlowCell::from_entry(entry) })
+        Some(unsafe { FlowCell::from_parts(hot, cold) })
     }
 
     #[inline(always)]
@@ -273,22 +273,34 @@ impl Backend for Maps {
     }
 
     #[inline(always)]
-    fn ended4(&self, key: &FlowKey4, last: &FlowCell) -> bool {
+    fn ended4(&self, key: &FlowKey4, last: &FlowCell<'_>) -> bool {
         Self::send_end(event::FLOW_END4, key, last)
     }
 
     #[inline(always)]
-    fn ended6(&self, key: &FlowKey6, last: &FlowCell) -> bool {
+    fn ended6(&self, key: &FlowKey6, last: &FlowCell<'_>) -> bool {
         Self::send_end(event::FLOW_END6, key, last)
     }
 
     #[inline(always)]
-    fn segment4<P: Packet>(&self, packet: &P, key: &FlowKey4, flow: &FlowCell, segment: &Segment) {
+    fn segment4<P: Packet>(
+        &self,
+        packet: &P,
+        key: &FlowKey4,
+        flow: &FlowCell<'_>,
+        segment: &Segment,
+    ) {
         Self::send_segment(event::SEGMENT4, packet, key, flow, segment);
     }
 
     #[inline(always)]
-    fn segment6<P: Packet>(&self, packet: &P, key: &FlowKey6, flow: &FlowCell, segment: &Segment) {
+    fn segment6<P: Packet>(
+        &self,
+        packet: &P,
+        key: &FlowKey6,
+        flow: &FlowCell<'_>,
+        segment: &Segment,
+    ) {
         Self::send_segment(event::SEGMENT6, packet, key, flow, segment);
     }
 

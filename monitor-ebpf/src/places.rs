@@ -11,8 +11,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use monitor_common::abi::{
-    DEFAULT_FLOWS4, DEFAULT_FLOWS6, FlowKey4, FlowKey6, FlowValue, NEAR, Place, PlaceKey, Reason,
-    add_shared, split,
+    Aside, Cold, DEFAULT_FLOWS4, DEFAULT_FLOWS6, FlowKey4, FlowKey6, Hot, NEAR, Place, PlaceKey,
+    Reason, add_shared, split,
 };
 
 /// `BPF_F_MMAPABLE`: userspace reads the places where they are.
@@ -29,6 +29,14 @@ static PLACES4: Array<Place<FlowKey4>, { DEFAULT_FLOWS4 as usize }, MMAPABLE> = 
 /// Flows over IPv6.
 #[btf_map]
 static PLACES6: Array<Place<FlowKey6>, { DEFAULT_FLOWS6 as usize }, MMAPABLE> = Array::new();
+
+/// What few packets touch of [`PLACES4`].
+#[btf_map]
+static ASIDE4: Array<Aside, { DEFAULT_FLOWS4 as usize }, MMAPABLE> = Array::new();
+
+/// What few packets touch of [`PLACES6`].
+#[btf_map]
+static ASIDE6: Array<Aside, { DEFAULT_FLOWS6 as usize }, MMAPABLE> = Array::new();
 
 /// Places of the IPv4 flows that have a spare one. Plain, not LRU: an LRU map evicts silently.
 #[btf_map]
@@ -65,24 +73,41 @@ const EEXIST: i32 = -17;
 
 /// The entry of an IPv4 flow.
 #[inline(always)]
-pub(crate) fn find4(key: &FlowKey4) -> Option<*mut FlowValue> {
-    let place = PLACES4.get_ptr_mut(nodewatch_find4(key.word(0), key.word(1)))?;
-    // SAFETY: a field of a live array element.
-    Some(unsafe { &raw mut (*place).value })
+pub(crate) fn find4(key: &FlowKey4) -> Option<(*mut Hot, *mut Cold)> {
+    let first = key.near(NODEWATCH_NEAR4.load());
+    // Most flows are in the first of their places: that saves a call.
+    let (number, place) = match PLACES4.get_ptr_mut(first) {
+        Some(place) if holds(place, key) => (first, place),
+        _ => {
+            let number = nodewatch_find4(key.word(0), key.word(1));
+            (number, PLACES4.get_ptr_mut(number)?)
+        }
+    };
+    let aside = ASIDE4.get_ptr_mut(number)?;
+    // SAFETY: fields of live array elements.
+    Some(unsafe { (&raw mut (*place).hot, &raw mut (*aside).cold) })
 }
 
 /// The entry of an IPv6 flow.
 #[inline(always)]
-pub(crate) fn find6(key: &FlowKey6) -> Option<*mut FlowValue> {
-    let place = PLACES6.get_ptr_mut(nodewatch_find6(
-        key.word(0),
-        key.word(1),
-        key.word(2),
-        key.word(3),
-        key.word(4),
-    ))?;
+pub(crate) fn find6(key: &FlowKey6) -> Option<(*mut Hot, *mut Cold)> {
+    let first = key.near(NODEWATCH_NEAR6.load());
+    let (number, place) = match PLACES6.get_ptr_mut(first) {
+        Some(place) if holds(place, key) => (first, place),
+        _ => {
+            let number = nodewatch_find6(
+                key.word(0),
+                key.word(1),
+                key.word(2),
+                key.word(3),
+                key.word(4),
+            );
+            (number, PLACES6.get_ptr_mut(number)?)
+        }
+    };
+    let aside = ASIDE6.get_ptr_mut(number)?;
     // SAFETY: as above.
-    Some(unsafe { &raw mut (*place).value })
+    Some(unsafe { (&raw mut (*place).hot, &raw mut (*aside).cold) })
 }
 
 /// Takes a place for an IPv4 flow; `false` if another processor has done so.
@@ -162,7 +187,9 @@ fn taken(result: u32) -> Result<bool, Reason> {
 pub extern "C" fn nodewatch_take4(first: u64, last: u64) -> u32 {
     let key = [first, last];
     let near = NODEWATCH_NEAR4.load();
-    if let Some(is_ours) = take_near(&key, near, |place| PLACES4.get_ptr_mut(place)) {
+    if let Some(is_ours) = take_near(&key, near, |place| {
+        Some((PLACES4.get_ptr_mut(place)?, ASIDE4.get_ptr_mut(place)?))
+    }) {
         return if is_ours { OURS } else { THEIRS };
     }
     let spare = match SPARE4.pop() {
@@ -189,7 +216,9 @@ pub extern "C" fn nodewatch_take4(first: u64, last: u64) -> u32 {
 pub extern "C" fn nodewatch_take6(a: u64, b: u64, c: u64, d: u64, last: u64) -> u32 {
     let key = [a, b, c, d, last];
     let near = NODEWATCH_NEAR6.load();
-    if let Some(is_ours) = take_near(&key, near, |place| PLACES6.get_ptr_mut(place)) {
+    if let Some(is_ours) = take_near(&key, near, |place| {
+        Some((PLACES6.get_ptr_mut(place)?, ASIDE6.get_ptr_mut(place)?))
+    }) {
         return if is_ours { OURS } else { THEIRS };
     }
     let spare = match SPARE6.pop() {
@@ -283,7 +312,7 @@ fn find<F, K: PlaceKey>(
 fn take_near<F, K: PlaceKey>(
     key: &K,
     near: u32,
-    get: impl Fn(u32) -> Option<*mut Place<F>>,
+    get: impl Fn(u32) -> Option<(*mut Place<F>, *mut Aside)>,
 ) -> Option<bool> {
     if near == 0 {
         return None;
@@ -291,8 +320,8 @@ fn take_near<F, K: PlaceKey>(
     let first = key.near(near);
     let mut way = 0;
     while way < NEAR {
-        let place = get(first ^ way)?;
-        if claim(place, K::WORDS - 1) {
+        let (place, aside) = get(first ^ way)?;
+        if claim(place, aside, K::WORDS - 1) {
             publish(place, key);
             return Some(true);
         }
@@ -306,12 +335,12 @@ fn take_near<F, K: PlaceKey>(
 
 /// Takes a free place, or waits until another processor that does so has told its key.
 #[inline(always)]
-fn claim<F>(place: *mut Place<F>, last: usize) -> bool {
-    // SAFETY: words of a live array element.
+fn claim<F>(place: *mut Place<F>, aside: *mut Aside, last: usize) -> bool {
+    // SAFETY: words of live array elements.
     let (word, claims) = unsafe {
         (
             (&raw const (*place).key).cast::<u64>().add(last),
-            &raw mut (*place).claims,
+            &raw mut (*aside).claims,
         )
     };
     // SAFETY: as above; volatile, since other processors write it.

@@ -6,9 +6,11 @@
 
 mod cell;
 mod place;
+mod value;
 
-pub use cell::{FlowCell, add_shared};
-pub use place::{LEAVING, NEAR, Place, PlaceKey, split};
+pub use cell::{FlowCell, FlowEntry, add_shared};
+pub use place::{Aside, LEAVING, NEAR, Place, PlaceKey, split};
+pub use value::{Cold, FlowValue, Hot};
 
 /// Version of this layout; a global of the kernel object, compared at load.
 pub const ABI_VERSION: u32 = 2;
@@ -19,6 +21,10 @@ pub mod names {
     pub const PLACES4: &str = "PLACES4";
     /// Array of [`super::Place`] with [`super::FlowKey6`].
     pub const PLACES6: &str = "PLACES6";
+    /// Array of [`Aside`](super::Aside), by the numbers of [`PLACES4`].
+    pub const ASIDE4: &str = "ASIDE4";
+    /// Array of [`Aside`](super::Aside), by the numbers of [`PLACES6`].
+    pub const ASIDE6: &str = "ASIDE6";
     /// Hash of [`super::FlowKey4`] to a place.
     pub const FLOWS4: &str = "FLOWS4";
     /// Hash of [`super::FlowKey6`] to a place.
@@ -204,57 +210,6 @@ pub mod flag {
     pub const TEXT: u16 = 0x4000;
     /// This direction opened the connection, and its handshake was timed.
     pub const TIMED: u16 = 0x8000;
-}
-
-/// What the kernel keeps of a flow. Two-element arrays are indexed by [`TX`] and [`RX`].
-///
-/// The first 48 bytes are what every packet touches: with the key before them, in a [`Place`], they
-/// are exactly one cache line for IPv4. The rest is touched rarely.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct FlowValue {
-    /// Packets (segments of a GRO/GSO packet count one each).
-    pub packets: [u64; 2],
-    /// Layer-3 bytes: IP headers included, link layer and padding excluded.
-    pub bytes: [u64; 2],
-    /// TCP: the sequence number that follows the highest one seen.
-    pub next_sequence: [u32; 2],
-    /// [`flag`]s of each direction.
-    pub flags: [u16; 2],
-    /// Coarse clock at the last packet, in ticks (jiffies in the kernel), wrapping.
-    pub last_seen_ticks: u32,
-    /// TCP: from the SYN to the ACK that completes the handshake, in nanoseconds; 0 if not seen.
-    pub handshake_rtt_ns: u32,
-    /// [`crate::classify::App`].
-    pub app: u8,
-    /// Padding, zero.
-    pub _pad: [u8; 3],
-
-    /// Precise clock at the first packet, in nanoseconds (`CLOCK_MONOTONIC` in the kernel).
-    pub first_seen_ns: u64,
-    /// Precise clock at the last SYN, in nanoseconds.
-    pub syn_ns: u64,
-    /// Cgroup of the node's own socket (`bpf_skb_cgroup_id`), of that which sent the first packet or the
-    /// last SYN; 0 where the hook does not know it.
-    pub cgroup_id: u64,
-    /// TCP segments whose payload had been sent before.
-    pub retransmits: [u32; 2],
-    /// First payload bytes of each direction, for classification.
-    pub prefix: [[u8; 8]; 2],
-    /// How many of `prefix` are filled.
-    pub prefix_length: [u8; 2],
-    /// What looking at data packets has cost so far: their number, where they are datagrams.
-    pub inspected: [u8; 2],
-    /// How many connections before this one used this entry.
-    pub generation: u32,
-    /// TCP: sequence number that follows the bytes in `prefix`.
-    pub inspect_sequence: [u32; 2],
-    /// Payload bytes of each direction that were handed to userspace.
-    pub captured: [u16; 2],
-    /// Events of each direction that were made of payload.
-    pub told: [u8; 2],
-    /// Padding, zero.
-    pub _pad2: [u8; 2],
 }
 
 /// Key under which the ports of a fragmented datagram's first fragment are remembered.

@@ -29,10 +29,10 @@ pub trait Backend {
     fn account(&self, slot: u32, hook: Hook, packets: u32, result: Result<u64, Reason>);
 
     /// The entry of an IPv4 flow.
-    fn flow4(&self, key: &FlowKey4) -> Option<&FlowCell>;
+    fn flow4(&self, key: &FlowKey4) -> Option<FlowCell<'_>>;
 
     /// The entry of an IPv6 flow.
-    fn flow6(&self, key: &FlowKey6) -> Option<&FlowCell>;
+    fn flow6(&self, key: &FlowKey6) -> Option<FlowCell<'_>>;
 
     /// Adds an IPv4 flow with a value of zeros; `false` where another processor did so meanwhile.
     fn insert4(&self, key: &FlowKey4) -> Result<bool, Reason>;
@@ -42,17 +42,29 @@ pub trait Backend {
 
     /// Tells that the connection of an IPv4 entry ended because another one takes its place;
     /// `false` where it could not be told.
-    fn ended4(&self, key: &FlowKey4, last: &FlowCell) -> bool;
+    fn ended4(&self, key: &FlowKey4, last: &FlowCell<'_>) -> bool;
 
     /// Tells that the connection of an IPv6 entry ended because another one takes its place;
     /// `false` where it could not be told.
-    fn ended6(&self, key: &FlowKey6, last: &FlowCell) -> bool;
+    fn ended6(&self, key: &FlowKey6, last: &FlowCell<'_>) -> bool;
 
     /// Hands a segment of an IPv4 connection to userspace.
-    fn segment4<P: Packet>(&self, packet: &P, key: &FlowKey4, flow: &FlowCell, segment: &Segment);
+    fn segment4<P: Packet>(
+        &self,
+        packet: &P,
+        key: &FlowKey4,
+        flow: &FlowCell<'_>,
+        segment: &Segment,
+    );
 
     /// Hands a segment of an IPv6 connection to userspace.
-    fn segment6<P: Packet>(&self, packet: &P, key: &FlowKey6, flow: &FlowCell, segment: &Segment);
+    fn segment6<P: Packet>(
+        &self,
+        packet: &P,
+        key: &FlowKey6,
+        flow: &FlowCell<'_>,
+        segment: &Segment,
+    );
 
     /// The ports of a datagram whose first fragment was remembered.
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts>;
@@ -191,7 +203,7 @@ fn on_network<A: Family, P: Packet, B: Backend>(
             let flow = A::flow(backend, &key).ok_or(Reason::InsertFailed)?;
             // Whoever inserted it notes how it began.
             if is_ours {
-                open(packet, backend, flow, direction, &transport, protocol);
+                open(packet, backend, &flow, direction, &transport, protocol);
             }
             flow
         }
@@ -209,9 +221,9 @@ fn on_network<A: Family, P: Packet, B: Backend>(
     if network.part as u8 != Part::Later as u8 {
         match protocol {
             protocol::TCP => {
-                tcp::on_segment(packet, backend, &key, flow, direction, &transport, network);
+                tcp::on_segment(packet, backend, &key, &flow, direction, &transport, network);
             }
-            protocol::UDP => inspect::datagram(packet, flow, direction, &transport, network),
+            protocol::UDP => inspect::datagram(packet, &flow, direction, &transport, network),
             protocol::ICMP | protocol::ICMPV6 if protocol == A::ICMP => {
                 on_icmp::<A, P, B>(packet, backend, interface, network.transport);
             }
@@ -220,8 +232,8 @@ fn on_network<A: Family, P: Packet, B: Backend>(
     }
     flow.add(direction, u64::from(segments), bytes);
     let ticks = backend.ticks();
-    if flow.get(|value| value.last_seen_ticks) != ticks {
-        flow.update(|value| value.last_seen_ticks = ticks);
+    if flow.get(|hot| hot.last_seen_ticks) != ticks {
+        flow.update(|hot| hot.last_seen_ticks = ticks);
     }
     Ok(bytes)
 }
@@ -286,7 +298,7 @@ fn later_fragment<A: Family, P: Packet, B: Backend>(
 fn open<P: Packet, B: Backend>(
     packet: &P,
     backend: &B,
-    flow: &FlowCell,
+    flow: &FlowCell<'_>,
     direction: usize,
     transport: &Transport,
     protocol: u8,
@@ -299,13 +311,13 @@ fn open<P: Packet, B: Backend>(
     };
     let first_seen_ns = backend.now_ns();
     let cgroup_id = packet.cgroup_id();
-    flow.update(|value| {
-        value.first_seen_ns = first_seen_ns;
-        value.cgroup_id = cgroup_id;
-        if !is_reply {
-            value.flags[direction & 1] |= flag::FIRST;
-        }
+    flow.update_cold(|cold| {
+        cold.first_seen_ns = first_seen_ns;
+        cold.cgroup_id = cgroup_id;
     });
+    if !is_reply {
+        flow.update(|hot| hot.flags[direction & 1] |= flag::FIRST);
+    }
 }
 
 /// Marks the flow whose packet an ICMP destination-unreachable message quotes.
@@ -370,7 +382,7 @@ fn on_icmp<A: Family, P: Packet, B: Backend>(
     );
     if let Some(flow) = A::flow(backend, &key) {
         let direction = if source_is_local { TX } else { RX };
-        flow.update(|value| value.flags[direction & 1] |= flag::UNREACHABLE);
+        flow.update(|hot| hot.flags[direction & 1] |= flag::UNREACHABLE);
     }
 }
 

@@ -31,6 +31,9 @@ enum Kind {
         /// Source ports to use in turn
         #[arg(long, default_value_t = 1)]
         flows: usize,
+        /// The first of the source ports, the others after it; 0: any
+        #[arg(long, default_value_t = 0)]
+        from_port: u16,
         /// Wait for the echo of each and compare it
         #[arg(long)]
         echo: bool,
@@ -50,6 +53,11 @@ enum Kind {
     },
     /// A UDP server that sends back what comes
     UdpServe {
+        #[arg(long)]
+        listen: SocketAddr,
+    },
+    /// Takes UDP datagrams and answers none
+    UdpSink {
         #[arg(long)]
         listen: SocketAddr,
     },
@@ -156,6 +164,7 @@ fn run(kind: Kind) -> Result<Option<Report>> {
             size,
             rate,
             flows,
+            from_port,
             echo,
         } => udp::send(&udp::Job {
             to,
@@ -163,6 +172,7 @@ fn run(kind: Kind) -> Result<Option<Report>> {
             size,
             rate,
             flows,
+            from_port,
             echo,
         })?,
         Kind::Fragments {
@@ -177,6 +187,7 @@ fn run(kind: Kind) -> Result<Option<Report>> {
             size,
             rate,
             flows: 1,
+            from_port: 0,
             echo,
         })?,
         Kind::TcpShort {
@@ -217,7 +228,8 @@ fn run(kind: Kind) -> Result<Option<Report>> {
             rate,
         })?,
         Kind::Dns { to, name, count } => dns::ask(to, &name, count)?,
-        Kind::UdpServe { listen } => return udp::serve(listen).map(|()| None),
+        Kind::UdpServe { listen } => return udp::serve(listen, true).map(|()| None),
+        Kind::UdpSink { listen } => return udp::serve(listen, false).map(|()| None),
         Kind::TcpServe { listen } => return tcp::serve(listen).map(|()| None),
         Kind::DnsServe { listen } => return dns::serve(listen).map(|()| None),
     };

@@ -9,8 +9,8 @@ use elsa::FrozenMap;
 
 use monitor_common::{
     abi::{
-        Counters, FlowCell, FlowKey4, FlowKey6, FlowValue, FragmentKey, FragmentPorts, Hook,
-        Interface, Reason, SegmentHead, UNKNOWN_SLOT, Uncounted, event, slot_probe,
+        Counters, FlowCell, FlowEntry, FlowKey4, FlowKey6, FlowValue, FragmentKey, FragmentPorts,
+        Hook, Interface, Reason, SegmentHead, UNKNOWN_SLOT, Uncounted, event, slot_probe,
     },
     classify::App,
     packet::{Frame, Packet},
@@ -107,8 +107,8 @@ pub struct Host {
     interface: Interface,
     counters: RefCell<[Counters; 2]>,
     uncounted: RefCell<[Uncounted; 2]>,
-    flows4: FrozenMap<FlowKey4, Box<FlowCell>>,
-    flows6: FrozenMap<FlowKey6, Box<FlowCell>>,
+    flows4: FrozenMap<FlowKey4, Box<FlowEntry>>,
+    flows6: FrozenMap<FlowKey6, Box<FlowEntry>>,
     /// Of all flows.
     keys: RefCell<Vec<Key>>,
     fragments: RefCell<HashMap<FragmentKey, FragmentPorts>>,
@@ -181,12 +181,12 @@ impl Host {
     pub fn books(&self) -> Books {
         let keys = self.keys.borrow();
         let flows = keys.iter().map(|key| {
-            let cell = match key {
+            let entry = match key {
                 Key::V4(key) => self.flows4.get(key),
                 Key::V6(key) => self.flows6.get(key),
             };
-            let cell = cell.expect("keys are those of the flows");
-            (*key, Facts::from(&cell.snapshot()))
+            let entry = entry.expect("keys are those of the flows");
+            (*key, Facts::from(&entry.cell().snapshot()))
         });
         Books {
             flows: flows.collect(),
@@ -196,10 +196,6 @@ impl Host {
             uncounted: *self.uncounted.borrow(),
         }
     }
-}
-
-fn new_cell() -> FlowCell {
-    FlowCell::new(FlowValue::default())
 }
 
 impl Backend for Host {
@@ -225,39 +221,45 @@ impl Backend for Host {
         }
     }
 
-    fn flow4(&self, key: &FlowKey4) -> Option<&FlowCell> {
-        self.flows4.get(key)
+    fn flow4(&self, key: &FlowKey4) -> Option<FlowCell<'_>> {
+        self.flows4.get(key).map(FlowEntry::cell)
     }
 
-    fn flow6(&self, key: &FlowKey6) -> Option<&FlowCell> {
-        self.flows6.get(key)
+    fn flow6(&self, key: &FlowKey6) -> Option<FlowCell<'_>> {
+        self.flows6.get(key).map(FlowEntry::cell)
     }
 
     fn insert4(&self, key: &FlowKey4) -> Result<bool, Reason> {
-        self.flows4.insert(*key, Box::new(new_cell()));
+        self.flows4.insert(*key, Box::default());
         self.keys.borrow_mut().push(Key::V4(*key));
         Ok(true)
     }
 
     fn insert6(&self, key: &FlowKey6) -> Result<bool, Reason> {
-        self.flows6.insert(*key, Box::new(new_cell()));
+        self.flows6.insert(*key, Box::default());
         self.keys.borrow_mut().push(Key::V6(*key));
         Ok(true)
     }
 
-    fn ended4(&self, key: &FlowKey4, last: &FlowCell) -> bool {
+    fn ended4(&self, key: &FlowKey4, last: &FlowCell<'_>) -> bool {
         let facts = Facts::from(&last.snapshot());
         self.ended.borrow_mut().push((Key::V4(*key), facts));
         true
     }
 
-    fn ended6(&self, key: &FlowKey6, last: &FlowCell) -> bool {
+    fn ended6(&self, key: &FlowKey6, last: &FlowCell<'_>) -> bool {
         let facts = Facts::from(&last.snapshot());
         self.ended.borrow_mut().push((Key::V6(*key), facts));
         true
     }
 
-    fn segment4<P: Packet>(&self, packet: &P, key: &FlowKey4, flow: &FlowCell, segment: &Segment) {
+    fn segment4<P: Packet>(
+        &self,
+        packet: &P,
+        key: &FlowKey4,
+        flow: &FlowCell<'_>,
+        segment: &Segment,
+    ) {
         let told = (event::SEGMENT4, key, 0);
         segment.each(packet, told, flow, |head, bytes| {
             self.told
@@ -266,7 +268,13 @@ impl Backend for Host {
         });
     }
 
-    fn segment6<P: Packet>(&self, packet: &P, key: &FlowKey6, flow: &FlowCell, segment: &Segment) {
+    fn segment6<P: Packet>(
+        &self,
+        packet: &P,
+        key: &FlowKey6,
+        flow: &FlowCell<'_>,
+        segment: &Segment,
+    ) {
         let told = (event::SEGMENT6, key, 0);
         segment.each(packet, told, flow, |head, bytes| {
             self.told

@@ -23,6 +23,8 @@ pub struct Job {
     pub rate: u64,
     /// Over how many source ports, in turn.
     pub flows: usize,
+    /// The first of them, the others after it; 0: any.
+    pub from_port: u16,
     /// Whether to wait for an echo of each before the next.
     pub echo: bool,
 }
@@ -36,7 +38,16 @@ pub fn send(job: &Job) -> Result<Report> {
     );
     ensure!(job.size <= 65_000, "at most 65000 bytes");
     let sockets = (0..job.flows)
-        .map(|_| connect(job.to))
+        .map(|index| {
+            let port = match job.from_port {
+                0 => 0,
+                first => u16::try_from(index)
+                    .ok()
+                    .and_then(|index| first.checked_add(index))
+                    .context("ports end at 65535")?,
+            };
+            connect(job.to, port)
+        })
         .collect::<Result<Vec<_>>>()?;
     let mut noise = Noise::new(0x5eed);
     let mut payload = vec![0_u8; job.size];
@@ -72,8 +83,8 @@ pub fn send(job: &Job) -> Result<Report> {
     Ok(report)
 }
 
-/// Answers every datagram with itself until its life is over.
-pub fn serve(listen: SocketAddr) -> Result<()> {
+/// Takes datagrams until its life is over; with `answer` it sends each back.
+pub fn serve(listen: SocketAddr, answer: bool) -> Result<()> {
     let socket = UdpSocket::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
     socket
         .set_read_timeout(Some(Duration::from_secs(1)))
@@ -81,19 +92,21 @@ pub fn serve(listen: SocketAddr) -> Result<()> {
     let start = Instant::now();
     let mut bytes = vec![0_u8; 65_536];
     while start.elapsed() < SERVER_LIFE {
-        if let Ok((length, from)) = socket.recv_from(&mut bytes) {
+        if let Ok((length, from)) = socket.recv_from(&mut bytes)
+            && answer
+        {
             let _ = socket.send_to(&bytes[..length], from);
         }
     }
     Ok(())
 }
 
-fn connect(to: SocketAddr) -> Result<UdpSocket> {
+fn connect(to: SocketAddr, from_port: u16) -> Result<UdpSocket> {
     let any: IpAddr = match to {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let socket = UdpSocket::bind((any, 0)).context("cannot make a socket")?;
+    let socket = UdpSocket::bind((any, from_port)).context("cannot make a socket")?;
     socket
         .connect(to)
         .with_context(|| format!("no way to {to}"))?;

@@ -8,10 +8,10 @@ use std::{
 use aya::maps::loaded_maps;
 use monitor::source::ebpf::object;
 use monitor_common::abi::{
-    ClockSample, Counters, FlowKey4, FlowKey6, FlowValue, FragmentKey, FragmentPorts, Interface,
-    Lost, Place, Uncounted, link, names, point,
+    Aside, ClockSample, Cold, Counters, FlowKey4, FlowKey6, FragmentKey, FragmentPorts, Hot,
+    Interface, Lost, Place, Uncounted, link, names, point,
 };
-use tests::lab;
+use tests::{held::Held, lab};
 
 use crate::loaded::{LOOPBACK, Loaded, OPTIONS};
 
@@ -89,9 +89,7 @@ fn type_information_of_the_object_is_that_of_this_build() {
     let object = aya_obj::Object::parse(object::PROGRAMS).expect("an ELF object");
     let btf = object.btf.expect("with type information").to_bytes();
     let found = structures(&btf);
-    let value = layout!(FlowValue: packets bytes next_sequence flags last_seen_ticks
-        handshake_rtt_ns app _pad first_seen_ns syn_ns cgroup_id retransmits prefix prefix_length
-        inspected generation inspect_sequence captured told _pad2);
+    // The parts of a `FlowValue`, whose fields are where theirs are.
     let expected = [
         (
             "FlowKey4",
@@ -101,7 +99,16 @@ fn type_information_of_the_object_is_that_of_this_build() {
             "FlowKey6",
             layout!(FlowKey6: local remote local_port remote_port scope),
         ),
-        ("FlowValue", value),
+        (
+            "Hot",
+            layout!(Hot: packets bytes next_sequence flags last_seen_ticks),
+        ),
+        (
+            "Cold",
+            layout!(Cold: handshake_rtt_ns app _pad first_seen_ns syn_ns cgroup_id retransmits prefix
+                prefix_length inspected generation inspect_sequence captured told _pad2),
+        ),
+        ("Aside", layout!(Aside: cold claims)),
         ("Counters", layout!(Counters: seen counted buffers bytes)),
         ("Uncounted", layout!(Uncounted: packets)),
         ("Interface", layout!(Interface: ifindex id point link _pad)),
@@ -140,7 +147,12 @@ fn map_sizes_are_those_of_this_build() {
         _pad: [0; 2],
     };
     let _loaded = Loaded::new(&OPTIONS, interface);
-    let maps: Vec<_> = loaded_maps().filter_map(Result::ok).collect();
+    // Another daemon on the machine may be of another version.
+    let own = Held::by(std::process::id()).expect("this process").maps;
+    let maps: Vec<_> = loaded_maps()
+        .filter_map(Result::ok)
+        .filter(|map| own.contains(&map.id()))
+        .collect();
     for (name, key, value) in [
         (
             names::PLACES4,
@@ -152,6 +164,8 @@ fn map_sizes_are_those_of_this_build() {
             size_of::<u32>(),
             size_of::<Place<FlowKey6>>(),
         ),
+        (names::ASIDE4, size_of::<u32>(), size_of::<Aside>()),
+        (names::ASIDE6, size_of::<u32>(), size_of::<Aside>()),
         (names::FLOWS4, size_of::<FlowKey4>(), size_of::<u32>()),
         (names::FLOWS6, size_of::<FlowKey6>(), size_of::<u32>()),
         (names::SPARE4, 0, size_of::<u32>()),

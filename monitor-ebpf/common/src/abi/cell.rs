@@ -2,15 +2,43 @@
 
 use core::cell::UnsafeCell;
 
-use super::{FlowValue, SegmentHead};
+use super::{Cold, FlowValue, Hot, SegmentHead};
 
-/// A [`FlowValue`] in place: a map entry in the kernel, a table entry in the replay.
+/// The two parts of a [`FlowValue`] in place: map elements in the kernel, a [`FlowEntry`] elsewhere.
 ///
 /// Counters are added atomically on BPF. The other fields are plain loads and stores: each
 /// direction of a flow has its own, and one direction is handled by one processor at a time but
 /// for rare steering changes, when an update of a flag may be lost until the next packet.
-#[repr(transparent)]
-pub struct FlowCell(UnsafeCell<FlowValue>);
+#[derive(Clone, Copy)]
+pub struct FlowCell<'a> {
+    hot: &'a UnsafeCell<Hot>,
+    cold: &'a UnsafeCell<Cold>,
+}
+
+/// A flow's entry outside the kernel.
+#[derive(Default)]
+pub struct FlowEntry {
+    hot: UnsafeCell<Hot>,
+    cold: UnsafeCell<Cold>,
+}
+
+impl FlowEntry {
+    /// An entry that holds `value`.
+    pub const fn new(value: &FlowValue) -> Self {
+        Self {
+            hot: UnsafeCell::new(value.hot()),
+            cold: UnsafeCell::new(value.cold()),
+        }
+    }
+
+    /// Access to it.
+    pub const fn cell(&self) -> FlowCell<'_> {
+        FlowCell {
+            hot: &self.hot,
+            cold: &self.cold,
+        }
+    }
+}
 
 /// Adds to a counter that other processors may add to at the same time.
 ///
@@ -33,28 +61,28 @@ pub unsafe fn add_shared(counter: *mut u64, amount: u64) {
     }
 }
 
-impl FlowCell {
-    /// A cell that holds `value`.
-    pub const fn new(value: FlowValue) -> Self {
-        Self(UnsafeCell::new(value))
-    }
-
-    /// Views a map entry as a cell.
+impl FlowCell<'_> {
+    /// Views map elements as a cell.
     ///
     /// # Safety
-    /// `entry` must point to a live [`FlowValue`] that stays valid for `'a` and that is only
-    /// accessed through cells or by the kernel meanwhile.
+    /// `hot` and `cold` must point to parts of live map elements that stay valid for `'a` and that are
+    /// only accessed through cells or by the kernel meanwhile.
     #[inline(always)]
-    pub const unsafe fn from_entry<'a>(entry: *mut FlowValue) -> &'a Self {
-        // SAFETY: repr(transparent) over UnsafeCell over FlowValue; validity is the caller's.
-        unsafe { &*entry.cast::<Self>() }
+    pub const unsafe fn from_parts(hot: *mut Hot, cold: *mut Cold) -> Self {
+        // SAFETY: UnsafeCell has the layout of what is in it; validity is the caller's.
+        unsafe {
+            Self {
+                hot: &*hot.cast::<UnsafeCell<Hot>>(),
+                cold: &*cold.cast::<UnsafeCell<Cold>>(),
+            }
+        }
     }
 
     /// A copy of the whole value.
     #[inline(always)]
     pub fn snapshot(&self) -> FlowValue {
-        // SAFETY: the pointer of an UnsafeCell is valid and aligned; the value is plain data.
-        unsafe { *self.0.get() }
+        // SAFETY: the pointers of an UnsafeCell are valid and aligned; the value is plain data.
+        unsafe { FlowValue::of(&*self.hot.get(), &*self.cold.get()) }
     }
 
     /// Copies the whole value, without taking stack for it.
@@ -63,8 +91,16 @@ impl FlowCell {
     /// `to` must be valid for writing a [`FlowValue`] and not overlap this cell.
     #[inline(always)]
     pub unsafe fn copy_to(&self, to: *mut FlowValue) {
-        // SAFETY: this cell is valid and aligned; `to` is the caller's.
-        unsafe { core::ptr::copy_nonoverlapping(self.0.get(), to, 1) };
+        // SAFETY: this cell is valid and aligned; `to` is the caller's, and has the parts' fields in
+        // the same places, one part after the other.
+        unsafe {
+            core::ptr::copy_nonoverlapping(self.hot.get(), to.cast::<Hot>(), 1);
+            core::ptr::copy_nonoverlapping(
+                self.cold.get(),
+                to.cast::<Hot>().add(1).cast::<Cold>(),
+                1,
+            );
+        }
     }
 
     /// Writes what the event of a segment tells of this flow; kind, key, time and lengths are left.
@@ -73,11 +109,12 @@ impl FlowCell {
     /// `head` must be valid for writing.
     #[inline(always)]
     pub unsafe fn write_head<K>(&self, direction: usize, sequence: u32, head: *mut SegmentHead<K>) {
-        self.get(|value| {
+        let flags = self.get(|hot| hot.flags);
+        self.get_cold(|value| {
             // SAFETY: the caller's; written field by field, so that nothing is built on the stack.
             unsafe {
                 (*head).sequence = sequence;
-                (*head).flags = value.flags;
+                (*head).flags = flags;
                 (*head).generation = value.generation;
                 (*head).direction = direction as u8;
                 (*head).app = value.app;
@@ -114,18 +151,23 @@ impl FlowCell {
     /// Sets the whole value to zeros.
     #[inline(always)]
     pub fn clear(&self) {
-        let words = self.0.get().cast::<u64>();
-        for index in 0..size_of::<FlowValue>() / size_of::<u64>() {
-            // SAFETY: within the value, which is plain data of this size and alignment. Volatile,
-            // lest the compiler makes a call of `memset` of it, a loop over bytes on BPF.
-            unsafe { words.add(index).write_volatile(0) };
+        // Volatile, lest the compiler makes a call of `memset` of it, a loop over bytes on BPF.
+        let hot = self.hot.get().cast::<u64>();
+        for index in 0..size_of::<Hot>() / size_of::<u64>() {
+            // SAFETY: within the part, which is plain data of this size and alignment.
+            unsafe { hot.add(index).write_volatile(0) };
+        }
+        let cold = self.cold.get().cast::<u64>();
+        for index in 0..size_of::<Cold>() / size_of::<u64>() {
+            // SAFETY: as above.
+            unsafe { cold.add(index).write_volatile(0) };
         }
     }
 
     /// Adds packets and bytes to a direction ([`super::TX`] or [`super::RX`]).
     #[inline(always)]
     pub fn add(&self, direction: usize, packets: u64, bytes: u64) {
-        let entry = self.0.get();
+        let entry = self.hot.get();
         // SAFETY: `direction & 1` is within the two-element arrays of a valid entry.
         let (packet_cell, byte_cell) = unsafe {
             (
@@ -141,17 +183,31 @@ impl FlowCell {
         }
     }
 
-    /// Reads one field.
+    /// Reads a field that every packet touches.
     #[inline(always)]
-    pub fn get<T: Copy>(&self, field: impl FnOnce(&FlowValue) -> T) -> T {
+    pub fn get<T: Copy>(&self, field: impl FnOnce(&Hot) -> T) -> T {
         // SAFETY: the value is plain data; a torn read of one field is excluded by its alignment.
-        field(unsafe { &*self.0.get() })
+        field(unsafe { &*self.hot.get() })
     }
 
-    /// Updates fields that are not counters.
+    /// Updates fields that every packet touches and that are not counters.
     #[inline(always)]
-    pub fn update(&self, change: impl FnOnce(&mut FlowValue)) {
+    pub fn update(&self, change: impl FnOnce(&mut Hot)) {
         // SAFETY: the value is plain data; see the type's documentation for concurrent updates.
-        change(unsafe { &mut *self.0.get() });
+        change(unsafe { &mut *self.hot.get() });
+    }
+
+    /// Reads one of the other fields.
+    #[inline(always)]
+    pub fn get_cold<T: Copy>(&self, field: impl FnOnce(&Cold) -> T) -> T {
+        // SAFETY: as in `get`.
+        field(unsafe { &*self.cold.get() })
+    }
+
+    /// Updates the other fields.
+    #[inline(always)]
+    pub fn update_cold(&self, change: impl FnOnce(&mut Cold)) {
+        // SAFETY: as in `update`.
+        change(unsafe { &mut *self.cold.get() });
     }
 }

@@ -34,20 +34,20 @@ pub trait Family: Copy {
     ) -> Self::Key;
 
     /// Entry of a flow.
-    fn flow<'a, B: Backend>(backend: &'a B, key: &Self::Key) -> Option<&'a FlowCell>;
+    fn flow<'a, B: Backend>(backend: &'a B, key: &Self::Key) -> Option<FlowCell<'a>>;
 
     /// Adds a flow; `false` where it is there already.
     fn insert<B: Backend>(backend: &B, key: &Self::Key) -> Result<bool, Reason>;
 
     /// Tells that a connection ended.
-    fn ended<B: Backend>(backend: &B, key: &Self::Key, last: &FlowCell) -> bool;
+    fn ended<B: Backend>(backend: &B, key: &Self::Key, last: &FlowCell<'_>) -> bool;
 
     /// Hands a segment to userspace.
     fn tell<P: Packet, B: Backend>(
         backend: &B,
         packet: &P,
         key: &Self::Key,
-        flow: &FlowCell,
+        flow: &FlowCell<'_>,
         segment: &Segment,
     );
 
@@ -114,7 +114,7 @@ impl Family for u32 {
     }
 
     #[inline(always)]
-    fn flow<'a, B: Backend>(backend: &'a B, key: &FlowKey4) -> Option<&'a FlowCell> {
+    fn flow<'a, B: Backend>(backend: &'a B, key: &FlowKey4) -> Option<FlowCell<'a>> {
         backend.flow4(key)
     }
 
@@ -124,7 +124,7 @@ impl Family for u32 {
     }
 
     #[inline(always)]
-    fn ended<B: Backend>(backend: &B, key: &FlowKey4, last: &FlowCell) -> bool {
+    fn ended<B: Backend>(backend: &B, key: &FlowKey4, last: &FlowCell<'_>) -> bool {
         backend.ended4(key, last)
     }
 
@@ -133,7 +133,7 @@ impl Family for u32 {
         backend: &B,
         packet: &P,
         key: &FlowKey4,
-        flow: &FlowCell,
+        flow: &FlowCell<'_>,
         segment: &Segment,
     ) {
         backend.segment4(packet, key, flow, segment);
@@ -216,7 +216,7 @@ impl Family for [u64; 2] {
     }
 
     #[inline(always)]
-    fn flow<'a, B: Backend>(backend: &'a B, key: &FlowKey6) -> Option<&'a FlowCell> {
+    fn flow<'a, B: Backend>(backend: &'a B, key: &FlowKey6) -> Option<FlowCell<'a>> {
         backend.flow6(key)
     }
 
@@ -226,7 +226,7 @@ impl Family for [u64; 2] {
     }
 
     #[inline(always)]
-    fn ended<B: Backend>(backend: &B, key: &FlowKey6, last: &FlowCell) -> bool {
+    fn ended<B: Backend>(backend: &B, key: &FlowKey6, last: &FlowCell<'_>) -> bool {
         backend.ended6(key, last)
     }
 
@@ -235,7 +235,7 @@ impl Family for [u64; 2] {
         backend: &B,
         packet: &P,
         key: &FlowKey6,
-        flow: &FlowCell,
+        flow: &FlowCell<'_>,
         segment: &Segment,
     ) {
         backend.segment6(packet, key, flow, segment);

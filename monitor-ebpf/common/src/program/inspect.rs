@@ -127,7 +127,7 @@ impl Segment {
         &self,
         packet: &P,
         (kind, key, time_ns): (u32, &K, u64),
-        flow: &FlowCell,
+        flow: &FlowCell<'_>,
         mut on_event: impl FnMut(&crate::abi::SegmentHead<K>, &[u8]),
     ) {
         let mut buffer = [0; CHUNK_BYTES as usize];
@@ -163,13 +163,15 @@ pub(super) fn segment<A: Family, P: Packet, B: Backend>(
     packet: &P,
     backend: &B,
     key: &A::Key,
-    flow: &FlowCell,
+    flow: &FlowCell<'_>,
     place: Place,
 ) -> u16 {
     // How the answer came about must not multiply what the verifier follows.
-    let wanted = packet.forget(look(packet, flow, place));
+    // A copy: what is passed by reference has to be in memory.
+    let copy = *flow;
+    let wanted = packet.forget(look(packet, &copy, place));
     let full = if wanted & TELL != 0 {
-        packet.forget(tell::<A, P, B>(packet, backend, key, flow, place))
+        packet.forget(tell::<A, P, B>(packet, backend, key, &copy, place))
     } else {
         0
     };
@@ -182,16 +184,16 @@ pub(super) fn segment<A: Family, P: Packet, B: Backend>(
 ///
 /// Not inlined: it runs for the first few segments only.
 #[inline(never)]
-fn look<P: Packet>(packet: &P, flow: &FlowCell, place: Place) -> u16 {
+fn look<P: Packet>(packet: &P, flow: &FlowCell<'_>, place: Place) -> u16 {
     let direction = place.direction();
-    let (known, inspected, expected, own) = flow.get(|value| {
+    let (known, inspected, expected) = flow.get_cold(|cold| {
         (
-            value.app,
-            value.inspected[direction & 1],
-            value.inspect_sequence[direction & 1],
-            value.flags[direction & 1],
+            cold.app,
+            cold.inspected[direction & 1],
+            cold.inspect_sequence[direction & 1],
         )
     });
+    let own = flow.get(|hot| hot.flags[direction & 1]);
     if known == App::Ssh as u8 {
         return TELL;
     }
@@ -200,7 +202,7 @@ fn look<P: Packet>(packet: &P, flow: &FlowCell, place: Place) -> u16 {
     }
     let is_old = place.sequence().wrapping_sub(expected) >> 31 == 1;
     let cost = inspected + if is_old { OLD } else { NEW };
-    flow.update(|value| value.inspected[direction & 1] = cost);
+    flow.update_cold(|cold| cold.inspected[direction & 1] = cost);
     let last = u16::from(cost >= MAX_COST) * DONE;
     if own & flag::TEXT != 0 {
         return last | TELL;
@@ -209,7 +211,7 @@ fn look<P: Packet>(packet: &P, flow: &FlowCell, place: Place) -> u16 {
     if place.sequence() != expected {
         return last;
     }
-    let filled = flow.get(|value| value.prefix_length[direction & 1]);
+    let filled = flow.get_cold(|cold| cold.prefix_length[direction & 1]);
     let length = place.length();
     let head = if filled == 0 && length >= u32::from(PREFIX) {
         whole(packet, flow, direction, place.offset())
@@ -221,15 +223,13 @@ fn look<P: Packet>(packet: &P, flow: &FlowCell, place: Place) -> u16 {
     };
     let app = classify::tcp(head, length, inspected == 0) as u8;
     if app == App::Ssh as u8 {
-        flow.update(|value| {
-            value.app = app;
-            // The other end's segments are wanted from now on.
-            value.flags[(direction ^ 1) & 1] &= !flag::INSPECTED;
-        });
+        flow.update_cold(|cold| cold.app = app);
+        // The other end's segments are wanted from now on.
+        flow.update(|hot| hot.flags[(direction ^ 1) & 1] &= !flag::INSPECTED);
         return TELL;
     }
     if known == App::Unknown as u8 {
-        flow.update(|value| value.app = app);
+        flow.update_cold(|cold| cold.app = app);
         if app == App::Unknown as u8 && own & flag::OPENS == 0 && classify::is_text(head) {
             return MAYBE | TELL | last;
         }
@@ -244,21 +244,21 @@ fn tell<A: Family, P: Packet, B: Backend>(
     packet: &P,
     backend: &B,
     key: &A::Key,
-    flow: &FlowCell,
+    flow: &FlowCell<'_>,
     place: Place,
 ) -> u16 {
     let direction = place.direction();
     let (told, captured) =
-        flow.get(|value| (value.told[direction & 1], value.captured[direction & 1]));
+        flow.get_cold(|cold| (cold.told[direction & 1], cold.captured[direction & 1]));
     if told >= CAPTURE_EVENTS {
         return DONE;
     }
     let room = CAPTURE_BYTES.saturating_sub(u32::from(captured));
     let length = place.length();
     let bytes = if length < room { length } else { room };
-    flow.update(|value| {
-        value.told[direction & 1] = told + 1;
-        value.captured[direction & 1] = captured + bytes as u16;
+    flow.update_cold(|cold| {
+        cold.told[direction & 1] = told + 1;
+        cold.captured[direction & 1] = captured + bytes as u16;
     });
     A::tell(backend, packet, key, flow, &Segment { place, bytes });
     u16::from(told + 1 >= CAPTURE_EVENTS) * DONE
@@ -272,7 +272,7 @@ const fn join(bytes: [u32; 2]) -> u64 {
 
 /// Takes the prefix from one segment.
 #[inline(always)]
-fn whole<P: Packet>(packet: &P, flow: &FlowCell, direction: usize, offset: u32) -> Option<u64> {
+fn whole<P: Packet>(packet: &P, flow: &FlowCell<'_>, direction: usize, offset: u32) -> Option<u64> {
     let head = packet.copy::<[u32; 2]>(offset).map(join)?;
     keep(flow, direction, head, u32::from(PREFIX), PREFIX);
     Some(head)
@@ -280,12 +280,12 @@ fn whole<P: Packet>(packet: &P, flow: &FlowCell, direction: usize, offset: u32) 
 
 /// Notes the prefix after `count` more bytes of it, `filled` in all.
 #[inline(always)]
-fn keep(flow: &FlowCell, direction: usize, head: u64, count: u32, filled: u8) {
-    flow.update(|value| {
-        let next = &mut value.inspect_sequence[direction & 1];
+fn keep(flow: &FlowCell<'_>, direction: usize, head: u64, count: u32, filled: u8) {
+    flow.update_cold(|cold| {
+        let next = &mut cold.inspect_sequence[direction & 1];
         *next = next.wrapping_add(count);
-        value.prefix[direction & 1] = head.to_be_bytes();
-        value.prefix_length[direction & 1] = filled;
+        cold.prefix[direction & 1] = head.to_be_bytes();
+        cold.prefix_length[direction & 1] = filled;
     });
 }
 
@@ -293,15 +293,15 @@ fn keep(flow: &FlowCell, direction: usize, head: u64, count: u32, filled: u8) {
 #[inline(always)]
 fn gather<P: Packet>(
     packet: &P,
-    flow: &FlowCell,
+    flow: &FlowCell<'_>,
     direction: usize,
     offset: u32,
     length: u32,
 ) -> Option<u64> {
-    let (prefix, filled) = flow.get(|value| {
+    let (prefix, filled) = flow.get_cold(|cold| {
         (
-            value.prefix[direction & 1],
-            value.prefix_length[direction & 1],
+            cold.prefix[direction & 1],
+            cold.prefix_length[direction & 1],
         )
     });
     let wanted = u32::from(PREFIX - (filled & (PREFIX - 1)));
@@ -318,12 +318,12 @@ fn gather<P: Packet>(
 #[inline(always)]
 pub(super) fn datagram<A, P: Packet>(
     packet: &P,
-    flow: &FlowCell,
+    flow: &FlowCell<'_>,
     direction: usize,
     transport: &Transport,
     network: &Network<A>,
 ) {
-    let before = flow.get(|value| value.flags[direction & 1]);
+    let before = flow.get(|hot| hot.flags[direction & 1]);
     if before & flag::INSPECTED != 0 {
         return;
     }
@@ -331,7 +331,7 @@ pub(super) fn datagram<A, P: Packet>(
     if length == 0 {
         return;
     }
-    let (inspected, known) = flow.get(|value| (value.inspected[direction & 1], value.app));
+    let (inspected, known) = flow.get_cold(|cold| (cold.inspected[direction & 1], cold.app));
     let mut app = known;
     if known == App::Unknown as u8
         && length >= 16
@@ -342,9 +342,10 @@ pub(super) fn datagram<A, P: Packet>(
         app = classify::udp(head, length, ports.0, ports.1) as u8;
     }
     let done = app != App::Unknown as u8 || inspected + 1 >= MAX_DATAGRAMS;
-    flow.update(|value| {
-        value.app = app;
-        value.inspected[direction & 1] = inspected + 1;
-        value.flags[direction & 1] = before | flag::DATA | if done { flag::INSPECTED } else { 0 };
+    flow.update_cold(|cold| {
+        cold.app = app;
+        cold.inspected[direction & 1] = inspected + 1;
     });
+    let done = if done { flag::INSPECTED } else { 0 };
+    flow.update(|hot| hot.flags[direction & 1] = before | flag::DATA | done);
 }

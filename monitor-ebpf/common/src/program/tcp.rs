@@ -13,7 +13,7 @@ pub(super) fn on_segment<A: Family, P: Packet, B: Backend>(
     packet: &P,
     backend: &B,
     key: &A::Key,
-    flow: &FlowCell,
+    flow: &FlowCell<'_>,
     direction: usize,
     transport: &Transport,
     network: &Network<A>,
@@ -26,7 +26,7 @@ pub(super) fn on_segment<A: Family, P: Packet, B: Backend>(
         on_syn::<A, P, B>(packet, backend, key, flow, direction, transport);
     }
 
-    let before = flow.get(|value| value.flags[direction & 1]);
+    let before = flow.get(|hot| hot.flags[direction & 1]);
     let mut flags = before | header;
     if header & flag::SYN != 0 {
         flags |= if header & flag::ACK == 0 {
@@ -37,7 +37,7 @@ pub(super) fn on_segment<A: Family, P: Packet, B: Backend>(
     }
 
     if payload > 0 {
-        let expected = flow.get(|value| value.next_sequence[direction & 1]);
+        let expected = flow.get(|hot| hot.next_sequence[direction & 1]);
         // A SYN takes a sequence number itself; its data comes after it (RFC 7413).
         let syn = u32::from(header >> flag::SYN.trailing_zeros() & 1);
         let sequence = transport.sequence.wrapping_add(syn);
@@ -46,16 +46,16 @@ pub(super) fn on_segment<A: Family, P: Packet, B: Backend>(
         let is_new =
             before & (flag::SYN | flag::DATA) == 0 || (next.wrapping_sub(expected) as i32) > 0;
         if is_new {
-            flow.update(|value| value.next_sequence[direction & 1] = next);
+            flow.update(|hot| hot.next_sequence[direction & 1] = next);
         } else {
-            flow.update(|value| {
-                let count = &mut value.retransmits[direction & 1];
+            flow.update_cold(|cold| {
+                let count = &mut cold.retransmits[direction & 1];
                 *count = count.wrapping_add(1 - syn);
             });
         }
         if flags & flag::INSPECTED == 0 {
             if before & (flag::SYN | flag::DATA) == 0 {
-                flow.update(|value| value.inspect_sequence[direction & 1] = sequence);
+                flow.update_cold(|cold| cold.inspect_sequence[direction & 1] = sequence);
             }
             let place = inspect::Place::new(direction, transport.payload, payload, sequence);
             flags |= inspect::segment::<A, P, B>(packet, backend, key, flow, place);
@@ -64,26 +64,24 @@ pub(super) fn on_segment<A: Family, P: Packet, B: Backend>(
     }
 
     if flags != before {
-        flow.update(|value| value.flags[direction & 1] = flags);
+        flow.update(|hot| hot.flags[direction & 1] = flags);
     }
 
     // The first ACK of the opening side completes the handshake.
     let completes = flags & (flag::OPENS | flag::TIMED) == flag::OPENS
         && header & (flag::ACK | flag::SYN) == flag::ACK
-        && flow.get(|value| value.flags[other & 1]) & flag::ACCEPTS != 0;
+        && flow.get(|hot| hot.flags[other & 1]) & flag::ACCEPTS != 0;
     if completes {
         let elapsed = backend
             .now_ns()
-            .wrapping_sub(flow.get(|value| value.syn_ns));
+            .wrapping_sub(flow.get_cold(|cold| cold.syn_ns));
         let elapsed = if elapsed > u64::from(u32::MAX) {
             u32::MAX
         } else {
             elapsed as u32
         };
-        flow.update(|value| {
-            value.handshake_rtt_ns = if elapsed == 0 { 1 } else { elapsed };
-            value.flags[direction & 1] = flags | flag::TIMED;
-        });
+        flow.update_cold(|cold| cold.handshake_rtt_ns = if elapsed == 0 { 1 } else { elapsed });
+        flow.update(|hot| hot.flags[direction & 1] = flags | flag::TIMED);
     }
 }
 
@@ -94,16 +92,16 @@ fn on_syn<A: Family, P: Packet, B: Backend>(
     packet: &P,
     backend: &B,
     key: &A::Key,
-    flow: &FlowCell,
+    flow: &FlowCell<'_>,
     direction: usize,
     transport: &Transport,
 ) {
     let next = transport.sequence.wrapping_add(1);
-    let (own, opposite, expected) = flow.get(|value| {
+    let (own, opposite, expected) = flow.get(|hot| {
         (
-            value.flags[direction & 1],
-            value.flags[(direction ^ 1) & 1],
-            value.next_sequence[direction & 1],
+            hot.flags[direction & 1],
+            hot.flags[(direction ^ 1) & 1],
+            hot.next_sequence[direction & 1],
         )
     });
     if u16::from(transport.flags) & flag::ACK == 0 {
@@ -114,28 +112,29 @@ fn on_syn<A: Family, P: Packet, B: Backend>(
             && opposite & flag::TCP_MASK == flag::SYN
             && opposite & flag::OPENS != 0;
         if !untouched && !repeated && !simultaneous {
-            take_over::<A, B>(backend, key, flow, direction);
+            let copy = *flow;
+            take_over::<A, B>(backend, key, &copy, direction);
         }
         let now = backend.now_ns();
-        flow.update(|value| {
-            let count = &mut value.retransmits[direction & 1];
+        flow.update(|hot| {
+            hot.next_sequence[direction & 1] = if repeated { expected } else { next };
+        });
+        flow.update_cold(|cold| {
+            let count = &mut cold.retransmits[direction & 1];
             *count = count.wrapping_add(u32::from(repeated));
-            value.syn_ns = now;
-            value.next_sequence[direction & 1] = if repeated { expected } else { next };
+            cold.syn_ns = now;
             if !repeated {
-                value.inspect_sequence[direction & 1] = next;
+                cold.inspect_sequence[direction & 1] = next;
             }
         });
     } else {
-        flow.update(|value| {
-            value.next_sequence[direction & 1] = next;
-            value.inspect_sequence[direction & 1] = next;
-        });
+        flow.update(|hot| hot.next_sequence[direction & 1] = next);
+        flow.update_cold(|cold| cold.inspect_sequence[direction & 1] = next);
     }
     // A server's first packet is not the flow's, and another socket may have the ports by now.
     let cgroup_id = packet.cgroup_id();
     if cgroup_id != 0 {
-        flow.update(|value| value.cgroup_id = cgroup_id);
+        flow.update_cold(|cold| cold.cgroup_id = cgroup_id);
     }
 }
 
@@ -155,16 +154,21 @@ fn syn_room(own: u16) -> u32 {
 /// Where the end cannot be told, the entry keeps its counters: the new connection is then counted
 /// within the old one, and the backend counts that.
 #[inline(never)]
-fn take_over<A: Family, B: Backend>(backend: &B, key: &A::Key, flow: &FlowCell, direction: usize) {
+fn take_over<A: Family, B: Backend>(
+    backend: &B,
+    key: &A::Key,
+    flow: &FlowCell<'_>,
+    direction: usize,
+) {
     if A::ended(backend, key, flow) {
-        let (cgroup_id, generation) = flow.get(|value| (value.cgroup_id, value.generation));
+        let (cgroup_id, generation) = flow.get_cold(|cold| (cold.cgroup_id, cold.generation));
         flow.clear();
         let now = backend.now_ns();
-        flow.update(|value| {
-            value.first_seen_ns = now;
-            value.cgroup_id = cgroup_id;
-            value.generation = generation.wrapping_add(1);
-            value.flags[direction & 1] = flag::FIRST;
+        flow.update_cold(|cold| {
+            cold.first_seen_ns = now;
+            cold.cgroup_id = cgroup_id;
+            cold.generation = generation.wrapping_add(1);
         });
+        flow.update(|hot| hot.flags[direction & 1] = flag::FIRST);
     }
 }

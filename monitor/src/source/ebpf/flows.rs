@@ -25,7 +25,7 @@ where
     /// Spare places that are free.
     spare: Stack<Map, u32>,
     /// Keeps the memory of the places.
-    _array: Map,
+    _arrays: [Map; 2],
 }
 
 // === impl Flows ===
@@ -36,12 +36,13 @@ where
 {
     /// Takes over the maps, of so many near and spare places.
     pub(super) fn new(
-        array: Map,
+        arrays: [Map; 2],
         hash: HashMap<Map, Abi<K>, u32>,
         mut spare: Stack<Map, u32>,
         (near, count): (u32, u32),
     ) -> io::Result<Self> {
-        let places = Places::new(array.fd().as_fd(), near, count)?;
+        let [places, asides] = &arrays;
+        let places = Places::new(places.fd().as_fd(), asides.fd().as_fd(), near, count)?;
         // The first ones on top: what is used is close together.
         for place in (near..near + count).rev() {
             spare.push(place, 0).map_err(io::Error::other)?;
@@ -50,7 +51,7 @@ where
             places,
             hash,
             spare,
-            _array: array,
+            _arrays: arrays,
         })
     }
 

@@ -115,6 +115,8 @@ impl Kernel {
             .override_global("NODEWATCH_NEAR6", &split6.0, true)
             .map_max_entries(names::PLACES4, options.max_flows4)
             .map_max_entries(names::PLACES6, options.max_flows6)
+            .map_max_entries(names::ASIDE4, options.max_flows4)
+            .map_max_entries(names::ASIDE6, options.max_flows6)
             .map_max_entries(names::FLOWS4, split4.1)
             .map_max_entries(names::FLOWS6, split6.1)
             .map_max_entries(names::SPARE4, split4.1)
@@ -152,14 +154,20 @@ impl Kernel {
             Some(Box::new(move || logger.flush()) as Box<dyn FnMut() + Send>)
         };
         let flows4 = Flows::new(
-            take_array(&mut ebpf, names::PLACES4)?,
+            [
+                take_array(&mut ebpf, names::PLACES4)?,
+                take_array(&mut ebpf, names::ASIDE4)?,
+            ],
             take_map!(ebpf, names::FLOWS4, HashMap),
             take_map!(ebpf, names::SPARE4, Stack),
             split4,
         )
         .map_err(LoadError::Memory)?;
         let flows6 = Flows::new(
-            take_array(&mut ebpf, names::PLACES6)?,
+            [
+                take_array(&mut ebpf, names::PLACES6)?,
+                take_array(&mut ebpf, names::ASIDE6)?,
+            ],
             take_map!(ebpf, names::FLOWS6, HashMap),
             take_map!(ebpf, names::SPARE6, Stack),
             split6,

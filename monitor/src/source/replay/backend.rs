@@ -11,8 +11,8 @@ use foldhash::fast::RandomState;
 use ipnet::IpNet;
 use monitor_common::{
     abi::{
-        Counters, FRAGMENT_ENTRIES, FlowCell, FlowKey4, FlowKey6, FlowValue, FragmentKey,
-        FragmentPorts, Hook, Interface, Reason, Uncounted,
+        Counters, FRAGMENT_ENTRIES, FlowCell, FlowEntry, FlowKey4, FlowKey6, FlowValue,
+        FragmentKey, FragmentPorts, Hook, Interface, Reason, Uncounted,
     },
     packet::Packet,
     program::{Backend, Ends, Segment},
@@ -30,7 +30,7 @@ type Map<K, V> = HashMap<K, V, RandomState>;
 
 /// A flow's place; reused for another flow after its removal.
 struct Slot {
-    cell: FlowCell,
+    entry: FlowEntry,
     touched: Cell<bool>,
 }
 
@@ -70,13 +70,13 @@ impl<K: Copy + Eq + Hash + Into<FlowKey>> Flows<K> {
         }
     }
 
-    fn get(&self, key: &K) -> Option<&FlowCell> {
+    fn get(&self, key: &K) -> Option<FlowCell<'_>> {
         let place = *self.places.borrow().get(key)?;
         let slot = self.slots.get(place)?;
         if !slot.touched.replace(true) {
             self.touched.borrow_mut().push((*key, place));
         }
-        Some(&slot.cell)
+        Some(slot.entry.cell())
     }
 
     fn insert(&self, key: &K) -> Result<bool, Reason> {
@@ -89,9 +89,8 @@ impl<K: Copy + Eq + Hash + Into<FlowKey>> Flows<K> {
             return Err(Reason::TableFull);
         }
         let place = self.free.borrow_mut().pop().unwrap_or_else(|| {
-            let cell = FlowCell::new(FlowValue::default());
             self.slots.push(Box::new(Slot {
-                cell,
+                entry: FlowEntry::default(),
                 touched: Cell::new(false),
             }));
             self.slots.len() - 1
@@ -103,8 +102,8 @@ impl<K: Copy + Eq + Hash + Into<FlowKey>> Flows<K> {
     fn remove(&self, key: &K) -> Option<FlowValue> {
         let place = self.places.borrow_mut().remove(key)?;
         let slot = self.slots.get(place)?;
-        let value = slot.cell.snapshot();
-        slot.cell.clear();
+        let value = slot.entry.cell().snapshot();
+        slot.entry.cell().clear();
         slot.touched.set(false);
         self.free.borrow_mut().push(place);
         Some(value)
@@ -114,8 +113,8 @@ impl<K: Copy + Eq + Hash + Into<FlowKey>> Flows<K> {
     fn list(&self, keys: &mut Vec<(u64, FlowKey)>) {
         let places = self.places.borrow();
         keys.extend(places.iter().filter_map(|(key, place)| {
-            let cell = &self.slots.get(*place)?.cell;
-            Some((cell.get(|value| value.first_seen_ns), (*key).into()))
+            let cell = self.slots.get(*place)?.entry.cell();
+            Some((cell.get_cold(|cold| cold.first_seen_ns), (*key).into()))
         }));
     }
 
@@ -130,7 +129,7 @@ impl<K: Copy + Eq + Hash + Into<FlowKey>> Flows<K> {
             .filter_map(|(key, place)| {
                 let slot = self.slots.get(place)?;
                 slot.touched.set(false);
-                Some((key, slot.cell.snapshot()))
+                Some((key, slot.entry.cell().snapshot()))
             })
             .collect()
     }
@@ -270,11 +269,11 @@ impl Backend for Table {
         }
     }
 
-    fn flow4(&self, key: &FlowKey4) -> Option<&FlowCell> {
+    fn flow4(&self, key: &FlowKey4) -> Option<FlowCell<'_>> {
         self.flows4.get(key)
     }
 
-    fn flow6(&self, key: &FlowKey6) -> Option<&FlowCell> {
+    fn flow6(&self, key: &FlowKey6) -> Option<FlowCell<'_>> {
         self.flows6.get(key)
     }
 
@@ -286,27 +285,39 @@ impl Backend for Table {
         self.flows6.insert(key)
     }
 
-    fn ended4(&self, key: &FlowKey4, last: &FlowCell) -> bool {
+    fn ended4(&self, key: &FlowKey4, last: &FlowCell<'_>) -> bool {
         self.ended
             .borrow_mut()
             .push((FlowKey::from(*key), last.snapshot()));
         true
     }
 
-    fn ended6(&self, key: &FlowKey6, last: &FlowCell) -> bool {
+    fn ended6(&self, key: &FlowKey6, last: &FlowCell<'_>) -> bool {
         self.ended
             .borrow_mut()
             .push((FlowKey::from(*key), last.snapshot()));
         true
     }
 
-    fn segment4<P: Packet>(&self, packet: &P, key: &FlowKey4, flow: &FlowCell, segment: &Segment) {
+    fn segment4<P: Packet>(
+        &self,
+        packet: &P,
+        key: &FlowKey4,
+        flow: &FlowCell<'_>,
+        segment: &Segment,
+    ) {
         segment.each(packet, (0, key, self.now_ns.get()), flow, |head, bytes| {
             self.told.borrow_mut().push(SegmentEvent::new(head, bytes));
         });
     }
 
-    fn segment6<P: Packet>(&self, packet: &P, key: &FlowKey6, flow: &FlowCell, segment: &Segment) {
+    fn segment6<P: Packet>(
+        &self,
+        packet: &P,
+        key: &FlowKey6,
+        flow: &FlowCell<'_>,
+        segment: &Segment,
+    ) {
         segment.each(packet, (0, key, self.now_ns.get()), flow, |head, bytes| {
             self.told.borrow_mut().push(SegmentEvent::new(head, bytes));
         });
