@@ -3,6 +3,7 @@
 
 mod attach;
 mod data;
+mod elements;
 mod error;
 mod filters;
 mod flows;

@@ -69,8 +69,8 @@ impl Loaded {
     pub(crate) fn books(&mut self) -> Books {
         self.drain();
         let (mut flows4, mut flows6) = (Vec::new(), Vec::new());
-        self.kernel.read_flows4(&mut flows4);
-        self.kernel.read_flows6(&mut flows6);
+        self.kernel.read_flows4(&mut flows4).expect("mapped");
+        self.kernel.read_flows6(&mut flows6).expect("mapped");
         let flows4 = flows4
             .iter()
             .map(|(key, value)| (Key::V4(*key), value.into()));

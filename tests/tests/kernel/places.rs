@@ -66,8 +66,8 @@ fn a_flow_keeps_its_place_until_it_is_given_back() {
     };
     feed(&mut loaded);
     let (mut flows4, mut flows6) = (Vec::new(), Vec::new());
-    loaded.kernel.read_flows4(&mut flows4);
-    loaded.kernel.read_flows6(&mut flows6);
+    loaded.kernel.read_flows4(&mut flows4).expect("mapped");
+    loaded.kernel.read_flows6(&mut flows6).expect("mapped");
     assert_eq!((flows4.len(), flows6.len()), (PORTS.len(), PORTS.len()));
     assert!(flows4.iter().all(|(_, value)| value.packets == [1, 0]));
     assert!(flows6.iter().all(|(_, value)| value.packets == [1, 0]));
@@ -83,15 +83,15 @@ fn a_flow_keeps_its_place_until_it_is_given_back() {
     let again = loaded.kernel.take_flows4(&keys4).expect("values");
     assert!(again.iter().all(Option::is_none));
     flows4.clear();
-    loaded.kernel.read_flows4(&mut flows4);
+    loaded.kernel.read_flows4(&mut flows4).expect("mapped");
     assert_eq!(flows4.len(), PORTS.len() - keys4.len());
 
     // Those that stayed go on, the others begin anew, in the places that became free.
     feed(&mut loaded);
     flows4.clear();
     flows6.clear();
-    loaded.kernel.read_flows4(&mut flows4);
-    loaded.kernel.read_flows6(&mut flows6);
+    loaded.kernel.read_flows4(&mut flows4).expect("mapped");
+    loaded.kernel.read_flows6(&mut flows6).expect("mapped");
     let all = flows4
         .iter()
         .map(|(_, value)| value)

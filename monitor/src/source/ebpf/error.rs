@@ -76,6 +76,15 @@ pub enum AccessError {
         #[source]
         source: io::Error,
     },
+    /// What is in a map could not be had in memory.
+    #[error("map {name}: cannot map it into memory: {source}")]
+    Memory {
+        /// Name of the map.
+        name: &'static str,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
     /// No free slot for an interface.
     #[error("no free slot for interface {ifindex}: too many interfaces are watched")]
     NoSlot {

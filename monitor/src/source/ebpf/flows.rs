@@ -1,6 +1,6 @@
 //! The flows of one address family: their places, and how they are given back.
 
-use std::{io, os::fd::AsFd as _, thread, time::Duration};
+use std::{io, thread, time::Duration};
 
 use aya::{
     Pod,
@@ -24,8 +24,6 @@ where
     hash: HashMap<Map, Abi<K>, u32>,
     /// Spare places that are free.
     spare: Stack<Map, u32>,
-    /// Keeps the memory of the places.
-    _arrays: [Map; 2],
 }
 
 // === impl Flows ===
@@ -36,13 +34,12 @@ where
 {
     /// Takes over the maps, of so many near and spare places.
     pub(super) fn new(
-        arrays: [Map; 2],
+        [places, asides]: [Map; 2],
         hash: HashMap<Map, Abi<K>, u32>,
         mut spare: Stack<Map, u32>,
         (near, count): (u32, u32),
     ) -> io::Result<Self> {
-        let [places, asides] = &arrays;
-        let places = Places::new(places.fd().as_fd(), asides.fd().as_fd(), near, count)?;
+        let places = Places::new(places, asides, near, count)?;
         // The first ones on top: what is used is close together.
         for place in (near..near + count).rev() {
             spare.push(place, 0).map_err(io::Error::other)?;
@@ -51,13 +48,12 @@ where
             places,
             hash,
             spare,
-            _arrays: arrays,
         })
     }
 
     /// Appends all flows.
-    pub(super) fn read(&mut self, flows: &mut Vec<(K, FlowValue)>) {
-        self.places.read(flows);
+    pub(super) fn read(&mut self, flows: &mut Vec<(K, FlowValue)>) -> io::Result<()> {
+        self.places.read(flows)
     }
 
     /// Removes flows and tells their last values; `None` for those that are not there.
@@ -69,6 +65,7 @@ where
                 None => self.take_spare(key)?.map(|spare| (spare, true)),
             };
             if let Some((place, _)) = place {
+                self.places.reach(place + 1)?;
                 self.places.leave(place);
             }
             found.push(place);

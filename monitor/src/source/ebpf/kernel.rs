@@ -367,13 +367,27 @@ impl Kernel {
     }
 
     /// Appends all IPv4 flows.
-    pub fn read_flows4(&mut self, flows: &mut Vec<(FlowKey4, FlowValue)>) {
-        self.flows4.read(flows);
+    pub fn read_flows4(
+        &mut self,
+        flows: &mut Vec<(FlowKey4, FlowValue)>,
+    ) -> Result<(), AccessError> {
+        let result = self.flows4.read(flows);
+        result.map_err(|source| AccessError::Memory {
+            name: names::PLACES4,
+            source,
+        })
     }
 
     /// Appends all IPv6 flows.
-    pub fn read_flows6(&mut self, flows: &mut Vec<(FlowKey6, FlowValue)>) {
-        self.flows6.read(flows);
+    pub fn read_flows6(
+        &mut self,
+        flows: &mut Vec<(FlowKey6, FlowValue)>,
+    ) -> Result<(), AccessError> {
+        let result = self.flows6.read(flows);
+        result.map_err(|source| AccessError::Memory {
+            name: names::PLACES6,
+            source,
+        })
     }
 
     /// Removes IPv4 flows and tells their last values, `None` for those that are not there. Blocks

@@ -3,14 +3,13 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, BorrowedFd},
-    ptr::{self, NonNull},
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use aya::maps::MapData as Map;
 use monitor_common::abi::{Aside, Cold, FlowValue, Hot, LEAVING, NEAR, Place, PlaceKey};
 
-use super::data::MapData;
+use super::{data::MapData, elements::Elements};
 
 /// In each pass, one of so many places is looked at whether it got stuck.
 const STRIDE: usize = 16;
@@ -33,67 +32,13 @@ pub(super) struct Places<K> {
     stuck: Vec<u32>,
 }
 
-/// An array of the kernel's in this process's memory.
-struct Elements<T> {
-    memory: NonNull<T>,
-    count: u32,
-}
-
-// SAFETY: the memory is shared with the kernel anyway; all access is atomic or volatile.
-unsafe impl<T: Send> Send for Elements<T> {}
-
-// === impl Elements ===
-
-impl<T> Elements<T> {
-    /// Maps the array `map` of `count` elements, at least one.
-    fn new(map: BorrowedFd<'_>, count: u32) -> io::Result<Self> {
-        // SAFETY: a new mapping, at an address of the kernel's choice.
-        let memory = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                size_of::<T>() * count as usize,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                map.as_raw_fd(),
-                0,
-            )
-        };
-        if memory == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Self {
-            memory: NonNull::new(memory.cast()).expect("a mapping is not at address zero"),
-            count,
-        })
-    }
-
-    fn at(&self, index: u32) -> *mut T {
-        assert!(index < self.count, "an element of this array");
-        // SAFETY: within the mapping, by the check above.
-        unsafe { self.memory.as_ptr().add(index as usize) }
-    }
-}
-
-impl<T> Drop for Elements<T> {
-    fn drop(&mut self) {
-        let length = size_of::<T>() * self.count as usize;
-        // SAFETY: the mapping made in `new`; nothing borrows from it any longer.
-        unsafe { libc::munmap(self.memory.as_ptr().cast(), length) };
-    }
-}
-
 // === impl Places ===
 
 impl<K: PlaceKey + MapData> Places<K> {
-    /// Maps the arrays of so many near and spare places, at least one.
-    pub(super) fn new(
-        places: BorrowedFd<'_>,
-        asides: BorrowedFd<'_>,
-        near: u32,
-        spare: u32,
-    ) -> io::Result<Self> {
+    /// Takes over the arrays of so many near and spare places, at least one.
+    pub(super) fn new(places: Map, asides: Map, near: u32, spare: u32) -> io::Result<Self> {
         let count = near + spare;
-        Ok(Self {
+        let mut new = Self {
             elements: Elements::new(places, count)?,
             asides: Elements::new(asides, count)?,
             near,
@@ -101,11 +46,19 @@ impl<K: PlaceKey + MapData> Places<K> {
             reached: near,
             passes: 0,
             stuck: Vec::new(),
-        })
+        };
+        new.reach(near)?;
+        Ok(new)
+    }
+
+    /// Has the first `count` places in memory.
+    pub(super) fn reach(&mut self, count: u32) -> io::Result<()> {
+        self.elements.reach(count)?;
+        self.asides.reach(count)
     }
 
     /// Appends the flows, and frees places that got stuck.
-    pub(super) fn read(&mut self, flows: &mut Vec<(K, FlowValue)>) {
+    pub(super) fn read(&mut self, flows: &mut Vec<(K, FlowValue)>) -> io::Result<()> {
         self.passes += 1;
         let before = std::mem::take(&mut self.stuck);
         for index in 0..self.near {
@@ -116,7 +69,12 @@ impl<K: PlaceKey + MapData> Places<K> {
             }
         }
         let mut index = self.near;
-        while index < self.count.min(self.reached.saturating_add(MARGIN)) {
+        loop {
+            let end = self.count.min(self.reached.saturating_add(MARGIN));
+            if index >= end {
+                break;
+            }
+            self.reach(end)?;
             match self.last_word(index).load(Ordering::Acquire) {
                 0 => {}
                 word => {
@@ -134,6 +92,7 @@ impl<K: PlaceKey + MapData> Places<K> {
                 self.claims(index).store(0, Ordering::Release);
             }
         }
+        Ok(())
     }
 
     /// The near place of a flow.

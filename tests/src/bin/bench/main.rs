@@ -200,7 +200,7 @@ impl Bench {
             let own = self.run(Who::Nodewatch, &frame, u32::MAX >> 4, 0, flows)?;
             rounds.add(empty, None, own);
             let mut present: Vec<(FlowKey4, FlowValue)> = Vec::new();
-            self.kernel.read_flows4(&mut present);
+            self.kernel.read_flows4(&mut present)?;
             ensure!(
                 present.len() > 59_000,
                 "only {} flows were added",
@@ -247,7 +247,7 @@ impl Bench {
         for _ in 0..9 {
             flows.clear();
             let start = Instant::now();
-            self.kernel.read_flows4(&mut flows);
+            self.kernel.read_flows4(&mut flows)?;
             times.push(start.elapsed().as_secs_f64() * 1e3);
         }
         let time = median(&mut times);
@@ -266,11 +266,11 @@ impl Bench {
 
     fn clear(&mut self) -> Result<()> {
         let mut flows4: Vec<(FlowKey4, FlowValue)> = Vec::new();
-        self.kernel.read_flows4(&mut flows4);
+        self.kernel.read_flows4(&mut flows4)?;
         let keys4: Vec<_> = flows4.iter().map(|(key, _)| *key).collect();
         self.kernel.take_flows4(&keys4)?;
         let mut flows6: Vec<(FlowKey6, FlowValue)> = Vec::new();
-        self.kernel.read_flows6(&mut flows6);
+        self.kernel.read_flows6(&mut flows6)?;
         let keys6: Vec<_> = flows6.iter().map(|(key, _)| *key).collect();
         self.kernel.take_flows6(&keys6)?;
         Ok(())

@@ -45,8 +45,8 @@ impl Live {
         before.extend(self.departed.iter().copied());
         let mut flows4: Vec<(FlowKey4, FlowValue)> = Vec::new();
         let mut flows6: Vec<(FlowKey6, FlowValue)> = Vec::new();
-        self.kernel.read_flows4(&mut flows4);
-        self.kernel.read_flows6(&mut flows6);
+        self.kernel.read_flows4(&mut flows4)?;
+        self.kernel.read_flows6(&mut flows6)?;
         // An entry that was read after another connection took it over has its event in the ring.
         self.events_so_far().await?;
         // Behind all that flows were told of.
