@@ -8,7 +8,12 @@ use crate::{
 
 /// A group on the subnet with these rules in JSON.
 fn chain(rules: &str) -> Arc<Chain> {
-    let text = format!("{{\"name\":\"g\",\"securityRules\":[{rules}]}}");
+    chain_with("", rules)
+}
+
+/// The same, with more about the group.
+fn chain_with(more: &str, rules: &str) -> Arc<Chain> {
+    let text = format!("{{{more}\"name\":\"g\",\"securityRules\":[{rules}]}}");
     let document = read::read("g.json", &text).unwrap();
     let levels = Levels {
         subnet: Some(document.choose(None, LevelKind::Subnet).unwrap()),
@@ -25,6 +30,13 @@ pub(super) fn rule(name: &str, direction: &str, access: &str, port: u16) -> Stri
          \"access\":\"{access}\",\"protocol\":\"Tcp\",\"sourceAddressPrefix\":\"*\",\
          \"destinationAddressPrefix\":\"*\",\"destinationPortRange\":\"{port}\"}}"
     )
+}
+
+/// From this second on, these rules stand.
+fn declare(engine: &mut Engine, seconds: u64, chain: Arc<Chain>) {
+    let now = Timestamp::from_seconds(i64::try_from(seconds).unwrap());
+    engine.step(Input::Clock(clock(seconds)), now);
+    engine.step(Input::Nsg(Some(chain)), now);
 }
 
 /// An engine with a group on the subnet with these rules.
@@ -148,8 +160,11 @@ fn the_rules_that_stood_when_it_opened_judge_a_connection() {
     let mut engine = engine_under(&rule("AllowSsh", "Inbound", "Allow", 22));
     let (key, value) = (flow(true, 22), sent(true, B));
     step(&mut engine, Input::Flows(vec![(key, value)]));
-    let deny = chain(&rule("DenySsh", "Inbound", "Deny", 22));
-    step(&mut engine, Input::Nsg(Some(deny)));
+    declare(
+        &mut engine,
+        200,
+        chain(&rule("DenySsh", "Inbound", "Deny", 22)),
+    );
     let outputs = step(&mut engine, Input::Removed(vec![(key, value)]));
     let [Record::Flow(record)] = &outputs.records[..] else {
         panic!("{outputs:?}")
@@ -158,10 +173,89 @@ fn the_rules_that_stood_when_it_opened_judge_a_connection() {
         record.nsg.as_ref().unwrap().rule.as_deref(),
         Some("AllowSsh")
     );
-    let later = reading(60, [1, 1], [B, A]);
-    let (record, findings) = run(&mut engine, key, later);
-    assert_eq!(record.nsg.unwrap().rule.as_deref(), Some("DenySsh"));
-    assert_eq!(findings.len(), 1);
+    let mut rule_of = |first_seen| {
+        let (record, findings) = run(&mut engine, key, reading(first_seen, [1, 1], [B, A]));
+        (
+            record.nsg.unwrap().rule.unwrap().to_string(),
+            findings.len(),
+        )
+    };
+    // It was read after the rules changed, and opened before.
+    assert_eq!(rule_of(199), ("AllowSsh".to_owned(), 0));
+    assert_eq!(rule_of(200), ("DenySsh".to_owned(), 1));
+}
+
+#[test]
+fn however_often_rules_change_a_connection_keeps_its_own() {
+    let mut engine = engine_under(&rule("AllowSsh", "Inbound", "Allow", 22));
+    let (key, value) = (flow(true, 22), sent(true, B));
+    step(&mut engine, Input::Flows(vec![(key, value)]));
+    for second in 200..300 {
+        declare(
+            &mut engine,
+            second,
+            chain(&rule("DenySsh", "Inbound", "Deny", 22)),
+        );
+    }
+    let records = engine.query(&FlowFilter::default(), None);
+    assert_eq!(
+        records[0].nsg.as_ref().unwrap().rule.as_deref(),
+        Some("AllowSsh")
+    );
+    // Of sets of rules with connections of their own, only so many are kept.
+    for second in 300..400 {
+        let other = reading(second, [1, 1], [B, A]);
+        declare(
+            &mut engine,
+            second,
+            chain(&rule("DenySsh", "Inbound", "Deny", 22)),
+        );
+        let port = u16::try_from(second).unwrap();
+        let key = key4(1, Protocol::TCP, 22, port);
+        step(&mut engine, Input::Flows(vec![(key, other)]));
+    }
+    let outputs = step(&mut engine, Input::Removed(vec![(key, value)]));
+    let [Record::Flow(record)] = &outputs.records[..] else {
+        panic!("{outputs:?}")
+    };
+    let expected = record.nsg.as_ref().unwrap();
+    assert_eq!(
+        (expected.access, expected.rule.as_ref()),
+        (Access::Indeterminate, None)
+    );
+    assert_eq!(expected.direction, Direction::Inbound);
+    let reason = expected.reason.as_deref().unwrap();
+    assert!(reason.contains("no longer kept"), "{reason}");
+    assert_eq!(record.finding, None);
+}
+
+#[test]
+fn with_flush_connection_changed_rules_hold_for_open_connections() {
+    for (flush, expected) in [("true", 1), ("false", 0)] {
+        let mut engine = engine_under(&rule("AllowSsh", "Inbound", "Allow", 22));
+        let key = flow(true, 22);
+        let at = |last_seen, packets| FlowValue {
+            last_seen_ticks: last_seen,
+            ..reading(50, packets, [B, A])
+        };
+        step(&mut engine, Input::Flows(vec![(key, at(60, [3, 3]))]));
+        let deny = rule("DenySsh", "Inbound", "Deny", 22);
+        let changed = chain_with(&format!("\"flushConnection\":{flush},"), &deny);
+        declare(&mut engine, 200, changed);
+        step(&mut engine, Input::Clock(clock(300)));
+        let mut found = |value| {
+            let records = step(&mut engine, Input::Flows(vec![(key, value)])).records;
+            records
+                .iter()
+                .filter(|record| matches!(record, Record::Finding(_)))
+                .count()
+        };
+        // Nothing arrived since; only this node sent something; something arrived.
+        assert_eq!(found(at(199, [3, 4])), 0, "{flush}");
+        assert_eq!(found(at(201, [4, 4])), 0, "{flush}");
+        assert_eq!(found(at(202, [4, 5])), expected, "{flush}");
+        assert_eq!(found(at(203, [4, 6])), 0, "told once");
+    }
 }
 
 #[test]
@@ -213,17 +307,7 @@ fn connections_are_counted_by_rule() {
     let mut engine = engine_under(&rule("DenySsh", "Inbound", "Deny", 22));
     run(&mut engine, flow(true, 22), sent(true, B));
     run(&mut engine, flow(false, 443), sent(false, B));
-    let samples = |metric| {
-        let mut lines = Vec::new();
-        let rows = engine.snapshot().rows;
-        rows.samples(metric, |labels, value| {
-            let labels: Vec<_> = labels.iter().map(|(_, value)| *value).collect();
-            lines.push(format!("{} {value:?}", labels.join(",")));
-            Ok::<_, ()>(())
-        })
-        .unwrap();
-        lines
-    };
+    let samples = |metric| rows(&engine, metric);
     assert_eq!(
         samples(Metric::NsgConnections),
         [
@@ -235,6 +319,60 @@ fn connections_are_counted_by_rule() {
         samples(Metric::NsgRuleLastMatch),
         ["g,AllowInternetOutBound Gauge(50)", "g,DenySsh Gauge(50)"]
     );
+    assert_eq!(
+        samples(Metric::NsgRuleMatches),
+        [
+            "g,AllowAzureLoadBalancerInBound Counter(0)",
+            "g,AllowInternetOutBound Counter(1)",
+            "g,AllowVnetInBound Counter(0)",
+            "g,AllowVnetOutBound Counter(0)",
+            "g,DenyAllInBound Counter(0)",
+            "g,DenyAllOutBound Counter(0)",
+            "g,DenySsh Counter(1)",
+        ],
+        "rules that never matched have a row, too"
+    );
+}
+
+/// Labels and values of a metric.
+fn rows(engine: &Engine, metric: Metric) -> Vec<String> {
+    let mut lines = Vec::new();
+    let rows = engine.snapshot().rows;
+    rows.samples(metric, |labels, value| {
+        let labels: Vec<_> = labels.iter().map(|(_, value)| *value).collect();
+        lines.push(format!("{} {value:?}", labels.join(",")));
+        Ok::<_, ()>(())
+    })
+    .unwrap();
+    lines
+}
+
+#[test]
+fn rows_of_rules_end_with_the_rules() {
+    let mut engine = engine_with(Config {
+        recent: 0,
+        ..Config::default()
+    });
+    // As load balancer rules of AKS do, whose names change with every Service.
+    for number in 0..20 {
+        let name = format!("R{number}");
+        declare(
+            &mut engine,
+            100 + number,
+            chain(&rule(&name, "Inbound", "Allow", 22)),
+        );
+        run(
+            &mut engine,
+            flow(true, 22),
+            reading(100 + number, [1, 1], [B, A]),
+        );
+    }
+    assert_eq!(
+        rows(&engine, Metric::NsgConnections),
+        ["g,R19,Allow,inbound,established Counter(1)"]
+    );
+    assert_eq!(rows(&engine, Metric::NsgRuleMatches).len(), 7);
+    assert_eq!(rows(&engine, Metric::NsgRuleLastMatch).len(), 1);
 }
 
 #[test]
@@ -290,7 +428,6 @@ fn what_is_told_of_hides_no_other_kind_and_no_other_protocol() {
     };
     let (over, drift) = ([FindingKind::NsgOverBlocked], [FindingKind::NsgDrift]);
     let udp = key4(1, Protocol::UDP, 40_000, 443);
-    let sent_udp = |answers| reading(50, [1, answers], [FIRST, 0]);
     let mut engine = engine_under(&any("Allow"));
     assert_eq!(
         kinds(run(&mut engine, flow(false, 443), sent(false, 0))),
@@ -300,31 +437,75 @@ fn what_is_told_of_hides_no_other_kind_and_no_other_protocol() {
         kinds(run(&mut engine, flow(false, 443), sent(false, 0))),
         []
     );
-    step(&mut engine, Input::Nsg(Some(chain(&any("Deny")))));
-    assert_eq!(kinds(run(&mut engine, udp, sent_udp(1))), drift);
-    assert_eq!(
-        kinds(run(&mut engine, flow(false, 443), sent(false, B))),
-        drift
-    );
-    assert_eq!(kinds(run(&mut engine, udp, sent_udp(1))), []);
-    assert_eq!(
-        kinds(run(&mut engine, flow(false, 443), sent(false, B))),
-        []
-    );
+    declare(&mut engine, 200, chain(&any("Deny")));
+    let sent_udp = || reading(250, [1, 1], [FIRST, 0]);
+    let answered = || reading(250, [1, 1], [A, B]);
+    assert_eq!(kinds(run(&mut engine, udp, sent_udp())), drift);
+    assert_eq!(kinds(run(&mut engine, flow(false, 443), answered())), drift);
+    assert_eq!(kinds(run(&mut engine, udp, sent_udp())), []);
+    assert_eq!(kinds(run(&mut engine, flow(false, 443), answered())), []);
+}
+
+/// Everything inbound is denied.
+fn denied() -> String {
+    rule("DenyAll", "Inbound", "Deny", 0)
+        .replace("\"Tcp\"", "\"*\"")
+        .replace("PortRange\":\"0\"", "PortRange\":\"*\"")
 }
 
 #[test]
-fn a_keepalive_from_a_server_after_the_flow_was_forgotten_is_not_judged() {
-    let any = rule("DenyAll", "Inbound", "Deny", 0)
-        .replace("\"Tcp\"", "\"*\"")
-        .replace("PortRange\":\"0\"", "PortRange\":\"*\"");
-    let received = reading(50, [0, 1], [0, FIRST]);
+fn a_servers_datagram_is_judged_unless_it_may_go_on_with_an_older_flow() {
+    let mut engine = engine_under(&denied());
+    let received = |first_seen| reading(first_seen, [0, 1], [0, FIRST]);
     let to = |local, remote| key4(1, Protocol::UDP, local, remote);
-    let mut engine = engine_under(&any);
-    let (record, findings) = run(&mut engine, to(40_000, 8_801), received);
+    // The interface has been watched since second 1: it may be of a flow from before.
+    let (record, findings) = run(&mut engine, to(40_000, 8_801), received(50));
     assert_eq!((record.nsg, record.finding, findings), (None, None, vec![]));
     assert_eq!(record.source.port, Some(40_000));
     // What a client sends to a service is judged as ever.
-    let (record, _) = run(&mut engine, to(8_801, 40_000), received);
+    let (record, _) = run(&mut engine, to(8_801, 40_000), received(50));
     assert_eq!(record.finding.as_deref(), Some("nsg-drift"));
+
+    // Later, nobody but the server can have begun it.
+    step(&mut engine, Input::Clock(clock(1_000)));
+    let (record, findings) = run(&mut engine, to(40_001, 53), received(900));
+    assert_eq!(record.finding.as_deref(), Some("nsg-drift"));
+    assert_eq!((record.source.port, findings.len()), (Some(53), 1));
+
+    // A keepalive, after the flow was forgotten.
+    run(
+        &mut engine,
+        to(40_002, 53),
+        reading(901, [2, 2], [FIRST, 0]),
+    );
+    let (record, findings) = run(&mut engine, to(40_002, 53), received(950));
+    assert_eq!((record.nsg, record.finding, findings), (None, None, vec![]));
+
+    // While the kernel's table was full nobody knows.
+    let mut uncounted = monitor_common::abi::Uncounted::default();
+    uncounted.packets[0][monitor_common::abi::Reason::TableFull as usize] = 1;
+    let account = InterfaceAccount {
+        id: 1,
+        uncounted,
+        ..InterfaceAccount::default()
+    };
+    step(&mut engine, Input::AccountingBegins(vec![account]));
+    let (record, _) = run(&mut engine, to(40_003, 53), received(990));
+    assert_eq!((record.nsg, record.finding), (None, None));
+}
+
+#[test]
+fn an_icmp_error_from_a_router_is_no_drift() {
+    let mut engine = engine_under(&denied());
+    let received = reading(50, [0, 1], [0, FIRST]);
+    // Port unreachable, time exceeded.
+    for kind in [0x0303, 0x0b00] {
+        let key = key4(1, Protocol::ICMP, 0, kind);
+        let (record, findings) = run(&mut engine, key, received);
+        assert_eq!((record.nsg, record.finding, findings), (None, None, vec![]));
+    }
+    // An echo request is.
+    let (record, findings) = run(&mut engine, key4(1, Protocol::ICMP, 7, 0x0800), received);
+    assert_eq!(record.finding.as_deref(), Some("nsg-drift"));
+    assert_eq!(findings.len(), 1);
 }
