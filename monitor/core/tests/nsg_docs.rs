@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 /// Names of the tests of a source file.
 fn tests_of(file: &Path) -> BTreeSet<String> {
-    let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{file:?}: {error}"));
+    let text =
+        fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     let mut lines = text.lines().map(str::trim);
     let mut found = BTreeSet::new();
     while let Some(line) = lines.next() {

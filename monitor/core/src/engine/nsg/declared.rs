@@ -254,7 +254,7 @@ impl Declared {
         if self.epoch(flow.nsg_epoch).is_some() {
             return None;
         }
-        let (present, tuple) = (self.present()?, self.tuple(key, flow, interface)?);
+        let (present, tuple) = (self.present()?, tuple(key, flow, interface)?);
         Some(NsgRecord {
             access: Access::Indeterminate,
             direction: self.direction(&present, &tuple),
@@ -274,40 +274,11 @@ impl Declared {
         flow: &Tracked,
         interface: &Interface,
     ) -> Option<(Verdict<'_>, Direction)> {
-        let tuple = self.tuple(key, flow, interface)?;
+        let tuple = tuple(key, flow, interface)?;
         let chain = self.epoch(flow.nsg_epoch)?.chain.as_ref()?;
         let direction = self.direction(chain, &tuple);
         let verdict = chain.judge(&Tuple { direction, ..tuple });
         Some((verdict, direction))
-    }
-
-    /// The packet that opened a connection which groups apply to; its direction is that of the
-    /// network card.
-    fn tuple(&self, key: &FlowKey, flow: &Tracked, interface: &Interface) -> Option<Tuple> {
-        if flow.nsg_epoch == 0 || interface.point != Point::Uplink || flow.has(Mark::Multicast) {
-            return None;
-        }
-        let orientation = flow.orientation(key);
-        if !orientation.is_known {
-            return None;
-        }
-        let protocol = key.protocol();
-        let end = |ip, port| (normalise(ip), protocol.has_ports().then_some(port));
-        let local = end(key.local(), key.local_port());
-        let remote = end(key.remote(), key.remote_port());
-        let (direction, source, destination) = if orientation.source_is_local {
-            (Direction::Outbound, local, remote)
-        } else {
-            (Direction::Inbound, remote, local)
-        };
-        Some(Tuple {
-            direction,
-            protocol,
-            source: source.0,
-            source_port: source.1,
-            destination: destination.0,
-            destination_port: destination.1,
-        })
     }
 
     /// Which way a packet goes; by the addresses where nothing else tells what is local.
@@ -342,4 +313,33 @@ impl Declared {
         let present = self.epochs.back().and_then(|epoch| epoch.chain.as_deref());
         self.hits.samples(present, fixed);
     }
+}
+
+/// The packet that opened a connection which groups apply to; its direction is that of the
+/// network card.
+fn tuple(key: &FlowKey, flow: &Tracked, interface: &Interface) -> Option<Tuple> {
+    if flow.nsg_epoch == 0 || interface.point != Point::Uplink || flow.has(Mark::Multicast) {
+        return None;
+    }
+    let orientation = flow.orientation(key);
+    if !orientation.is_known {
+        return None;
+    }
+    let protocol = key.protocol();
+    let end = |ip, port| (normalise(ip), protocol.has_ports().then_some(port));
+    let local = end(key.local(), key.local_port());
+    let remote = end(key.remote(), key.remote_port());
+    let (direction, source, destination) = if orientation.source_is_local {
+        (Direction::Outbound, local, remote)
+    } else {
+        (Direction::Inbound, remote, local)
+    };
+    Some(Tuple {
+        direction,
+        protocol,
+        source: source.0,
+        source_port: source.1,
+        destination: destination.0,
+        destination_port: destination.1,
+    })
 }

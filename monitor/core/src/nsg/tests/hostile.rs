@@ -185,8 +185,10 @@ fn rules_whose_tables_would_take_too_much_are_told_and_judged_all_the_same() {
         let list: Vec<_> = (0..20_u32)
             .map(|nth| {
                 let number = u32::try_from(number).expect("small") * 20 + nth;
-                let ip = std::net::Ipv4Addr::from_bits(number.wrapping_mul(2_654_435_761));
-                format!("{ip}/{}", 13 + nth)
+                let mut bits = number.wrapping_mul(2_654_435_761);
+                bits = (bits ^ (bits >> 15)).wrapping_mul(0x85eb_ca6b);
+                let ip = std::net::Ipv4Addr::from_bits(bits ^ (bits >> 13));
+                format!("{ip}/{}", 6 + nth)
             })
             .collect();
         let priority = 100 + number;
