@@ -337,10 +337,10 @@ impl Engine {
         let mut expire = Vec::new();
         match input {
             Input::Clock(sample) => *clock = sample,
-            Input::Interface(interface) => books.ledger.announce(interface),
+            Input::Interface(interface) => books.announce(interface),
             Input::InterfaceGone { id } => {
                 table.interface_gone(id);
-                books.ledger.gone(id);
+                books.interface_gone(id);
             }
             Input::Addresses(addresses) => books.names.set_addresses(&addresses),
             Input::Cluster(changes) => books.apply_cluster(changes, now),

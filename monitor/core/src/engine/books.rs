@@ -90,6 +90,18 @@ impl Books {
         }
     }
 
+    /// An interface is about to be watched, or what is known of it changed.
+    pub(super) fn announce(&mut self, interface: Interface) {
+        self.recall.announced(&interface, self.now);
+        self.ledger.announce(interface);
+    }
+
+    /// An interface is gone.
+    pub(super) fn interface_gone(&mut self, id: u32) {
+        self.recall.gone(id);
+        self.ledger.gone(id);
+    }
+
     /// The kernel's counters were read.
     pub(super) fn accounts_read(&mut self, now_ns: u64) {
         self.recall.refused(self.ledger.refused(), now_ns);
@@ -239,7 +251,7 @@ impl Effects for Books {
         }
         let is_unsettled = interface.attached_ns.is_some_and(|attached_ns| {
             flow.first_seen_ns < attached_ns.saturating_add(self.settle_ns)
-        }) || self.recall.may_be_older(key, flow, interface.attached_ns);
+        }) || self.recall.may_be_older(key, flow, &interface);
         let is_multicast =
             self.names.is_multicast(key.remote()) || self.names.is_multicast(key.local());
         flow.set(Mark::Unsettled, is_unsettled);

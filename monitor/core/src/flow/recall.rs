@@ -9,8 +9,9 @@
 //! forgotten since.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::{BuildHasher as _, RandomState},
+    time::Duration,
 };
 
 use monitor_common::{
@@ -22,13 +23,19 @@ use super::{
     FlowKey, Mark, Tracked,
     side::{Sender, first_sender},
 };
-use crate::event::Protocol;
+use crate::{
+    account::Interface,
+    event::{Point, Protocol},
+    time::Timestamp,
+};
 
 /// For how long others may know a flow that no packet was seen of, in nanoseconds: Azure's four
 /// minutes, and one for good measure.
 const RECALL_NS: u64 = 300 * SECOND_NS;
 /// A second in nanoseconds.
 const SECOND_NS: u64 = 1_000_000_000;
+/// So long after the first interface, others may be announced that were there before.
+const START: Duration = Duration::from_secs(30);
 /// Flows that are remembered, 16 bytes each. With more, nothing is known for a while.
 const MOST: usize = 65_536;
 
@@ -42,18 +49,40 @@ pub(crate) struct Recall {
     blind_until_ns: u64,
     /// Packets that could not be counted in a flow of their own.
     refused: u64,
+    /// When the first interface was announced.
+    began: Option<Timestamp>,
+    /// Interfaces of workloads that came into being while others were watched: no flow on them is
+    /// older than the observation.
+    new: HashSet<u32>,
 }
 
 // === impl Recall ===
 
 impl Recall {
-    /// Whether a flow's first packet may not be the one that opened it. `attached_ns` is since when
-    /// its interface has been watched; `None` where that is not known.
+    /// An interface is about to be attached to, or what is known of it changed.
+    pub(crate) fn announced(&mut self, interface: &Interface, now: Timestamp) {
+        let began = *self.began.get_or_insert(now);
+        let is_late = now.saturating_since(began) >= START;
+        let is_workload = interface.point == Point::Workload;
+        if interface.reason.is_some() {
+            // It was there and not watched.
+            self.new.remove(&interface.id);
+        } else if is_late && is_workload && interface.attached_ns.is_none() {
+            self.new.insert(interface.id);
+        }
+    }
+
+    /// An interface is gone.
+    pub(crate) fn gone(&mut self, id: u32) {
+        self.new.remove(&id);
+    }
+
+    /// Whether a flow's first packet may not be the one that opened it.
     pub(crate) fn may_be_older(
         &self,
         key: &FlowKey,
         flow: &Tracked,
-        attached_ns: Option<u64>,
+        interface: &Interface,
     ) -> bool {
         let is_recent = |then_ns: u64| flow.first_seen_ns < then_ns.saturating_add(RECALL_NS);
         let may_have_been = || {
@@ -67,8 +96,9 @@ impl Recall {
             // The SYN tells.
             _ if key.protocol() == Protocol::TCP => false,
             Sender::Client => false,
-            Sender::Either => attached_ns.is_some_and(is_recent) || may_have_been(),
-            Sender::Server => attached_ns.is_none_or(is_recent) || may_have_been(),
+            Sender::Either | Sender::Server if self.new.contains(&interface.id) => may_have_been(),
+            Sender::Either => interface.attached_ns.is_some_and(is_recent) || may_have_been(),
+            Sender::Server => interface.attached_ns.is_none_or(is_recent) || may_have_been(),
             Sender::Responder => true,
         }
     }
@@ -132,8 +162,20 @@ mod tests {
     use crate::fixture::{SECOND, key4, tracked, value};
 
     const UDP: Protocol = Protocol::UDP;
-    /// When the interface was attached to.
-    const ATTACHED: Option<u64> = Some(SECOND);
+
+    /// An interface that was attached to then.
+    fn interface(point: Point, attached_ns: Option<u64>) -> Interface {
+        Interface {
+            id: 1,
+            ifindex: 2,
+            name: "eth0".into(),
+            point,
+            attach: "tcx".into(),
+            covered: attached_ns.is_some(),
+            reason: None,
+            attached_ns,
+        }
+    }
 
     /// A flow whose first packet came then, in this direction.
     fn flow(seconds: u64, first: usize, packets: [u64; 2]) -> Tracked {
@@ -150,7 +192,8 @@ mod tests {
     #[track_caller]
     fn check(recall: &Recall, protocol: Protocol, ports: [u16; 2], seconds: u64, expected: bool) {
         let key = key4(1, protocol, ports[0], ports[1]);
-        let found = recall.may_be_older(&key, &flow(seconds, RX, [0, 1]), ATTACHED);
+        let watched = interface(Point::Uplink, Some(SECOND));
+        let found = recall.may_be_older(&key, &flow(seconds, RX, [0, 1]), &watched);
         assert_eq!(found, expected, "{protocol} {ports:?} at {seconds}");
     }
 
@@ -202,11 +245,44 @@ mod tests {
         let recall = Recall::default();
         let at = |ports: [u16; 2]| {
             let key = key4(1, UDP, ports[0], ports[1]);
-            recall.may_be_older(&key, &flow(9_999, RX, [0, 1]), None)
+            let watched = interface(Point::Uplink, None);
+            recall.may_be_older(&key, &flow(9_999, RX, [0, 1]), &watched)
         };
         assert!(at([40_000, 53]));
         assert!(!at([123, 123]));
         assert!(!at([53, 40_000]));
+    }
+
+    #[test]
+    fn on_a_new_pods_interface_no_flow_is_older() {
+        for (point, announced, is_refused, expected) in [
+            (Point::Workload, 130, false, false),
+            // With the others at the start; not watched at first; a card that got the default route.
+            (Point::Workload, 129, false, true),
+            (Point::Workload, 130, true, true),
+            (Point::Uplink, 130, false, true),
+        ] {
+            let mut recall = Recall::default();
+            let other = interface(Point::Uplink, None);
+            recall.announced(&Interface { id: 9, ..other }, Timestamp::from_seconds(100));
+            let now = Timestamp::from_seconds(announced);
+            recall.announced(&interface(point, None), now);
+            if is_refused {
+                let reason = Some("no room".into());
+                let refused = interface(point, None);
+                recall.announced(&Interface { reason, ..refused }, now);
+            }
+            let watched = interface(point, Some(131 * SECOND));
+            recall.announced(&watched, now);
+            let key = key4(1, UDP, 40_000, 8_801);
+            let mut value = flow(140, RX, [0, 1]);
+            let found = recall.may_be_older(&key, &value, &watched);
+            assert_eq!(found, expected, "{point} {announced} {is_refused}");
+            // What was forgotten is remembered there, too.
+            value.packets = [1, 1];
+            recall.closed(&key, &value);
+            assert!(recall.may_be_older(&key, &flow(200, RX, [0, 1]), &watched));
+        }
     }
 
     #[test]

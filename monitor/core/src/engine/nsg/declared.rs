@@ -123,11 +123,14 @@ impl Declared {
         self.hits.keep(chains);
     }
 
-    /// Forgets rules under which no known connection opened, and more where there are too many.
+    /// Forgets rules under which no known connection opened, and more where there are too many. The
+    /// last but one remain: connections that opened under them may not have been read yet.
     fn give_up(&mut self) {
-        let latest = self.latest;
-        self.epochs
-            .retain(|epoch| epoch.flows > 0 || epoch.number == latest);
+        let mut left = self.epochs.len();
+        self.epochs.retain(|epoch| {
+            left -= 1;
+            epoch.flows > 0 || left < 2
+        });
         let bytes = |epoch: &Epoch| epoch.chain.as_ref().map_or(0, |chain| chain.size_bytes());
         let past = self.epochs.len() - 1;
         let mut total: usize = self.epochs.iter().take(past).map(bytes).sum();

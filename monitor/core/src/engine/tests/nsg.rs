@@ -183,6 +183,16 @@ fn the_rules_that_stood_when_it_opened_judge_a_connection() {
     // It was read after the rules changed, and opened before.
     assert_eq!(rule_of(199), ("AllowSsh".to_owned(), 0));
     assert_eq!(rule_of(200), ("DenySsh".to_owned(), 1));
+
+    // Also where no connection was known when they changed.
+    let mut engine = engine_under(&rule("AllowSsh", "Inbound", "Allow", 22));
+    declare(
+        &mut engine,
+        200,
+        chain(&rule("DenySsh", "Inbound", "Deny", 22)),
+    );
+    let (record, _) = run(&mut engine, key, reading(199, [1, 1], [B, A]));
+    assert_eq!(record.nsg.unwrap().rule.as_deref(), Some("AllowSsh"));
 }
 
 #[test]
@@ -298,7 +308,9 @@ fn without_groups_nothing_is_said() {
     );
     let mut engine = engine_under(&rule("DenySsh", "Inbound", "Deny", 22));
     step(&mut engine, Input::Nsg(None));
-    let (record, _) = run(&mut engine, flow(true, 22), sent(true, B));
+    step(&mut engine, Input::Clock(clock(200)));
+    let later = reading(150, [1, 1], [B, A]);
+    let (record, _) = run(&mut engine, flow(true, 22), later);
     assert_eq!(record.nsg, None);
 }
 
@@ -369,10 +381,14 @@ fn rows_of_rules_end_with_the_rules() {
     }
     assert_eq!(
         rows(&engine, Metric::NsgConnections),
-        ["g,R19,Allow,inbound,established Counter(1)"]
+        [
+            "g,R18,Allow,inbound,established Counter(1)",
+            "g,R19,Allow,inbound,established Counter(1)",
+        ],
+        "of the rules in force and of those before"
     );
-    assert_eq!(rows(&engine, Metric::NsgRuleMatches).len(), 7);
-    assert_eq!(rows(&engine, Metric::NsgRuleLastMatch).len(), 1);
+    assert_eq!(rows(&engine, Metric::NsgRuleMatches).len(), 8);
+    assert_eq!(rows(&engine, Metric::NsgRuleLastMatch).len(), 2);
 }
 
 #[test]
