@@ -362,6 +362,7 @@ mod aks;
 mod cgroup;
 mod kubernetes;
 mod nsg;
+mod nsg_rules;
 mod owner;
 mod policy;
 mod property;
