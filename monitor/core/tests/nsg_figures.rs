@@ -1,8 +1,8 @@
 //! What 1,000 rules with service tags of 100,000 prefixes cost.
 //!
-//! `cargo test --release -p monitor-core --test nsg_figures -- --include-ignored --nocapture` prints
-//! the figures and holds them to what is promised; `cargo bench -p monitor-core --bench nsg` has them
-//! with their spread.
+//! `cargo nextest run --release -p monitor-core --test nsg_figures --run-ignored all --no-capture`
+//! prints the figures and holds them to what is promised, each in a process of its own;
+//! `cargo bench -p monitor-core --bench nsg` has them with their spread.
 
 use std::{
     hint::black_box,
