@@ -134,6 +134,17 @@ pub enum SourceError {
     /// Two sets of admin rules.
     #[error("--admin-rules {0}: the effective rules have admin rules already")]
     Admin(String),
+    /// Rules that would take too much memory.
+    #[error(
+        "group {name} ({kind}): its rules and the addresses that they name are more than can be \
+         compiled"
+    )]
+    Rules {
+        /// The place.
+        kind: LevelKind,
+        /// The group.
+        name: String,
+    },
     /// Standard input twice.
     #[error("standard input (`-`) can be one file only")]
     StandardInput,
@@ -266,6 +277,12 @@ impl Sources {
         let names = self.names()?;
         let profile = self.profile()?;
         let mut chain = Chain::new(levels, &names);
+        if let Some(level) = chain.too_large() {
+            return Err(SourceError::Rules {
+                kind: level.kind,
+                name: level.nsg.name.to_string(),
+            });
+        }
         if let Some(profile) = &profile {
             let needs = profile.resolve(&names, chain.network(), &[]);
             chain = chain.with_needs(needs);

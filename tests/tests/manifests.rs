@@ -350,10 +350,13 @@ fn the_daemon_reads_the_configuration_that_is_rendered() {
     for rendering in renderings(&kubectl, &helm) {
         let config = read(&rendering.documents);
         assert_eq!(config.max_series, 20_000, "{}", rendering.name);
+        // What AKS needs is known where AKS is meant.
+        let profile = (rendering.name == "aks").then_some("aks");
+        assert_eq!(config.nsg.profile.as_deref(), profile, "{}", rendering.name);
     }
     let more = [
         "--set",
-        "config.expect_ssh={admin=10.0.0.0/8,six=fd00::/8},config.max_series=1000000",
+        "config.expect_ssh={admin=10.0.0.0/8,six=fd00::/8},config.max_series=1000000,config.profile=aks",
         "--set",
         "config.ssh.brute_force_attempts=3,config.timeouts.icmp=10s",
     ];
@@ -362,6 +365,30 @@ fn the_daemon_reads_the_configuration_that_is_rendered() {
     assert_eq!(config.max_series, 1_000_000);
     assert_eq!(config.expectations.node.len(), 2);
     assert_eq!(config.thresholds.attempts, 3);
+    assert_eq!(config.nsg.profile.as_deref(), Some("aks"));
+}
+
+#[test]
+fn a_changed_security_group_is_no_rolling_update_and_changed_settings_are() {
+    let Some([kubectl, helm]) = tools(["kubectl", "helm"]) else {
+        return;
+    };
+    for rendering in renderings(&kubectl, &helm) {
+        let maps = rendering.of_kind("ConfigMap");
+        let mut names = maps.iter().map(|map| &map["metadata"]["name"]);
+        assert!(
+            names.any(|name| name == "nodewatch-nsg"),
+            "{}",
+            rendering.name
+        );
+    }
+    let pod = |more: &[&str]| {
+        let text = process::checked(&mut template(&helm, more)).expect("a chart");
+        Rendering::new("chart", text, false).one("DaemonSet")["spec"]["template"].clone()
+    };
+    let first = pod(&["--set-string", r"nsg.subnet\.json=one"]);
+    assert_eq!(first, pod(&["--set-string", r"nsg.subnet\.json=two"]));
+    assert_ne!(first, pod(&["--set", "config.max_series=1000000"]));
 }
 
 #[test]

@@ -3,7 +3,8 @@
 
 use std::{
     fs,
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -23,12 +24,26 @@ fn rule(name: &str, priority: u16, direction: &str, access: &str, port: u16) -> 
         "destinationPortRange": port.to_string()})
 }
 
+fn document(rules: &[Value]) -> String {
+    json!({"name": "subnet-nsg", "securityRules": rules}).to_string()
+}
+
 fn write(path: &Path, rules: &[Value]) {
-    let document = json!({"name": "subnet-nsg", "securityRules": rules});
-    // As a ConfigMap does: another file takes the place.
     let new = path.with_extension("new");
-    fs::write(&new, document.to_string()).expect("written");
+    fs::write(&new, document(rules)).expect("written");
     fs::rename(&new, path).expect("renamed");
+}
+
+/// Writes it as the kubelet does a ConfigMap: the file is a link through a link to a folder, and
+/// the latter is swapped.
+fn swap(folder: &Path, version: &str, content: &str) {
+    fs::create_dir(folder.join(version)).expect("a folder");
+    fs::write(folder.join(version).join("nsg.json"), content).expect("written");
+    symlink(version, folder.join("..data_tmp")).expect("a link");
+    fs::rename(folder.join("..data_tmp"), folder.join("..data")).expect("swapped");
+    if !folder.join("nsg.json").exists() {
+        symlink("..data/nsg.json", folder.join("nsg.json")).expect("a link");
+    }
 }
 
 /// Settings for quick timeouts.
@@ -142,6 +157,22 @@ fn declared_and_enforced_are_held_against_each_other() {
     );
     let mail = flow(&daemon, 8025);
     assert_eq!(mail["nsg"]["rule"], "DenyMail");
+    // A router's answer that a port is closed is an inbound packet that no rule allows, and no drift.
+    lab.node()
+        .run(|| {
+            let socket = UdpSocket::bind(("0.0.0.0", 0)).expect("a socket");
+            socket
+                .send_to(b"?", SocketAddr::new(peer, 9))
+                .expect("sent");
+        })
+        .expect("a namespace");
+    let error = wait::until("the error", PATIENCE, || {
+        let flows = daemon.records(&["flows", "--all", "--protocol", "icmp"]);
+        flows.expect("records").pop()
+    })
+    .expect("an ICMP error");
+    assert_eq!(error["initiator"], "unknown", "{error}");
+    assert!(error.get("nsg").is_none(), "{error}");
     let all = daemon.records(&["findings", "--all"]).expect("records");
     assert_eq!(all.len(), 2, "{all:#?}");
 
@@ -165,6 +196,13 @@ fn declared_and_enforced_are_held_against_each_other() {
         .expect("rules");
     assert!(never.contains("AllowAzureLoadBalancerInBound"), "{never}");
     assert!(!never.contains("DenyAdmin"), "{never}");
+    let metrics = daemon.http("/metrics").expect("metrics").body;
+    for (rule, matches) in [("DenyAdmin", 1), ("AllowAzureLoadBalancerInBound", 0)] {
+        let line = format!(
+            "nodewatch_nsg_rule_matches_total{{nsg=\"subnet-nsg\",rule=\"{rule}\"}} {matches}\n"
+        );
+        assert!(metrics.contains(&line), "{line}{metrics}");
+    }
 }
 
 #[test]
@@ -174,8 +212,9 @@ fn changed_documents_come_into_force_and_invalid_ones_are_refused() {
     };
     let lab = Lab::new("nsg-load").expect("a lab");
     let outside = lab.add_outside().expect("a peer");
-    let document = lab.directory().join("nsg.json");
-    write(&document, &[rule("First", 100, "Inbound", "Allow", 8080)]);
+    let folder = lab.directory();
+    let first = document(&[rule("First", 100, "Inbound", "Allow", 8080)]);
+    swap(folder, "..1", &first);
     let config = settings(&lab);
     let config = config.to_str().expect("UTF-8");
     let daemon = Daemon::start(lab.node(), &["--config", config]).expect("the daemon");
@@ -183,7 +222,7 @@ fn changed_documents_come_into_force_and_invalid_ones_are_refused() {
     let _listeners = [8080, 8081].map(|port| listen(lab.node(), port));
     let node = IpAddr::from(NODE.v4);
 
-    fs::write(&document, "{\"securityRules\": [{\"name\": \"R\"}]}").expect("written");
+    swap(folder, "..2", "{\"securityRules\": [{\"name\": \"R\"}]}");
     let refused = wait::until("the refusal", PATIENCE, || {
         let status = status(&daemon);
         status["error"].is_string().then_some(status)
@@ -214,7 +253,8 @@ fn changed_documents_come_into_force_and_invalid_ones_are_refused() {
         "still in force"
     );
 
-    write(&document, &[rule("Second", 100, "Inbound", "Allow", 8081)]);
+    let second = document(&[rule("Second", 100, "Inbound", "Allow", 8081)]);
+    swap(folder, "..3", &second);
     wait::until("the new rules", PATIENCE, || {
         let status = status(&daemon);
         (status["rules"][0]["rule"] == "Second").then_some(())

@@ -11,11 +11,12 @@ const FOLDER: &str = "deploy/prometheus";
 const RUNBOOK: &str = "docs/runbook.md";
 
 /// Alerts that an installation is promised.
-const PROMISED: [&str; 9] = [
+const PROMISED: [&str; 10] = [
     "NodewatchSshUnexpected",
     "NodewatchSshBruteForce",
     "NodewatchSshSuccessAfterFailures",
     "NodewatchNsgDrift",
+    "NodewatchPublicAddress",
     "NodewatchPolicyViolation",
     "NodewatchPacketsUncounted",
     "NodewatchInterfaceNotCovered",

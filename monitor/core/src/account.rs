@@ -142,6 +142,15 @@ impl Totals {
             .fold(0, |sum, n| sum.saturating_add(*n))
     }
 
+    /// Packets that found no room in the kernel's flow tables.
+    pub(crate) fn refused(&self) -> u64 {
+        let reasons = [Reason::TableFull, Reason::InsertFailed];
+        let packets = self.uncounted.packets.iter();
+        packets
+            .flat_map(|by_reason| reasons.map(|reason| by_reason[reason as usize]))
+            .fold(0, u64::saturating_add)
+    }
+
     /// Packets of a hook that were not counted, by reason.
     pub(crate) fn reasons(&self, hook: Hook) -> impl Iterator<Item = (Reason, u64)> {
         let packets = self.uncounted.packets[hook as usize];

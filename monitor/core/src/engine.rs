@@ -30,7 +30,7 @@ use crate::{
     cluster::{Change, Cluster},
     entity::{NamedRange, Names, RangeError},
     event::Record,
-    flow::{Anomaly, Expiry, Family, FlowKey, SegmentEvent, Table, Timeouts},
+    flow::{Anomaly, Expiry, Family, FlowKey, Recall, SegmentEvent, Table, Timeouts},
     judge::{Expectations, Thresholds},
     metric::Store,
     netpol::{self, Policies, PolicyChange},
@@ -59,8 +59,8 @@ use books::Books;
 pub struct Config {
     /// How long idle connections are kept.
     pub timeouts: Timeouts,
-    /// For this long after the hooks of an interface were attached, the first packet of a flow
-    /// does not tell who opened it.
+    /// For this long after the hooks of an interface were attached, no first packet tells who
+    /// opened a flow.
     pub settle: Duration,
     /// The most series that may grow with traffic; beyond, they are counted as `other`.
     pub max_series: usize,
@@ -301,6 +301,7 @@ impl Engine {
                 translations: translate::Translations::new(config.translations),
                 store: Store::new(config.max_series),
                 ledger: Ledger::default(),
+                recall: Recall::default(),
                 recent: VecDeque::new(),
                 recent_max: config.recent,
                 settle_ns: u64::try_from(config.settle.as_nanos()).unwrap_or(u64::MAX),
@@ -336,10 +337,10 @@ impl Engine {
         let mut expire = Vec::new();
         match input {
             Input::Clock(sample) => *clock = sample,
-            Input::Interface(interface) => books.ledger.announce(interface),
+            Input::Interface(interface) => books.announce(interface),
             Input::InterfaceGone { id } => {
                 table.interface_gone(id);
-                books.ledger.gone(id);
+                books.interface_gone(id);
             }
             Input::Addresses(addresses) => books.names.set_addresses(&addresses),
             Input::Cluster(changes) => books.apply_cluster(changes, now),
@@ -374,9 +375,13 @@ impl Engine {
             }
             Input::Accounting(accounts) => {
                 let unknown = books.ledger.account(&accounts, table.is_settled());
+                books.accounts_read(clock.monotonic_now_ns);
                 books.anomalies[Anomaly::InterfaceUnknown as usize] += unknown;
             }
-            Input::AccountingBegins(accounts) => books.ledger.account_begins(&accounts),
+            Input::AccountingBegins(accounts) => {
+                books.ledger.account_begins(&accounts);
+                books.accounts_read(clock.monotonic_now_ns);
+            }
             Input::Lost(lost) => {
                 self.raise_lost(LossStage::KernelRing, lost.ring_full);
                 self.connections_merged = self.connections_merged.max(lost.merged_connections);

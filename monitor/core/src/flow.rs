@@ -6,6 +6,7 @@
 
 mod expiry;
 mod outcome;
+mod recall;
 mod segment;
 mod side;
 mod table;
@@ -22,6 +23,7 @@ pub use expiry::Timeouts;
 pub use segment::SegmentEvent;
 
 pub(crate) use expiry::{Expiry, is_over};
+pub(crate) use recall::Recall;
 pub(crate) use side::Orientation;
 pub(crate) use table::{Effects, Table};
 pub(crate) use tracked::{Delta, Judged, Mark, Tracked};

@@ -28,6 +28,8 @@ pub enum Metric {
     Connections,
     /// `nodewatch_nsg_connections_total`.
     NsgConnections,
+    /// `nodewatch_nsg_rule_matches_total`.
+    NsgRuleMatches,
     /// `nodewatch_nsg_rule_last_match_timestamp_seconds`.
     NsgRuleLastMatch,
     /// `nodewatch_nsg_loads_total`.
@@ -197,11 +199,17 @@ pub const ALL: &[MetricDef] = &[
         &["nsg", "rule", "access", "direction", "outcome"],
         "Connections at the uplink by the network security group rule that should decide them",
     ),
+    counter(
+        Metric::NsgRuleMatches,
+        "nodewatch_nsg_rule_matches_total",
+        &["nsg", "rule"],
+        "Connections at the uplink that a network security group rule matched in its group; 0 for rules in force that never did",
+    ),
     gauge(
         Metric::NsgRuleLastMatch,
         "nodewatch_nsg_rule_last_match_timestamp_seconds",
         &["nsg", "rule"],
-        "Start of the last connection that a network security group rule should decide",
+        "Start of the last connection that a network security group rule matched in its group",
     ),
     counter(
         Metric::NsgLoads,

@@ -143,6 +143,17 @@ impl Ledger {
         totals
     }
 
+    /// Packets that found no room in the kernel's flow tables, as far as was read.
+    pub(crate) fn refused(&self) -> u64 {
+        let read = |book: &Book| {
+            let before = book.before.as_ref().map_or(0, Totals::refused);
+            book.totals.refused().max(before)
+        };
+        let present = self.books.values().map(read);
+        let retired = self.retired.values().map(Totals::refused);
+        present.chain(retired).fold(0, u64::saturating_add)
+    }
+
     /// Interfaces that packets were seen at and that are present.
     pub(crate) fn seen_interfaces(&self) -> u64 {
         let is_seen = |book: &&Book| book.totals.counters.seen != [0; 2];

@@ -15,7 +15,7 @@ use crate::{
     cluster::Change,
     entity::{Names, Sight},
     event::{FlowRecord, Outcome, Record, State},
-    flow::{Anomaly, Delta, Effects, FlowKey, Mark, Tracked, is_over},
+    flow::{Anomaly, Delta, Effects, FlowKey, Mark, Recall, Tracked, is_over},
     metric::{FlowTexts, SeriesId, Store},
     netpol::PolicyChange,
     time::Timestamp,
@@ -32,6 +32,8 @@ pub(super) struct Books {
     pub(super) translations: Translations,
     pub(super) store: Store,
     pub(super) ledger: Ledger,
+    /// Flows that may go on after they were forgotten.
+    pub(super) recall: Recall,
     /// Closed connections, the latest last.
     pub(super) recent: VecDeque<Closed>,
     pub(super) recent_max: usize,
@@ -86,6 +88,23 @@ impl Books {
         for change in changes {
             self.policy.apply(change, now);
         }
+    }
+
+    /// An interface is about to be watched, or what is known of it changed.
+    pub(super) fn announce(&mut self, interface: Interface) {
+        self.recall.announced(&interface, self.now);
+        self.ledger.announce(interface);
+    }
+
+    /// An interface is gone.
+    pub(super) fn interface_gone(&mut self, id: u32) {
+        self.recall.gone(id);
+        self.ledger.gone(id);
+    }
+
+    /// The kernel's counters were read.
+    pub(super) fn accounts_read(&mut self, now_ns: u64) {
+        self.recall.refused(self.ledger.refused(), now_ns);
     }
 
     /// Records since the last call.
@@ -164,6 +183,7 @@ impl Books {
     pub(super) fn settle(&mut self, key: &FlowKey, flow: &mut Tracked, is_final: bool) {
         self.judge_policy(key, flow);
         let outcome = flow.outcome(key);
+        let was_counted = flow.has(Mark::Counted);
         if is_decided(outcome) && !flow.has(Mark::Counted) {
             // What it is counted for may be known only by now.
             if flow.cgroup_id != 0
@@ -179,8 +199,9 @@ impl Books {
                 self.push_record(key, flow, State::Open);
             }
         }
-        // Before there is an outcome, too: an inbound packet that is denied has passed already.
-        if !is_final && self.judge_nsg(key, flow, State::Open) {
+        // Before there is an outcome, too: an inbound packet that is denied has passed already. Once
+        // there is one, what groups make of it changes no more before it closes.
+        if !is_final && !was_counted && self.judge_nsg(key, flow, State::Open) {
             flow.set(Mark::NsgTold, true);
         }
     }
@@ -230,7 +251,7 @@ impl Effects for Books {
         }
         let is_unsettled = interface.attached_ns.is_some_and(|attached_ns| {
             flow.first_seen_ns < attached_ns.saturating_add(self.settle_ns)
-        });
+        }) || self.recall.may_be_older(key, flow, &interface);
         let is_multicast =
             self.names.is_multicast(key.remote()) || self.names.is_multicast(key.local());
         flow.set(Mark::Unsettled, is_unsettled);
@@ -255,6 +276,7 @@ impl Effects for Books {
         if !flow.has(Mark::Counted) {
             self.cgroup_opened(flow);
         }
+        self.nsg_advanced(key, flow, delta);
         let awaits = !flow.has(Mark::Counted)
             && (self.awaits_translation(key, flow, is_final)
                 || !is_final && self.awaits_cgroup(flow));
@@ -270,6 +292,7 @@ impl Effects for Books {
             self.policy_decided(key, flow, outcome);
             self.judge_public(key, flow, State::Closed);
         }
+        self.recall.closed(key, flow);
         self.store.release(flow.series);
         self.push_record(key, flow, State::Closed);
         self.ssh_closed(key, flow);
@@ -279,8 +302,10 @@ impl Effects for Books {
         if self.recent_max > 0
             && let Some(interface) = self.ledger.interface(key.interface_id())
         {
-            if self.recent.len() >= self.recent_max {
-                self.recent.pop_front();
+            if self.recent.len() >= self.recent_max
+                && let Some(oldest) = self.recent.pop_front()
+            {
+                self.nsg.closed(&oldest.flow);
             }
             let interface = Arc::clone(interface);
             self.recent.push_back(Closed {
@@ -289,6 +314,8 @@ impl Effects for Books {
                 interface,
                 translation,
             });
+        } else {
+            self.nsg.closed(flow);
         }
         self.ledger.closed(key.interface_id());
     }

@@ -212,7 +212,7 @@ fn ends_are_named_by_range_and_address() {
 #[test]
 fn flows_that_may_be_older_than_the_attachment_have_no_known_initiator() {
     let mut engine = engine();
-    let key = |port| key4(1, Protocol::UDP, 30_000, port);
+    let key = |port| key4(1, Protocol::UDP, 40_000, port);
     let flows = vec![
         (
             key(9_000),
@@ -362,6 +362,7 @@ mod aks;
 mod cgroup;
 mod kubernetes;
 mod nsg;
+mod nsg_rules;
 mod owner;
 mod policy;
 mod property;

@@ -1,5 +1,7 @@
 //! Who opened a connection.
 
+use std::cmp::Ordering;
+
 use monitor_common::abi::{RX, TX, flag};
 
 use super::{FlowKey, Mark, Tracked};
@@ -25,13 +27,11 @@ impl Orientation {
     /// TCP: the sender of the SYN is known; without one the source is a guess.
     ///
     /// Other protocols: the sender of the first packet, unless that packet may not be the first
-    /// (it came within the settle period of the interface) or looks like an answer (from a
-    /// well-known port to one that is not, or from any that is not ephemeral to one that is): it
-    /// may be one, of a flow that was forgotten while nothing was sent or that is older than the
-    /// observation.
+    /// ([`Mark::Unsettled`]).
     ///
-    /// The guess: the receiver of a SYN-ACK; the end with the higher port, if the lower port is
-    /// not ephemeral; the sender of the first packet; the end that did not send all packets; the
+    /// The guess: the receiver of a SYN-ACK; the sender of the first packet, where it is not TCP and
+    /// the ports are of the same kind; the end with the higher port, if the lower port is not
+    /// ephemeral; the sender of the first packet; the end that did not send all packets; the
     /// local end.
     pub(crate) fn of(key: &FlowKey, flow: &Tracked) -> Self {
         let protocol = key.protocol();
@@ -44,8 +44,7 @@ impl Orientation {
                 None => None,
             },
             _ if flow.has(Mark::Unsettled) => None,
-            _ => only(flow.flags, flag::FIRST)
-                .filter(|sender| !protocol.has_ports() || !looks_like_answer(key, *sender)),
+            _ => only(flow.flags, flag::FIRST),
         };
         let source = known.unwrap_or_else(|| guess(key, flow));
         Self {
@@ -79,17 +78,63 @@ fn only(flags: [u16; 2], wanted: u16) -> Option<usize> {
     }
 }
 
-/// Whether a packet in this direction goes from a port that is a service's to one that is a
-/// client's, as answers do.
-fn looks_like_answer(key: &FlowKey, direction: usize) -> bool {
-    let (source, destination) = if direction == TX {
-        (key.local_port(), key.remote_port())
-    } else {
-        (key.remote_port(), key.local_port())
-    };
-    [WELL_KNOWN, EPHEMERAL]
-        .iter()
-        .any(|first| source < *first && destination >= *first)
+/// What a packet says of its sender by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sender {
+    /// It asks: it opens a flow.
+    Client,
+    /// It may be either.
+    Either,
+    /// It goes from a port that is a service's to one that is a client's, as answers do.
+    Server,
+    /// It answers a packet of another flow, or of one that was not seen.
+    Responder,
+}
+
+// === impl Sender ===
+
+impl Sender {
+    /// Of a packet in this direction.
+    pub(super) fn of(key: &FlowKey, direction: usize) -> Self {
+        let protocol = key.protocol();
+        if protocol.is_icmp() {
+            return Self::of_icmp(protocol, key.remote_port() >> 8);
+        }
+        if !protocol.has_ports() {
+            return Self::Either;
+        }
+        let (source, destination) = if direction == TX {
+            (key.local_port(), key.remote_port())
+        } else {
+            (key.remote_port(), key.local_port())
+        };
+        let class = |port| usize::from(port >= WELL_KNOWN) + usize::from(port >= EPHEMERAL);
+        match class(source).cmp(&class(destination)) {
+            Ordering::Greater => Self::Client,
+            Ordering::Equal => Self::Either,
+            Ordering::Less => Self::Server,
+        }
+    }
+
+    /// Of a message of this type. Errors quote a packet of another flow, replies answer a request
+    /// (RFC 792, RFC 950, RFC 4443 section 2.1). An echo reply has its request's key, and is never
+    /// the first packet.
+    fn of_icmp(protocol: Protocol, kind: u16) -> Self {
+        let answers = match protocol {
+            Protocol::ICMP => matches!(kind, 3 | 4 | 5 | 11 | 12 | 14 | 16 | 18),
+            _ => kind < 128,
+        };
+        if answers {
+            Self::Responder
+        } else {
+            Self::Client
+        }
+    }
+}
+
+/// What the first packet of a flow says of its sender; without one, what is least certain.
+pub(super) fn first_sender(key: &FlowKey, flow: &Tracked) -> Sender {
+    only(flow.flags, flag::FIRST).map_or(Sender::Server, |direction| Sender::of(key, direction))
 }
 
 fn guess(key: &FlowKey, flow: &Tracked) -> usize {
@@ -109,7 +154,13 @@ fn guess(key: &FlowKey, flow: &Tracked) -> usize {
         (packets, 0) if packets > 0 => Some(RX),
         _ => None,
     };
+    // Of ports of the same kind, as of an unsettled flow of UDP, the numbers tell less.
+    let by_order = || {
+        let is_told = key.protocol() != Protocol::TCP && Sender::of(key, TX) == Sender::Either;
+        only(flow.flags, flag::FIRST).filter(|_| is_told)
+    };
     accepted_by()
+        .or_else(by_order)
         .or_else(by_port)
         .or_else(|| only(flow.flags, flag::FIRST))
         .or_else(silent)
@@ -163,19 +214,11 @@ mod tests {
         check(TCP, [40_000, 50_000], [FIRST, 0], "local guess");
         check(TCP, [40_000, 50_000], [0, FIRST], "remote guess");
         check(TCP, [40_000, 40_000], [0, 0], "local guess");
-        // Others: the first packet, unless it looks like an answer.
+        // Others: the first packet, where it is the first.
         check(UDP, [40_000, 53], [FIRST, 0], "local known");
-        check(UDP, [53, 40_000], [FIRST, 0], "remote guess");
+        check(UDP, [53, 40_000], [FIRST, 0], "local known");
         check(UDP, [53, 40_000], [0, FIRST], "remote known");
-        check(UDP, [123, 123], [0, FIRST], "remote known");
-        check(UDP, [5_353, 5_353], [FIRST, 0], "local known");
-        // A keepalive to a client, after the flow was forgotten, is no new flow from a server.
-        check(UDP, [40_000, 8_801], [0, FIRST], "local guess");
-        check(UDP, [8_801, 40_000], [FIRST, 0], "remote guess");
-        check(UDP, [40_000, 8_801], [FIRST, 0], "local known");
-        check(UDP, [32_767, 8_801], [0, FIRST], "remote known");
-        check(UDP, [32_768, 32_767], [0, FIRST], "local guess");
-        check(UDP, [40_000, 50_000], [0, FIRST], "remote known");
+        check(UDP, [40_000, 53], [0, 0], "local guess");
         check(ICMP, [7, 0x800], [0, FIRST], "remote known");
         check(Protocol(47), [0, 0], [FIRST, 0], "local known");
     }

@@ -76,8 +76,8 @@ pub(crate) enum Mark {
     Ended = 2,
     /// The last reading did not fit and may have been torn by a concurrent update.
     Suspect = 4,
-    /// Its first packet came so soon after the interface was attached that it may not be the
-    /// connection's first.
+    /// Its first packet may not be the connection's first: it came soon after the interface was
+    /// attached, or may answer an earlier one ([`super::Recall`]).
     Unsettled = 8,
     /// Its interface is gone.
     Gone = 16,

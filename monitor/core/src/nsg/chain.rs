@@ -100,6 +100,27 @@ impl Chain {
         self.admin.iter().chain(groups.into_iter().flatten())
     }
 
+    /// A place whose rules, with what their names stand for, are more than can be compiled: there a
+    /// verdict takes as long as there are rules.
+    pub fn too_large(&self) -> Option<&Level> {
+        self.all_levels().find(|level| !level.is_compiled())
+    }
+
+    /// Bytes that the compiled rules take.
+    pub fn size_bytes(&self) -> usize {
+        self.all_levels().map(Level::size_bytes).sum()
+    }
+
+    /// Whether Azure holds open connections, too, against rules that change (property
+    /// `flushConnection` of a group).
+    pub fn flushes(&self) -> bool {
+        self.all_levels().any(|level| level.nsg.flushes)
+    }
+
+    fn all_levels(&self) -> impl Iterator<Item = &Level> {
+        [&self.admin, &self.subnet, &self.nic].into_iter().flatten()
+    }
+
     /// The virtual network; `None` where nobody has said what it is.
     pub fn network(&self) -> Option<&[IpNet]> {
         self.network.as_deref()

@@ -22,7 +22,7 @@ use super::{
 use crate::event::Protocol;
 
 use addresses::Addresses;
-use rows::{Builder, Rows};
+use rows::{Builder, Rows, TooLarge};
 
 /// The rules of one direction.
 #[derive(Debug)]
@@ -70,8 +70,9 @@ type Groups<'a, K> = HashMap<&'a K, Vec<usize>>;
 // === impl Compiled ===
 
 impl Compiled {
-    /// Compiles the rules of one direction, in order of priority.
-    pub(super) fn new(rules: &[&Resolved]) -> Self {
+    /// Compiles the rules of one direction, in order of priority; each field's rows may take so
+    /// many bytes.
+    pub(super) fn new(rules: &[&Resolved], most_bytes: usize) -> Result<Self, TooLarge> {
         let ends = |end: fn(&Resolved) -> (&Vec<Address>, &[super::names::Term])| {
             let mut groups: Groups<'_, Vec<Address>> = HashMap::new();
             for (index, resolved) in rules.iter().enumerate() {
@@ -81,16 +82,17 @@ impl Compiled {
                 let terms = end(rules[members[0]]).1;
                 (terms, members)
             });
-            Addresses::new(&sets.collect::<Vec<_>>(), rules.len())
+            Addresses::new(&sets.collect::<Vec<_>>(), rules.len(), most_bytes)
         };
-        Self {
+        let ports = |of| PortTable::new(rules, of, most_bytes);
+        Ok(Self {
             words: rules.len().div_ceil(64),
-            protocols: Table::protocols(rules),
-            source: ends(|resolved| (&resolved.rule.source, &resolved.source)),
-            source_ports: PortTable::new(rules, |resolved| &resolved.rule.source_ports),
-            destination: ends(|resolved| (&resolved.rule.destination, &resolved.destination)),
-            destination_ports: PortTable::new(rules, |resolved| &resolved.rule.destination_ports),
-        }
+            protocols: Table::protocols(rules, most_bytes)?,
+            source: ends(|resolved| (&resolved.rule.source, &resolved.source))?,
+            source_ports: ports(|resolved| &resolved.rule.source_ports)?,
+            destination: ends(|resolved| (&resolved.rule.destination, &resolved.destination))?,
+            destination_ports: ports(|resolved| &resolved.rule.destination_ports)?,
+        })
     }
 
     /// The first rule that may match.
@@ -144,7 +146,6 @@ impl Compiled {
     }
 
     /// Bytes that this takes.
-    #[cfg(test)]
     pub(super) fn size_bytes(&self) -> usize {
         let tables = self.protocols.classes.len()
             + self.source_ports.classes.len()
@@ -161,8 +162,8 @@ impl Compiled {
 // === impl Table ===
 
 impl Table {
-    fn protocols(rules: &[&Resolved]) -> Self {
-        let mut builder = Builder::new(rules.len());
+    fn protocols(rules: &[&Resolved], most_bytes: usize) -> Result<Self, TooLarge> {
+        let mut builder = Builder::new(rules.len(), most_bytes);
         let classes = (0..=u8::MAX).map(|number| {
             builder.clear();
             for (index, resolved) in rules.iter().enumerate() {
@@ -174,11 +175,11 @@ impl Table {
             }
             builder.class()
         });
-        let classes = classes.collect();
-        Self {
+        let classes = classes.collect::<Result<_, _>>()?;
+        Ok(Self {
             classes,
             rows: builder.finish(),
-        }
+        })
     }
 
     fn row(&self, number: u8) -> &[u64] {
@@ -189,27 +190,31 @@ impl Table {
 // === impl PortTable ===
 
 impl PortTable {
-    fn new(rules: &[&Resolved], ports: fn(&Resolved) -> &Ports) -> Self {
-        let mut builder = Builder::new(rules.len());
+    fn new(
+        rules: &[&Resolved],
+        ports: fn(&Resolved) -> &Ports,
+        most_bytes: usize,
+    ) -> Result<Self, TooLarge> {
+        let mut builder = Builder::new(rules.len(), most_bytes);
         // A packet without ports, and one whose port nobody knows.
         for (index, resolved) in rules.iter().enumerate() {
             if ports(resolved).is_any() {
                 builder.set(index, true);
             }
         }
-        let none = builder.class();
+        let none = builder.class()?;
         for index in 0..rules.len() {
             builder.set(index, false);
         }
-        let unknown = builder.class();
+        let unknown = builder.class()?;
         let all_any = rules.iter().all(|resolved| ports(resolved).is_any());
         if all_any {
-            return Self {
+            return Ok(Self {
                 classes: Vec::new(),
                 none,
                 unknown: none,
                 rows: builder.finish(),
-            };
+            });
         }
         let mut starts: Vec<Vec<usize>> = vec![Vec::new(); 1 << 16];
         let mut ends = starts.clone();
@@ -228,7 +233,7 @@ impl PortTable {
                 builder.set(*index, true);
             }
             if is_changed || !start.is_empty() {
-                class = builder.class();
+                class = builder.class()?;
             }
             classes.push(class);
             for index in end {
@@ -236,12 +241,12 @@ impl PortTable {
             }
             is_changed = !end.is_empty();
         }
-        Self {
+        Ok(Self {
             classes,
             none,
             unknown,
             rows: builder.finish(),
-        }
+        })
     }
 
     fn row(&self, port: Option<u16>, has_ports: bool) -> &[u64] {

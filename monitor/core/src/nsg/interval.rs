@@ -1,15 +1,16 @@
 //! Sets of numbers as disjoint intervals: addresses, ports and protocols alike.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
-/// Disjoint, not adjacent, in order; both ends belong to an interval.
+/// Disjoint, not adjacent, in order; both ends belong to an interval. Copies share them: a service
+/// tag has thousands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct IntervalSet(Vec<(u128, u128)>);
+pub(super) struct IntervalSet(Arc<[(u128, u128)]>);
 
 /// One address family. Numbers of addresses are their bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Family {
     V4,
     V6,
@@ -38,7 +39,7 @@ impl Family {
 
     /// All its addresses.
     pub(super) fn all(self) -> IntervalSet {
-        IntervalSet(vec![(0, self.max())])
+        IntervalSet::one(0, self.max())
     }
 
     /// Those of these ranges that are of this family.
@@ -71,15 +72,14 @@ impl FromIterator<(u128, u128)> for IntervalSet {
                 _ => merged.push((from, to)),
             }
         }
-        merged.shrink_to_fit();
-        Self(merged)
+        Self(merged.into())
     }
 }
 
 impl IntervalSet {
     /// One interval.
     pub(super) fn one(from: u128, to: u128) -> Self {
-        Self(vec![(from, to)])
+        Self([(from, to)].into())
     }
 
     pub(super) fn intervals(&self) -> &[(u128, u128)] {
@@ -97,7 +97,7 @@ impl IntervalSet {
     }
 
     pub(super) fn union(&self, other: &Self) -> Self {
-        self.0.iter().chain(&other.0).copied().collect()
+        self.0.iter().chain(&*other.0).copied().collect()
     }
 
     pub(super) fn intersection(&self, other: &Self) -> Self {
@@ -116,13 +116,13 @@ impl IntervalSet {
                 theirs.next();
             }
         }
-        Self(common)
+        Self(common.into())
     }
 
     pub(super) fn difference(&self, other: &Self) -> Self {
         let mut left = Vec::new();
         let mut others = other.0.iter().peekable();
-        'mine: for &(from, to) in &self.0 {
+        'mine: for &(from, to) in &*self.0 {
             let mut from = from;
             while let Some(&&(other_from, other_to)) = others.peek() {
                 if other_to < from {
@@ -143,7 +143,7 @@ impl IntervalSet {
             }
             left.push((from, to));
         }
-        Self(left)
+        Self(left.into())
     }
 
     /// Whether two sets have a number in common: the smaller one's bounds are looked for in the

@@ -35,8 +35,14 @@ pub struct Level {
 #[derive(Debug)]
 struct Side {
     rules: Vec<Resolved>,
-    compiled: Compiled,
+    /// `None` where that would take too much: then rules are asked one after the other.
+    compiled: Option<Compiled>,
 }
+
+/// What the rows of one field of the rules of a direction may take. 4,000 addresses in 1,000 rules,
+/// which is what Azure allows, take 2 MiB; service tags hardly any, since all their prefixes are
+/// matched by the same rules.
+const MOST_ROWS: usize = 8 << 20;
 
 /// A rule that may match.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +70,7 @@ impl Level {
                 .map(|rule| Resolved::new(rule, names, network.as_ref()))
                 .collect();
             Side {
-                compiled: Compiled::new(&rules.iter().collect::<Vec<_>>()),
+                compiled: Compiled::new(&rules.iter().collect::<Vec<_>>(), MOST_ROWS).ok(),
                 rules,
             }
         };
@@ -91,6 +97,9 @@ impl Level {
     /// The first rule that may match.
     pub(super) fn find(&self, tuple: &Tuple) -> Option<Hit<'_>> {
         let Side { rules, compiled } = self.side(tuple.direction);
+        let Some(compiled) = compiled else {
+            return self.find_linear(tuple);
+        };
         let Found { index, is_certain } = compiled.find(tuple)?;
         Some(Hit::new(&rules[index], is_certain))
     }
@@ -98,6 +107,9 @@ impl Level {
     /// The rules that may match, up to the first that certainly does.
     pub(super) fn candidates(&self, tuple: &Tuple) -> Vec<Hit<'_>> {
         let Side { rules, compiled } = self.side(tuple.direction);
+        let Some(compiled) = compiled else {
+            return self.candidates_linear(tuple);
+        };
         let found = compiled.all(tuple);
         until_certain(found.map(|found| Hit::new(&rules[found.index], found.is_certain)))
     }
@@ -114,10 +126,16 @@ impl Level {
         until_certain(rules.filter_map(|rule| Hit::of(rule, &rule.matches(tuple))))
     }
 
+    /// Whether the rules are compiled; else a verdict takes as long as there are rules.
+    pub(super) fn is_compiled(&self) -> bool {
+        self.inbound.compiled.is_some() && self.outbound.compiled.is_some()
+    }
+
     /// Bytes that the compiled rules take.
-    #[cfg(test)]
     pub(super) fn size_bytes(&self) -> usize {
-        self.inbound.compiled.size_bytes() + self.outbound.compiled.size_bytes()
+        let sides = [&self.inbound, &self.outbound].into_iter();
+        let compiled = sides.filter_map(|side| side.compiled.as_ref());
+        compiled.map(Compiled::size_bytes).sum()
     }
 }
 

@@ -95,6 +95,9 @@ pub struct Nsg {
     pub name: Arc<str>,
     /// Its rules, default rules included, by direction and priority.
     pub rules: Vec<Rule>,
+    /// Whether changed rules hold for connections that are open (`flushConnection`: "flows created
+    /// from Network Security Group connections will be re-evaluated when rules are updates").
+    pub flushes: bool,
 }
 
 // === impl Direction ===
@@ -246,7 +249,11 @@ impl Nsg {
 
     fn sorted(name: Arc<str>, mut rules: Vec<Rule>) -> Self {
         rules.sort_by_key(|rule| (rule.direction, rule.priority));
-        Self { name, rules }
+        Self {
+            name,
+            rules,
+            flushes: false,
+        }
     }
 
     /// The rules of a direction, first asked first.

@@ -37,10 +37,15 @@ pub(super) enum Service {
 // === impl Service ===
 
 impl Service {
-    /// The service that a connection leads to.
+    /// The service that a connection leads to, or that it answers for.
     pub(super) fn of(tuple: &Tuple) -> Option<Self> {
         if tuple.direction == Direction::Inbound {
-            return None;
+            // The answer to a broadcast is no reply to it by its addresses.
+            let ports = (tuple.source_port, tuple.destination_port);
+            let is_dhcp = tuple.source == IpAddr::from(HOST)
+                && tuple.protocol == Protocol::UDP
+                && ports == (Some(67), Some(68));
+            return is_dhcp.then_some(Self::Dhcp);
         }
         let IpAddr::V4(destination) = tuple.destination else {
             return None;

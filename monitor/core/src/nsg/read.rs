@@ -30,6 +30,7 @@ mod validate;
 
 pub use error::{Problem, ReadError};
 pub use service_tags::{ServiceTag, read_service_tags};
+pub use validate::MOST_RULES;
 
 use node::{Fault, Node};
 use rule::Kind;

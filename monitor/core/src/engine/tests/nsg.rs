@@ -7,8 +7,13 @@ use crate::{
 };
 
 /// A group on the subnet with these rules in JSON.
-fn chain(rules: &str) -> Arc<Chain> {
-    let text = format!("{{\"name\":\"g\",\"securityRules\":[{rules}]}}");
+pub(super) fn chain(rules: &str) -> Arc<Chain> {
+    chain_with("", rules)
+}
+
+/// The same, with more about the group.
+pub(super) fn chain_with(more: &str, rules: &str) -> Arc<Chain> {
+    let text = format!("{{{more}\"name\":\"g\",\"securityRules\":[{rules}]}}");
     let document = read::read("g.json", &text).unwrap();
     let levels = Levels {
         subnet: Some(document.choose(None, LevelKind::Subnet).unwrap()),
@@ -25,6 +30,13 @@ pub(super) fn rule(name: &str, direction: &str, access: &str, port: u16) -> Stri
          \"access\":\"{access}\",\"protocol\":\"Tcp\",\"sourceAddressPrefix\":\"*\",\
          \"destinationAddressPrefix\":\"*\",\"destinationPortRange\":\"{port}\"}}"
     )
+}
+
+/// From this second on, these rules stand.
+pub(super) fn declare(engine: &mut Engine, seconds: u64, chain: Arc<Chain>) {
+    let now = Timestamp::from_seconds(i64::try_from(seconds).unwrap());
+    engine.step(Input::Clock(clock(seconds)), now);
+    engine.step(Input::Nsg(Some(chain)), now);
 }
 
 /// An engine with a group on the subnet with these rules.
@@ -144,27 +156,6 @@ fn what_is_allowed_and_not_answered_may_be_over_blocked() {
 }
 
 #[test]
-fn the_rules_that_stood_when_it_opened_judge_a_connection() {
-    let mut engine = engine_under(&rule("AllowSsh", "Inbound", "Allow", 22));
-    let (key, value) = (flow(true, 22), sent(true, B));
-    step(&mut engine, Input::Flows(vec![(key, value)]));
-    let deny = chain(&rule("DenySsh", "Inbound", "Deny", 22));
-    step(&mut engine, Input::Nsg(Some(deny)));
-    let outputs = step(&mut engine, Input::Removed(vec![(key, value)]));
-    let [Record::Flow(record)] = &outputs.records[..] else {
-        panic!("{outputs:?}")
-    };
-    assert_eq!(
-        record.nsg.as_ref().unwrap().rule.as_deref(),
-        Some("AllowSsh")
-    );
-    let later = reading(60, [1, 1], [B, A]);
-    let (record, findings) = run(&mut engine, key, later);
-    assert_eq!(record.nsg.unwrap().rule.as_deref(), Some("DenySsh"));
-    assert_eq!(findings.len(), 1);
-}
-
-#[test]
 fn the_same_ends_are_told_of_once_but_every_record_says_it() {
     let mut engine = engine_under(&rule("DenySsh", "Inbound", "Deny", 22));
     let mut told = 0;
@@ -204,81 +195,10 @@ fn without_groups_nothing_is_said() {
     );
     let mut engine = engine_under(&rule("DenySsh", "Inbound", "Deny", 22));
     step(&mut engine, Input::Nsg(None));
-    let (record, _) = run(&mut engine, flow(true, 22), sent(true, B));
+    step(&mut engine, Input::Clock(clock(200)));
+    let later = reading(150, [1, 1], [B, A]);
+    let (record, _) = run(&mut engine, flow(true, 22), later);
     assert_eq!(record.nsg, None);
-}
-
-#[test]
-fn connections_are_counted_by_rule() {
-    let mut engine = engine_under(&rule("DenySsh", "Inbound", "Deny", 22));
-    run(&mut engine, flow(true, 22), sent(true, B));
-    run(&mut engine, flow(false, 443), sent(false, B));
-    let samples = |metric| {
-        let mut lines = Vec::new();
-        let rows = engine.snapshot().rows;
-        rows.samples(metric, |labels, value| {
-            let labels: Vec<_> = labels.iter().map(|(_, value)| *value).collect();
-            lines.push(format!("{} {value:?}", labels.join(",")));
-            Ok::<_, ()>(())
-        })
-        .unwrap();
-        lines
-    };
-    assert_eq!(
-        samples(Metric::NsgConnections),
-        [
-            "g,AllowInternetOutBound,Allow,outbound,established Counter(1)",
-            "g,DenySsh,Deny,inbound,established Counter(1)",
-        ]
-    );
-    assert_eq!(
-        samples(Metric::NsgRuleLastMatch),
-        ["g,AllowInternetOutBound Gauge(50)", "g,DenySsh Gauge(50)"]
-    );
-}
-
-#[test]
-fn refused_documents_leave_the_rules_in_force_and_status_says_so() {
-    let mut engine = engine();
-    let refused = || Input::NsgRefused {
-        error: "g.json:3: no".to_owned(),
-    };
-    step(&mut engine, refused());
-    assert_eq!(engine.status().nsg, None, "nothing is declared");
-    step(
-        &mut engine,
-        Input::Nsg(Some(chain(&rule("DenySsh", "Inbound", "Deny", 22)))),
-    );
-    run(&mut engine, flow(true, 22), sent(true, B));
-    step(&mut engine, refused());
-    let status = engine.status().nsg.unwrap();
-    assert_eq!(
-        (status.refused, status.error.as_deref()),
-        (2, Some("g.json:3: no"))
-    );
-    assert_eq!(status.since, Timestamp::from_seconds(100));
-    assert_eq!(status.rules.len(), 7);
-    let first = &status.rules[0];
-    assert_eq!(
-        (&*first.place, &*first.rule, first.priority),
-        ("subnet", "DenySsh", 100)
-    );
-    assert_eq!(
-        (first.connections, first.last),
-        (1, Some(Timestamp::from_seconds(50)))
-    );
-    assert_eq!(
-        (status.rules[1].connections, status.rules[1].last),
-        (0, None)
-    );
-    let (record, _) = run(&mut engine, flow(true, 22), reading(60, [1, 1], [B, A]));
-    assert_eq!(
-        record.nsg.unwrap().rule.as_deref(),
-        Some("DenySsh"),
-        "still in force"
-    );
-    step(&mut engine, Input::Nsg(Some(chain(""))));
-    assert_eq!(engine.status().nsg.unwrap().error, None);
 }
 
 #[test]
@@ -290,7 +210,6 @@ fn what_is_told_of_hides_no_other_kind_and_no_other_protocol() {
     };
     let (over, drift) = ([FindingKind::NsgOverBlocked], [FindingKind::NsgDrift]);
     let udp = key4(1, Protocol::UDP, 40_000, 443);
-    let sent_udp = |answers| reading(50, [1, answers], [FIRST, 0]);
     let mut engine = engine_under(&any("Allow"));
     assert_eq!(
         kinds(run(&mut engine, flow(false, 443), sent(false, 0))),
@@ -300,31 +219,75 @@ fn what_is_told_of_hides_no_other_kind_and_no_other_protocol() {
         kinds(run(&mut engine, flow(false, 443), sent(false, 0))),
         []
     );
-    step(&mut engine, Input::Nsg(Some(chain(&any("Deny")))));
-    assert_eq!(kinds(run(&mut engine, udp, sent_udp(1))), drift);
-    assert_eq!(
-        kinds(run(&mut engine, flow(false, 443), sent(false, B))),
-        drift
-    );
-    assert_eq!(kinds(run(&mut engine, udp, sent_udp(1))), []);
-    assert_eq!(
-        kinds(run(&mut engine, flow(false, 443), sent(false, B))),
-        []
-    );
+    declare(&mut engine, 200, chain(&any("Deny")));
+    let sent_udp = || reading(250, [1, 1], [FIRST, 0]);
+    let answered = || reading(250, [1, 1], [A, B]);
+    assert_eq!(kinds(run(&mut engine, udp, sent_udp())), drift);
+    assert_eq!(kinds(run(&mut engine, flow(false, 443), answered())), drift);
+    assert_eq!(kinds(run(&mut engine, udp, sent_udp())), []);
+    assert_eq!(kinds(run(&mut engine, flow(false, 443), answered())), []);
+}
+
+/// Everything inbound is denied.
+fn denied() -> String {
+    rule("DenyAll", "Inbound", "Deny", 0)
+        .replace("\"Tcp\"", "\"*\"")
+        .replace("PortRange\":\"0\"", "PortRange\":\"*\"")
 }
 
 #[test]
-fn a_keepalive_from_a_server_after_the_flow_was_forgotten_is_not_judged() {
-    let any = rule("DenyAll", "Inbound", "Deny", 0)
-        .replace("\"Tcp\"", "\"*\"")
-        .replace("PortRange\":\"0\"", "PortRange\":\"*\"");
-    let received = reading(50, [0, 1], [0, FIRST]);
+fn a_servers_datagram_is_judged_unless_it_may_go_on_with_an_older_flow() {
+    let mut engine = engine_under(&denied());
+    let received = |first_seen| reading(first_seen, [0, 1], [0, FIRST]);
     let to = |local, remote| key4(1, Protocol::UDP, local, remote);
-    let mut engine = engine_under(&any);
-    let (record, findings) = run(&mut engine, to(40_000, 8_801), received);
+    // The interface has been watched since second 1: it may be of a flow from before.
+    let (record, findings) = run(&mut engine, to(40_000, 8_801), received(50));
     assert_eq!((record.nsg, record.finding, findings), (None, None, vec![]));
     assert_eq!(record.source.port, Some(40_000));
     // What a client sends to a service is judged as ever.
-    let (record, _) = run(&mut engine, to(8_801, 40_000), received);
+    let (record, _) = run(&mut engine, to(8_801, 40_000), received(50));
     assert_eq!(record.finding.as_deref(), Some("nsg-drift"));
+
+    // Later, nobody but the server can have begun it.
+    step(&mut engine, Input::Clock(clock(1_000)));
+    let (record, findings) = run(&mut engine, to(40_001, 53), received(900));
+    assert_eq!(record.finding.as_deref(), Some("nsg-drift"));
+    assert_eq!((record.source.port, findings.len()), (Some(53), 1));
+
+    // A keepalive, after the flow was forgotten.
+    run(
+        &mut engine,
+        to(40_002, 53),
+        reading(901, [2, 2], [FIRST, 0]),
+    );
+    let (record, findings) = run(&mut engine, to(40_002, 53), received(950));
+    assert_eq!((record.nsg, record.finding, findings), (None, None, vec![]));
+
+    // While the kernel's table was full nobody knows.
+    let mut uncounted = monitor_common::abi::Uncounted::default();
+    uncounted.packets[0][monitor_common::abi::Reason::TableFull as usize] = 1;
+    let account = InterfaceAccount {
+        id: 1,
+        uncounted,
+        ..InterfaceAccount::default()
+    };
+    step(&mut engine, Input::AccountingBegins(vec![account]));
+    let (record, _) = run(&mut engine, to(40_003, 53), received(990));
+    assert_eq!((record.nsg, record.finding), (None, None));
+}
+
+#[test]
+fn an_icmp_error_from_a_router_is_no_drift() {
+    let mut engine = engine_under(&denied());
+    let received = reading(50, [0, 1], [0, FIRST]);
+    // Port unreachable, time exceeded.
+    for kind in [0x0303, 0x0b00] {
+        let key = key4(1, Protocol::ICMP, 0, kind);
+        let (record, findings) = run(&mut engine, key, received);
+        assert_eq!((record.nsg, record.finding, findings), (None, None, vec![]));
+    }
+    // An echo request is.
+    let (record, findings) = run(&mut engine, key4(1, Protocol::ICMP, 7, 0x0800), received);
+    assert_eq!(record.finding.as_deref(), Some("nsg-drift"));
+    assert_eq!(findings.len(), 1);
 }

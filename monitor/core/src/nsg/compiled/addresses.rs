@@ -1,6 +1,6 @@
 //! Classes of addresses.
 
-use super::rows::{Builder, Rows};
+use super::rows::{Builder, Rows, TooLarge};
 use crate::nsg::{
     interval::Family,
     names::{Space, Term},
@@ -41,10 +41,14 @@ struct Turn {
 
 impl Addresses {
     /// Classes for rules, of which these have these terms.
-    pub(super) fn new(sides: &[Side<'_>], rules: usize) -> Self {
-        let mut builder = Builder::new(rules);
-        let v4 = sweep(sides, Family::V4, &mut builder);
-        let v6 = sweep(sides, Family::V6, &mut builder);
+    pub(super) fn new(
+        sides: &[Side<'_>],
+        rules: usize,
+        most_bytes: usize,
+    ) -> Result<Self, TooLarge> {
+        let mut builder = Builder::new(rules, most_bytes);
+        let v4 = sweep(sides, Family::V4, &mut builder)?;
+        let v6 = sweep(sides, Family::V6, &mut builder)?;
         let v4 = Bounds {
             // Bounds of IPv4 are below 2^32.
             starts: v4
@@ -59,7 +63,7 @@ impl Addresses {
             let count = v4.starts.partition_point(|start| u64::from(*start) < first);
             u32::try_from(count).unwrap_or(u32::MAX)
         };
-        Self {
+        Ok(Self {
             upper: (0..=1 << UPPER_BITS).map(below).collect(),
             v4,
             v6: Bounds {
@@ -67,7 +71,7 @@ impl Addresses {
                 classes: v6.1,
             },
             rows: builder.finish(),
-        }
+        })
     }
 
     /// The row of an IPv4 address.
@@ -85,7 +89,7 @@ impl Addresses {
         self.rows.get(self.v6.classes[after - 1])
     }
 
-    #[cfg(test)]
+    /// Bytes that they take.
     pub(super) fn size_bytes(&self) -> usize {
         self.v4.starts.len() * 8
             + self.upper.len() * 4
@@ -95,7 +99,11 @@ impl Addresses {
 }
 
 /// Where classes begin, and which.
-fn sweep(sides: &[Side<'_>], family: Family, builder: &mut Builder) -> (Vec<u128>, Vec<u32>) {
+fn sweep(
+    sides: &[Side<'_>],
+    family: Family,
+    builder: &mut Builder,
+) -> Result<(Vec<u128>, Vec<u32>), TooLarge> {
     let mut turns = Vec::new();
     for (side, (terms, _)) in (0_u32..).zip(sides) {
         let space = Space::of(terms, family);
@@ -124,7 +132,7 @@ fn sweep(sides: &[Side<'_>], family: Family, builder: &mut Builder) -> (Vec<u128
                 builder.flip(*rule, turn.certainly);
             }
         }
-        let class = builder.class();
+        let class = builder.class()?;
         if classes.last() != Some(&class) {
             starts.push(at);
             classes.push(class);
@@ -136,5 +144,5 @@ fn sweep(sides: &[Side<'_>], family: Family, builder: &mut Builder) -> (Vec<u128
     }
     starts.shrink_to_fit();
     classes.shrink_to_fit();
-    (starts, classes)
+    Ok((starts, classes))
 }

@@ -16,7 +16,13 @@ pub(super) struct Builder {
     classes: HashMap<Box<[u64]>, u32>,
     words: Vec<u64>,
     row: Vec<u64>,
+    /// Words that rows may take.
+    most: usize,
 }
+
+/// Rows would take more than they may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::nsg) struct TooLarge;
 
 // === impl Rows ===
 
@@ -27,7 +33,7 @@ impl Rows {
         &self.words[start..start + self.width]
     }
 
-    #[cfg(test)]
+    /// Bytes that they take.
     pub(super) fn size_bytes(&self) -> usize {
         self.words.len() * 8
     }
@@ -36,12 +42,13 @@ impl Rows {
 // === impl Builder ===
 
 impl Builder {
-    /// Rows for so many rules, no bit set.
-    pub(super) fn new(rules: usize) -> Self {
+    /// Rows for so many rules, no bit set, of so many bytes together.
+    pub(super) fn new(rules: usize, most_bytes: usize) -> Self {
         Self {
             classes: HashMap::new(),
             words: Vec::new(),
             row: vec![0; rules.div_ceil(64) * 2],
+            most: most_bytes / size_of::<u64>(),
         }
     }
 
@@ -73,14 +80,17 @@ impl Builder {
     }
 
     /// The class of the row as it stands.
-    pub(super) fn class(&mut self) -> u32 {
+    pub(super) fn class(&mut self) -> Result<u32, TooLarge> {
         if let Some(class) = self.classes.get(&*self.row) {
-            return *class;
+            return Ok(*class);
         }
-        let class = u32::try_from(self.classes.len()).unwrap_or(u32::MAX);
+        if self.words.len() + self.row.len() > self.most {
+            return Err(TooLarge);
+        }
+        let class = u32::try_from(self.classes.len()).map_err(|_| TooLarge)?;
         self.classes.insert(self.row.as_slice().into(), class);
         self.words.extend_from_slice(&self.row);
-        class
+        Ok(class)
     }
 
     /// The rows.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::nsg::{
-    address::Ports,
+    address::{Address, Ports},
     interval::{Family, IntervalSet},
     level::Level,
     matching::Resolved,
@@ -13,6 +13,8 @@ use crate::nsg::{
 
 /// Pieces of a box beyond which nothing is said about it.
 const MOST_PIECES: usize = 4_096;
+/// Intervals in what is cut off, likewise: 32 bytes each.
+const MOST_INTERVALS: usize = 1 << 20;
 /// Where a packet without ports is among ports.
 const NO_PORT: u128 = 1 << 16;
 /// Room for sets that nobody has defined, beside the addresses of IPv4.
@@ -42,11 +44,18 @@ pub(super) struct Boxed<'a> {
 #[derive(Default)]
 struct Undefined(HashMap<String, u128>);
 
+/// Addresses as sets: rules that name the same tag share its set.
+#[derive(Default)]
+struct Sets<'a> {
+    known: HashMap<(&'a [Address], Family), IntervalSet>,
+    undefined: Undefined,
+}
+
 // === impl Regions ===
 
 impl<'a> Regions<'a> {
     pub(super) fn new(level: &'a Level, direction: Direction) -> Self {
-        let mut undefined = Undefined::default();
+        let mut sets = Sets::default();
         let rules = level.rules(direction).iter();
         Self {
             level,
@@ -54,8 +63,7 @@ impl<'a> Regions<'a> {
             rules: rules
                 .map(|resolved| Boxed {
                     resolved,
-                    families: Family::ALL
-                        .map(|family| Region::of(resolved, family, &mut undefined)),
+                    families: Family::ALL.map(|family| Region::of(resolved, family, &mut sets)),
                 })
                 .collect(),
         }
@@ -66,7 +74,7 @@ impl<'a> Regions<'a> {
 
 impl Region {
     /// The box of a rule.
-    fn of(resolved: &Resolved, family: Family, undefined: &mut Undefined) -> Self {
+    fn of<'a>(resolved: &'a Resolved, family: Family, sets: &mut Sets<'a>) -> Self {
         let rule = &resolved.rule;
         let ports_matter = !rule.source_ports.is_any() || !rule.destination_ports.is_any();
         let all = match rule.protocol.number() {
@@ -84,8 +92,8 @@ impl Region {
                 protocols,
                 ports(&rule.destination_ports),
                 ports(&rule.source_ports),
-                addresses(&resolved.source, family, undefined),
-                addresses(&resolved.destination, family, undefined),
+                sets.of(&rule.source, &resolved.source, family),
+                sets.of(&rule.destination, &resolved.destination, family),
             ],
         }
     }
@@ -141,6 +149,7 @@ impl Region {
     /// Cuts a box off pieces; `None` where there would be too many.
     pub(super) fn cut(pieces: Vec<Self>, other: &Self) -> Option<Vec<Self>> {
         let mut left = Vec::with_capacity(pieces.len());
+        let mut intervals = 0;
         for piece in pieces {
             if !piece.meets(other) {
                 left.push(piece);
@@ -149,14 +158,17 @@ impl Region {
             let mut inside = piece;
             for field in 0..inside.fields.len() {
                 let rest = inside.fields[field].difference(&other.fields[field]);
+                intervals += rest.intervals().len();
                 if !rest.is_empty() {
                     let mut outside = inside.clone();
                     outside.fields[field] = rest;
                     left.push(outside);
                 }
-                inside.fields[field] = inside.fields[field].intersection(&other.fields[field]);
+                let both = inside.fields[field].intersection(&other.fields[field]);
+                intervals += both.intervals().len();
+                inside.fields[field] = both;
             }
-            if left.len() > MOST_PIECES {
+            if left.len() > MOST_PIECES || intervals > MOST_INTERVALS {
                 return None;
             }
         }
@@ -204,6 +216,19 @@ fn addresses(terms: &[Term], family: Family, undefined: &mut Undefined) -> Inter
         set = set.union(&more);
     }
     set
+}
+
+// === impl Sets ===
+
+impl<'a> Sets<'a> {
+    /// The set of the addresses of an end, which stand for these terms.
+    fn of(&mut self, end: &'a [Address], terms: &[Term], family: Family) -> IntervalSet {
+        let Self { known, undefined } = self;
+        let set = known
+            .entry((end, family))
+            .or_insert_with(|| addresses(terms, family, undefined));
+        set.clone()
+    }
 }
 
 // === impl Undefined ===

@@ -81,6 +81,9 @@ pub enum Problem {
     /// A key that must be there.
     #[error("is missing")]
     Missing,
+    /// The same tag twice.
+    #[error("service tag `{0}` is there twice, and only one of both can be meant")]
+    TagTwice(String),
     /// The same key twice, in different letter case.
     #[error("is there twice, in different letter case")]
     Twice,
@@ -132,6 +135,12 @@ pub enum Problem {
         /// Their direction.
         direction: Direction,
     },
+    /// More rules than a group has.
+    #[error(
+        "is one more than the {} rules of a group that are read",
+        super::MOST_RULES
+    )]
+    ManyRules,
     /// Two rules with one name.
     #[error("there are two rules of this name, and they differ")]
     SameName,

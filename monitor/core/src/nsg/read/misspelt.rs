@@ -44,6 +44,8 @@ const GROUP: [Group; 3] = [
     &["defaultSecurityRules"],
     &["effectiveSecurityRules"],
 ];
+/// Objects whose members have the names that users gave them.
+const FREE: [&str; 5] = ["tags", "parameters", "variables", "outputs", "metadata"];
 /// An object that has two of these, and one of the first two, is a rule.
 const MARKS: [&str; 4] = ["priority", "access", "direction", "protocol"];
 /// Warnings that are kept.
@@ -53,15 +55,21 @@ const MOST_WARNINGS: usize = 50;
 /// a fault; the others are returned.
 pub(super) fn check(root: &Node<'_>) -> Result<Vec<Fault>, Fault> {
     let mut warnings = Vec::new();
-    walk(root, None, &mut warnings)?;
+    walk(root, None, false, &mut warnings)?;
     Ok(warnings)
 }
 
-fn walk(node: &Node<'_>, name: Option<&str>, warnings: &mut Vec<Fault>) -> Result<(), Fault> {
+fn walk(
+    node: &Node<'_>,
+    name: Option<&str>,
+    is_free: bool,
+    warnings: &mut Vec<Fault>,
+) -> Result<(), Fault> {
     match node.value {
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
-                walk(&node.child(item, Segment::Index(index)), None, warnings)?;
+                let child = node.child(item, Segment::Index(index));
+                walk(&child, None, false, warnings)?;
             }
         }
         Value::Object(members) => {
@@ -70,14 +78,17 @@ fn walk(node: &Node<'_>, name: Option<&str>, warnings: &mut Vec<Fault>) -> Resul
                 .find(|(key, _)| key.eq_ignore_ascii_case("name"));
             // REST has the name outside of the properties.
             let name = own.and_then(|(_, value)| value.as_str()).or(name);
-            if is_rule(members) {
+            if !is_free && is_rule(members) {
                 fields(node, members, &RULE, name, warnings)?;
             }
-            fields(node, members, &GROUP, None, warnings)?;
+            if !is_free {
+                fields(node, members, &GROUP, None, warnings)?;
+            }
             for (key, value) in members {
                 let below = key.eq_ignore_ascii_case("properties").then_some(name);
                 let child = node.child(value, Segment::Key(key));
-                walk(&child, below.flatten(), warnings)?;
+                let is_free = FREE.iter().any(|name| key.eq_ignore_ascii_case(name));
+                walk(&child, below.flatten(), is_free, warnings)?;
             }
         }
         _ => {}

@@ -1,5 +1,7 @@
 //! A group as a resource: REST nests everything below `properties`, the CLI and PowerShell do not.
 
+use serde_json::Value;
+
 use super::{
     error::Problem,
     node::{Fault, Node},
@@ -39,7 +41,21 @@ pub(super) fn nsg(node: &Node<'_>) -> Result<Nsg, Fault> {
     let mut rules = Vec::new();
     add_rules(body, "securityRules", Kind::User, &mut rules)?;
     add_rules(body, "defaultSecurityRules", Kind::Default, &mut rules)?;
-    Ok(Nsg::new(name(node)?, rules))
+    Ok(Nsg {
+        flushes: flushes(body)?,
+        ..Nsg::new(name(node)?, rules)
+    })
+}
+
+/// Whether changed rules hold for open connections.
+pub(super) fn flushes(body: &Node<'_>) -> Result<bool, Fault> {
+    match body.filled("flushConnection")? {
+        None => Ok(false),
+        Some(found) => match found.value {
+            Value::Bool(flushes) => Ok(*flushes),
+            _ => Err(found.wrong("true or false")),
+        },
+    }
 }
 
 /// Reads the rules of a key.

@@ -1,6 +1,6 @@
 //! Service tags: the weekly file and the discovery API's answer.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, collections::HashSet, fmt, sync::Arc};
 
 use ipnet::IpNet;
 use serde::{
@@ -19,6 +19,9 @@ const MOST_BYTES: usize = 64 << 20;
 struct File<'a> {
     #[serde(borrow, alias = "Values")]
     values: Vec<Tag<'a>>,
+    /// Where the rest of the discovery API's answer is.
+    #[serde(borrow, default, rename = "nextLink", alias = "NextLink")]
+    next: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
@@ -56,8 +59,21 @@ pub fn read_service_tags(file: &str, text: &str) -> Result<Vec<ServiceTag>, Read
         };
         return Err(ReadError::of_file(file, size));
     }
-    let File { values } =
+    let File { values, next } =
         serde_json::from_str(text).map_err(|error| ReadError::syntax(file, &error))?;
+    if next.is_some_and(|next| !next.is_empty()) {
+        return Err(ReadError {
+            field: Some("nextLink".to_owned()),
+            ..ReadError::of_file(file, Problem::Paged)
+        });
+    }
+    let mut names = HashSet::new();
+    for tag in &values {
+        if !names.insert(tag.name.to_ascii_lowercase()) {
+            let problem = Problem::TagTwice(quotable(&tag.name));
+            return Err(ReadError::of_file(file, problem));
+        }
+    }
     let tag = |Tag { name, properties }: Tag<'_>| {
         let nets = properties.prefixes.into_iter().map(|Prefix(net)| net);
         ServiceTag {

@@ -23,6 +23,7 @@ use crate::nsg::{
 struct Draft {
     name: String,
     rules: Vec<Rule>,
+    flushes: bool,
 }
 
 /// Reads the groups of a template.
@@ -59,9 +60,12 @@ pub(super) fn groups(root: &Node<'_>) -> Result<Vec<Group>, Fault> {
             return Err(node.fault(Problem::NestedTemplate));
         }
     }
-    let group = |Draft { name, rules }| Group {
+    let group = |draft: Draft| Group {
         kind: None,
-        nsg: Nsg::new(name, rules),
+        nsg: Nsg {
+            flushes: draft.flushes,
+            ..Nsg::new(draft.name, draft.rules)
+        },
     };
     Ok(drafts.into_iter().map(group).collect())
 }
@@ -112,6 +116,7 @@ fn draft(node: &Node<'_>) -> Result<Draft, Fault> {
     let mut draft = Draft {
         name: quotable(name.text()?),
         rules: Vec::new(),
+        flushes: false,
     };
     if let Some(properties) = node.filled("properties")? {
         if let Some(copy) = properties.filled("copy")? {
@@ -120,6 +125,7 @@ fn draft(node: &Node<'_>) -> Result<Draft, Fault> {
         resource::add_rules(&properties, "securityRules", Kind::User, &mut draft.rules)?;
         let defaults = "defaultSecurityRules";
         resource::add_rules(&properties, defaults, Kind::Default, &mut draft.rules)?;
+        draft.flushes = resource::flushes(&properties)?;
     }
     if let Some(resources) = node.filled("resources")? {
         for node in nodes(&resources)? {

@@ -9,6 +9,9 @@ use crate::nsg::{
     model::Rule,
 };
 
+/// The most rules of a group that are read, default rules included; Azure allows 1,000 of users.
+pub const MOST_RULES: usize = 2_000;
+
 /// Adds a rule to those of its group.
 pub(super) fn add(rules: &mut Vec<Rule>, rule: Rule, node: &Node<'_>) -> Result<(), Fault> {
     for other in rules.iter() {
@@ -25,6 +28,9 @@ pub(super) fn add(rules: &mut Vec<Rule>, rule: Rule, node: &Node<'_>) -> Result<
             };
             return Err(at_priority(node, problem)?.in_rule(&rule.name));
         }
+    }
+    if rules.len() >= MOST_RULES {
+        return Err(node.fault(Problem::ManyRules).in_rule(&rule.name));
     }
     rules.push(rule);
     Ok(())

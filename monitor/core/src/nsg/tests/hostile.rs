@@ -162,6 +162,61 @@ fn a_large_document_is_read_or_refused_by_rule() {
 }
 
 #[test]
+fn a_group_has_so_many_rules_and_no_more() {
+    let document = |rules: usize| {
+        let rules = (0..rules).map(|number| {
+            let (way, priority) = (if number % 2 == 0 { "In" } else { "Out" }, 100 + number / 2);
+            super::fixture::rule(&format!("R{number} {priority} {way} Allow Tcp * * > * 22"))
+        });
+        json!({"name": "g", "securityRules": rules.collect::<Vec<_>>()})
+    };
+    assert!(super::fixture::read_one(&document(read::MOST_RULES)).is_ok());
+    let refusal = refusal(&document(read::MOST_RULES + 1));
+    assert!(
+        refusal.ends_with("rule `R2000`: field `securityRules[2000]`: is one more than the 2000 rules of a group that are read"),
+        "{refusal}"
+    );
+}
+
+#[test]
+fn rules_whose_tables_would_take_too_much_are_told_and_judged_all_the_same() {
+    // 2,000 rules with ranges that overlap: everywhere, others match.
+    let rules = (0..read::MOST_RULES).map(|number| {
+        let list: Vec<_> = (0..20_u32)
+            .map(|nth| {
+                let number = u32::try_from(number).expect("small") * 20 + nth;
+                let mut bits = number.wrapping_mul(2_654_435_761);
+                bits = (bits ^ (bits >> 15)).wrapping_mul(0x85eb_ca6b);
+                let ip = std::net::Ipv4Addr::from_bits(bits ^ (bits >> 13));
+                format!("{ip}/{}", 6 + nth)
+            })
+            .collect();
+        let priority = 100 + number;
+        super::fixture::rule(&format!(
+            "R{number} {priority} In Deny Tcp {} * > * *",
+            list.join(",")
+        ))
+    });
+    let document = json!({"name": "g", "securityRules": rules.collect::<Vec<_>>()});
+    let levels = crate::nsg::Levels {
+        nic: Some(super::fixture::read_one(&document).expect("valid")),
+        ..Default::default()
+    };
+    let chain = crate::nsg::Chain::new(levels, &super::fixture::names(&[]));
+    let level = chain.too_large().expect("too large");
+    assert_eq!(&*level.nsg.name, "g");
+    assert!(chain.size_bytes() < 64 << 20, "{}", chain.size_bytes());
+    let flow = "In Tcp 203.0.113.9#1 > 10.224.0.5#22";
+    let verdict = chain.judge(&super::fixture::tuple(flow));
+    let linear = chain.judge_linear(&super::fixture::tuple(flow));
+    assert_eq!(
+        verdict.rule.map(|rule| &rule.name),
+        linear.rule.map(|rule| &rule.name)
+    );
+    assert_eq!(verdict.access.name(), "Deny");
+}
+
+#[test]
 fn nothing_of_a_document_reaches_a_terminal_unescaped() {
     let mut document = document(&["R 100 In Allow Tcp * * > * 22"]);
     let rule = &mut document["properties"]["securityRules"][0];
@@ -189,6 +244,15 @@ fn service_tags_that_are_none_are_refused_with_their_line() {
         (
             "{\"values\": [{\"name\": \"A\"}]}",
             "missing field `properties`",
+        ),
+        (
+            "{\"nextLink\": \"https://x\", \"values\": []}",
+            "field `nextLink`: only the first page",
+        ),
+        (
+            "{\"values\": [{\"name\": \"A\", \"properties\": {\"addressPrefixes\": []}}, \
+             {\"name\": \"a\", \"properties\": {\"addressPrefixes\": []}}]}",
+            "service tag `a` is there twice",
         ),
         ("{}", "missing field `values`"),
         ("[]", "invalid"),

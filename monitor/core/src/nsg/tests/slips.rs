@@ -61,6 +61,46 @@ fn a_key_that_is_there_twice_refuses_the_document() {
 }
 
 #[test]
+fn names_that_users_give_are_no_slips() {
+    let template = json!({
+        "parameters": {"securityRule": {"type": "string", "defaultValue": "Tcp"}},
+        "variables": {"Security-Rules": "22"},
+        "resources": [{"type": "Microsoft.Network/networkSecurityGroups", "name": "g",
+            "tags": {"security-rules": "strict", "priority": "1", "access": "all", "prorities": "x"},
+            "properties": {"securityRules": [{"name": "A", "properties": {"priority": 100,
+                "direction": "Inbound", "access": "Allow", "protocol": "[parameters('securityRule')]",
+                "sourceAddressPrefix": "*", "destinationAddressPrefix": "*",
+                "destinationPortRange": "[variables('Security-Rules')]"}}]}}],
+        "outputs": {"securityRule": {"type": "string", "value": "x"}},
+    });
+    let read = read::read("nsg.json", &template.to_string()).expect("valid");
+    assert!(read.warnings.is_empty(), "{:?}", read.warnings);
+    let ports = &read.groups[0].nsg.rules[0].destination_ports;
+    assert_eq!(ports.to_string(), "22");
+}
+
+#[test]
+fn whether_connections_are_flushed_is_read_in_every_shape() {
+    let kind = "Microsoft.Network/networkSecurityGroups";
+    for flushes in [true, false] {
+        for shape in [
+            json!({"name": "g", "securityRules": [], "flushConnection": flushes}),
+            json!({"name": "g", "properties": {"securityRules": [], "flushConnection": flushes}}),
+            json!({"resources": [{"type": kind, "name": "g",
+                "properties": {"securityRules": [], "FlushConnection": flushes}}]}),
+        ] {
+            let read = read::read("nsg.json", &shape.to_string()).expect("valid");
+            assert_eq!(read.groups[0].nsg.flushes, flushes, "{shape}");
+        }
+    }
+    let text = r#"{"name":"g","securityRules":[],"flushConnection":"yes"}"#;
+    assert_eq!(
+        refused(text),
+        "nsg.json:1: field `flushConnection`: must be true or false, not a text (`yes`)"
+    );
+}
+
+#[test]
 fn a_misspelt_field_that_nothing_stands_in_for_refuses_the_document() {
     let mut text = document(&["A 100 In Allow Tcp 10.0.0.0/8 * > * 22"]).to_string();
     text = text.replace("sourcePortRange", "sourcePortRnage");

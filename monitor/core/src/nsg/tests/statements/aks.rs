@@ -29,6 +29,24 @@ fn with_floating_ip_the_destination_is_the_frontend() {
 }
 
 #[test]
+fn without_floating_ip_the_rule_names_nodes_and_node_ports() {
+    // As AKS writes it for azure-disable-load-balancer-floating-ip, and for internal IPv6.
+    let rule = "k8s-azure-lb_allow_IPv4_0123456789abcdef0123456789abcdef";
+    let text = format!("{rule} 500 In Allow Tcp Internet * > 10.224.0.4,10.224.0.5 30443");
+    let chain = subnet(&[&text], &names(&[]));
+    check(
+        &chain,
+        "In Tcp 203.0.113.9#1 > 10.224.0.5#30443",
+        &format!("Allow subnet {rule}"),
+    );
+    check(
+        &chain,
+        "In Tcp 203.0.113.9#1 > 20.61.10.5#443",
+        "Deny subnet DenyAllInBound",
+    );
+}
+
+#[test]
 fn a_frontend_is_not_in_the_virtual_network_even_for_its_clients() {
     let chain = Chain::new(managed(), &names(&[]));
     check(

@@ -67,6 +67,26 @@ fn priorities_are_unique_per_direction() {
 }
 
 #[test]
+fn directions_and_access_are_words_in_any_letter_case() {
+    for (field, words, bad) in [
+        ("direction", ["Inbound", "inBOUND"], "Both"),
+        ("access", ["Deny", "DENY"], "AlwaysAllow"),
+    ] {
+        let with = |word: &str| {
+            let mut document = document(&["R 100 In Deny Tcp * * > * 22"]);
+            document["properties"]["securityRules"][0]["properties"][field] = json!(word);
+            document
+        };
+        let [one, other] = words.map(|word| read_one(&with(word)).expect("valid"));
+        assert_eq!(one, other);
+        assert_eq!(one, nsg(&["R 100 In Deny Tcp * * > * 22"]));
+        let refusal = refusal(&with(bad));
+        let expected = format!("rule `R`: field `{field}`: `{bad}` is not one of");
+        assert!(refusal.contains(&expected), "{refusal}");
+    }
+}
+
+#[test]
 fn protocols_are_tcp_udp_icmp_esp_ah_and_any() {
     for (protocol, flow) in [
         ("Tcp", "In Tcp 203.0.113.9#1 > 10.224.0.5#22"),
@@ -398,6 +418,19 @@ fn a_rule_without_address_or_port_is_refused_but_source_ports_may_lack() {
             .source_ports
             .is_any()
     );
+}
+
+#[test]
+fn a_side_may_have_ten_groups() {
+    let mut document = document(&["R 100 In Allow Tcp * * > * 22"]);
+    let groups: Vec<_> = (0..10)
+        .map(|number| json!({"id": format!("/x/asg-{number}")}))
+        .collect();
+    let properties = &mut document["properties"]["securityRules"][0]["properties"];
+    properties["destinationAddressPrefix"] = json!(null);
+    properties["destinationApplicationSecurityGroups"] = json!(groups);
+    let nsg = read_one(&document).expect("valid");
+    assert_eq!(nsg.rules[0].destination.len(), 10);
 }
 
 #[test]

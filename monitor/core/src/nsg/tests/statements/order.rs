@@ -176,6 +176,26 @@ fn an_allow_is_named_by_the_last_group_that_allowed() {
 }
 
 #[test]
+fn the_access_never_depends_on_which_group_is_asked_first() {
+    let groups: [Option<&[&str]>; 5] = [
+        None,
+        Some(&[]),
+        Some(&[ALLOW_SSH]),
+        Some(&[DENY_SSH, DENY_OUT]),
+        Some(&["Tagged 100 In Allow Tcp NoSuchTag * > * 22"]),
+    ];
+    for one in groups {
+        for other in groups {
+            for flow in [SSH, OUT, "In Tcp 10.224.0.4#1 > 10.224.0.5#80"] {
+                let access = |chain: &Chain| chain.judge(&tuple(flow)).access;
+                let (chain, swapped) = (chain(one, other), chain(other, one));
+                assert_eq!(access(&chain), access(&swapped), "{one:?} {other:?} {flow}");
+            }
+        }
+    }
+}
+
+#[test]
 fn without_any_group_everything_is_allowed() {
     let chain = chain(None, None);
     check(&chain, SSH, "Allow none -");

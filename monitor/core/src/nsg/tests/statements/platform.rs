@@ -137,6 +137,45 @@ fn a_rule_that_names_the_public_address_of_a_card_never_matches() {
 }
 
 #[test]
+fn dhcp_answers_from_the_host_are_not_subject_to_rules() {
+    // The question was a broadcast, so by its addresses this is no reply.
+    let chain = subnet(&DENY_ALL, &names(&[]));
+    check(
+        &chain,
+        "In Udp 168.63.129.16#67 > 10.224.0.5#68",
+        "Allow platform -",
+    );
+    for other in [
+        "In Udp 168.63.129.16#67 > 10.224.0.5#69",
+        "In Tcp 168.63.129.16#67 > 10.224.0.5#68",
+        "In Udp 10.224.0.9#67 > 10.224.0.5#68",
+    ] {
+        check(&chain, other, "Deny subnet DenyIn");
+    }
+}
+
+#[test]
+fn mail_is_blocked_by_rules_only() {
+    // What subscriptions block is no rule of a group.
+    let mail = "Out Tcp 10.224.0.5#1 > 203.0.113.9#25";
+    let allowed = "Allow subnet AllowInternetOutBound";
+    check(&subnet(&[], &names(&[])), mail, allowed);
+    let rules = ["NoMail 100 Out Deny Tcp * * > Internet 25"];
+    check(&subnet(&rules, &names(&[])), mail, "Deny subnet NoMail");
+}
+
+#[test]
+fn outbound_rules_see_the_private_address() {
+    // Translation comes after the group.
+    let flow = "Out Tcp 10.224.0.5#1 > 203.0.113.9#443";
+    let rules = ["Public 100 Out Deny Tcp 20.1.2.3 * > * 443"];
+    let allowed = "Allow subnet AllowInternetOutBound";
+    check(&subnet(&rules, &names(&[])), flow, allowed);
+    let rules = ["Private 100 Out Deny Tcp 10.224.0.5 * > * 443"];
+    check(&subnet(&rules, &names(&[])), flow, "Deny subnet Private");
+}
+
+#[test]
 fn a_load_balancers_client_is_the_source() {
     let chain = subnet(&["R 100 In Allow Tcp 203.0.113.9 * > * 443"], &names(&[]));
     check(
