@@ -244,9 +244,9 @@ impl Names {
         }
     }
 
-    /// Whether a control group has to be asked about.
-    pub(crate) fn ask_cgroup(&mut self, id: u64) -> bool {
-        self.cgroups.ask(id)
+    /// Whether a control group has to be asked about, or again.
+    pub(crate) fn ask_cgroup(&mut self, id: u64, now: Timestamp) -> bool {
+        self.cgroups.ask(id, now)
     }
 
     /// Whether a control group was asked about, and nobody has answered.

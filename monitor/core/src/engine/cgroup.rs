@@ -48,10 +48,10 @@ impl CgroupQuestions {
 }
 
 impl Books {
-    /// A flow begins: asks about the control group of its socket, if that is new.
+    /// A flow begins: asks about the control group of its socket, if that is new, or who is in it now.
     pub(super) fn cgroup_opened(&mut self, flow: &Tracked) {
         let id = flow.cgroup_id;
-        if self.cgroups.asks && id != 0 && self.names.ask_cgroup(id) {
+        if self.cgroups.asks && id != 0 && self.names.ask_cgroup(id, self.now) {
             self.cgroups.questions.push(id);
             self.cgroups.since = Some(self.now);
         }
