@@ -254,6 +254,11 @@ impl Names {
         self.cgroups.is_asked(id)
     }
 
+    /// Whether it is known of a control group what it is, or that there is none.
+    pub(crate) fn knows_cgroup(&self, id: u64) -> bool {
+        self.cgroups.is_known(id)
+    }
+
     /// Control groups that were asked about, and nobody has answered.
     pub(crate) fn cgroups_unanswered(&self) -> Vec<u64> {
         self.cgroups.unanswered().collect()

@@ -107,6 +107,10 @@ impl Cgroups {
         !self.asked.is_empty() && self.asked.contains(&id)
     }
 
+    pub(super) fn is_known(&self, id: u64) -> bool {
+        self.known.contains_key(&id)
+    }
+
     /// Groups that were asked about, and nobody has answered.
     pub(super) fn unanswered(&self) -> impl Iterator<Item = u64> {
         self.asked.iter().copied()
