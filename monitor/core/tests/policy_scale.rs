@@ -48,6 +48,14 @@ fn resident() -> usize {
     kibibytes * 1_024
 }
 
+/// Processor time of this thread so far: what others do on the machine does not count
+/// (Documentation/scheduler/sched-stats.rst).
+fn processor_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("a time");
+    let first = stat.split_whitespace().next();
+    Duration::from_nanos(first.and_then(|ns| ns.parse().ok()).expect("a number"))
+}
+
 /// Fails in an optimised build; else says what would fail.
 fn judge(good: bool, what: &str) {
     if cfg!(debug_assertions) {
@@ -74,17 +82,22 @@ fn verdict(engine: &mut Engine, flow: &Flow) -> Option<bool> {
     policies.judge(cluster, flow).allowed
 }
 
-/// The slowest of many changes, each with the first verdict after it.
-fn slowest(engine: &mut Engine, asked: &Flow, mut change: impl FnMut(u32) -> Input) -> Duration {
-    let mut slowest = Duration::ZERO;
+/// How long many changes took, each with the first verdict after it, the slowest last.
+fn changed(
+    engine: &mut Engine,
+    asked: &Flow,
+    mut change: impl FnMut(u32) -> Input,
+) -> Vec<Duration> {
+    let mut times = Vec::new();
     for round in 0..ROUNDS {
         let change = change(round);
         let start = Instant::now();
         step(engine, change);
         black_box(verdict(engine, asked));
-        slowest = slowest.max(start.elapsed());
+        times.push(start.elapsed());
     }
-    slowest
+    times.sort();
+    times
 }
 
 #[test]
@@ -92,11 +105,11 @@ fn ten_thousand_pods_and_two_thousand_policies() {
     let before = resident();
     let mut engine = Engine::new(Config::default()).expect("an engine");
     let (objects, policies) = changes();
-    let start = Instant::now();
+    let start = processor_time();
     // As a watch tells them.
     step(&mut engine, Input::Policies(policies));
     step(&mut engine, Input::Cluster(objects));
-    let load = start.elapsed();
+    let load = processor_time() - start;
     println!("load: {load:?}");
     judge(load <= MOST_LOAD, &format!("loaded in {load:?}"));
 
@@ -105,12 +118,12 @@ fn ten_thousand_pods_and_two_thousand_policies() {
     let flows: Vec<Flow> = (0..COLD)
         .map(|number| flow(engine.declarations().cluster, &pods, number))
         .collect();
-    let start = Instant::now();
+    let start = processor_time();
     let denied = flows
         .iter()
         .filter(|flow| verdict(&mut engine, flow) == Some(false));
     let denied = denied.count();
-    let cold = per_second(flows.len(), start.elapsed());
+    let cold = per_second(flows.len(), processor_time() - start);
     println!("cold: {cold:.0} verdicts per second, {denied} of {COLD} denied");
     judge(
         cold >= LEAST_COLD,
@@ -122,13 +135,13 @@ fn ten_thousand_pods_and_two_thousand_policies() {
     for flow in again {
         verdict(&mut engine, flow);
     }
-    let start = Instant::now();
+    let start = processor_time();
     for _ in 0..100 {
         for flow in again {
             black_box(verdict(&mut engine, flow));
         }
     }
-    let cached = per_second(100 * AGAIN, start.elapsed());
+    let cached = per_second(100 * AGAIN, processor_time() - start);
     println!("cached: {cached:.0} verdicts per second");
     judge(
         cached >= LEAST_CACHED,
@@ -142,17 +155,17 @@ fn ten_thousand_pods_and_two_thousand_policies() {
     assert!(memory <= MOST_MEMORY, "{memory} bytes");
 
     let asked = &flows[1];
-    let pod_changed = slowest(&mut engine, asked, |round| {
+    let pod_changed = changed(&mut engine, asked, |round| {
         let mut changed = pod(round * 37 % PODS);
         changed.labels = labels(&[("version", round.to_string())]);
         Input::Cluster(vec![changed.into()])
     });
-    let policy_changed = slowest(&mut engine, asked, |round| {
+    let policy_changed = changed(&mut engine, asked, |round| {
         let mut changed = policy(round * 37 % POLICIES);
         changed.selector = selector("version", &round.to_string());
         Input::Policies(vec![PolicyChange::Namespaced(changed)])
     });
-    let namespace_changed = slowest(&mut engine, asked, |round| {
+    let namespace_changed = changed(&mut engine, asked, |round| {
         Input::Cluster(vec![Change::Namespace(Namespace {
             name: namespace_name(round % NAMESPACES).into(),
             labels: labels(&[("team", round.to_string())]),
@@ -163,10 +176,12 @@ fn ten_thousand_pods_and_two_thousand_policies() {
         ("policy", policy_changed),
         ("namespace", namespace_changed),
     ] {
-        println!("slowest of {ROUNDS} changes of a {what}: {took:?}");
+        // The machine may have had something else to do at one or the other.
+        let (most, slowest) = (took[took.len() * 19 / 20], took[took.len() - 1]);
+        println!("{ROUNDS} changes of a {what}: {most:?} for 19 of 20, {slowest:?} at most");
         judge(
-            took <= MOST_CHANGE,
-            &format!("a {what} changed in {took:?}"),
+            most <= MOST_CHANGE,
+            &format!("a {what} changed in {most:?}"),
         );
     }
 }
