@@ -7,6 +7,7 @@ mod networkpolicy {
     mod isolation;
     mod peers;
     mod ports;
+    mod schemas;
     mod tiers;
     mod world;
 }

@@ -15,6 +15,7 @@ pub mod frames;
 pub mod fuzz;
 pub mod held;
 pub mod lab;
+pub mod large;
 pub mod openmetrics;
 pub mod traffic;
 pub mod tshark;

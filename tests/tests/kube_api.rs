@@ -4,6 +4,7 @@
 //! | module | shows |
 //! |---|---|
 //! | `names` | who is named how, and what its policies say |
+//! | `objects` | what the server takes and cannot be used, what is proposed, who has ended |
 //! | `rights` | rights that are missing, a server that is not there |
 //! | `churn` | many changes, outages, forgotten history |
 
@@ -11,6 +12,8 @@
 mod churn;
 #[path = "kube_api/names.rs"]
 mod names;
+#[path = "kube_api/objects.rs"]
+mod objects;
 #[path = "kube_api/rights.rs"]
 mod rights;
 

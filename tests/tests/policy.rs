@@ -104,19 +104,20 @@ fn what_policies_deny_and_passes_is_a_violation_and_what_is_dropped_is_none() {
     assert_eq!(flow["destination"]["namespace"], "db");
     assert_eq!(flow["destination"]["pod"], "pg-0");
     assert_eq!(flow["policy"]["ingress"]["allowed"], false);
-    let metrics = daemon.metrics().expect("metrics");
     // Seen at the veths of both.
     for (namespace, direction) in [("shop", "egress"), ("db", "ingress")] {
-        let denied = metrics.count(
-            "nodewatch_policy_connections_total",
-            &[
-                ("namespace", namespace),
-                ("direction", direction),
-                ("allowed", "false"),
-                ("outcome", "established"),
-            ],
-        );
-        assert_eq!(denied, 1, "{namespace}");
+        let labels = [
+            ("namespace", namespace),
+            ("direction", direction),
+            ("allowed", "false"),
+            ("outcome", "established"),
+        ];
+        let denied = || {
+            let metrics = daemon.metrics().expect("metrics");
+            metrics.count("nodewatch_policy_connections_total", &labels)
+        };
+        wait::until("the count", TOLD, || (denied() > 0).then_some(())).expect(namespace);
+        assert_eq!(denied(), 1, "{namespace}");
     }
 
     // Enforced by dropping: the attempt is counted, and no finding.
@@ -183,4 +184,123 @@ fn what_policies_deny_and_passes_is_a_violation_and_what_is_dropped_is_none() {
     });
     assert_eq!(record["finding"], "policy-violation");
     drop(listener);
+}
+
+/// The metric of connections that what is proposed would change.
+fn proposed_connections(daemon: &Daemon<'_>, namespace: &str, change: &str) -> u64 {
+    daemon.metrics().expect("metrics").count(
+        "nodewatch_policy_proposed_connections_total",
+        &[("namespace", namespace), ("change", change)],
+    )
+}
+
+#[test]
+fn what_is_proposed_is_told_and_counted_and_enforces_nothing() {
+    let Some(_permit) = lab::require() else {
+        return;
+    };
+    let lab = Lab::new("proposed").expect("a lab");
+    let (client, server) = (lab.add_pod().expect("a pod"), lab.add_pod().expect("a pod"));
+    let (from, to) = (client.addresses.v4, server.addresses.v4);
+    let directory = tempfile::tempdir().expect("a directory");
+    let [declared, proposed] = ["declared", "proposed"].map(|name| directory.path().join(name));
+    for path in [&declared, &proposed] {
+        fs::create_dir(path).expect("a directory");
+    }
+    let pods = format!(
+        "
+{{apiVersion: v1, kind: Pod, metadata: {{name: cart-0, namespace: shop}}, status: {{phase: Running, podIP: {from}}}}}
+---
+{{apiVersion: v1, kind: Pod, metadata: {{name: pg-0, namespace: db}}, status: {{phase: Running, podIP: {to}}}}}
+"
+    );
+    let policy = |annotations: &str, ingress: &str| {
+        format!(
+            "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy,
+  metadata: {{name: pg, namespace: db, annotations: {{{annotations}}}}},
+  spec: {{podSelector: {{}}, policyTypes: [Ingress], ingress: {ingress}}}}}\n"
+        )
+    };
+    fs::write(declared.join("pods.yaml"), pods).expect("a file");
+    fs::write(proposed.join("pg.yaml"), policy("", "[]")).expect("a file");
+    let [declared_path, proposed_path] =
+        [&declared, &proposed].map(|path| path.to_str().expect("a path"));
+    let arguments = ["--manifests", declared_path, "--proposed", proposed_path];
+    let daemon = Daemon::start(lab.node(), &arguments).expect("the daemon");
+    let listener = server
+        .run(|| TcpListener::bind(SocketAddr::new(to.into(), PORT)))
+        .expect("a namespace")
+        .expect("a listener");
+    let proposals = |kind: &str| {
+        let told = daemon
+            .records(&["findings", "--proposed"])
+            .expect("records");
+        let of_kind = told.into_iter().filter(|record| record["finding"] == kind);
+        of_kind.collect::<Vec<_>>()
+    };
+
+    // No policy is in force; the proposed one would deny.
+    let since = Instant::now();
+    for _ in 0..3 {
+        assert!(connect(&client, SocketAddr::new(to.into(), PORT), TOLD));
+    }
+    let told = wait::until("what would be denied", LATER, || {
+        proposals("policy-would-deny").pop()
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", daemon.log()));
+    println!("told after {:?}", since.elapsed());
+    assert_eq!(told["declared_by"], "NetworkPolicy db/pg", "{told:#}");
+    let flow = &told["flow"];
+    assert_eq!(flow["policy"]["allowed"], true, "{told:#}");
+    assert_eq!(flow["proposed"]["allowed"], false, "{told:#}");
+    assert_eq!(flow["source"]["pod"], "cart-0", "{told:#}");
+    assert_eq!(flow["destination"]["pod"], "pg-0", "{told:#}");
+    assert!(flow["finding"].is_null(), "nothing is violated: {told:#}");
+    // Told once, counted each time, at the interfaces of both pods.
+    assert_eq!(proposals("policy-would-deny").len(), 1);
+    for namespace in ["shop", "db"] {
+        wait::until("the count", LATER, || {
+            (proposed_connections(&daemon, namespace, "policy-would-deny") == 3).then_some(())
+        })
+        .expect(namespace);
+    }
+    assert_eq!(daemon.records(&["findings"]).expect("records").len(), 0);
+    let metrics = daemon.metrics().expect("metrics");
+    let none = [("namespace", "db"), ("policy", "policy-none")];
+    assert_eq!(
+        metrics.count("nodewatch_policy_connections_total", &none),
+        3
+    );
+
+    // Of no pod is anything said: looked at every ten seconds.
+    let uncovered = |direction: &str| {
+        let labels = [("direction", direction), ("coverage", "policy-none")];
+        let metrics = daemon.metrics().expect("metrics");
+        metrics.count("nodewatch_policy_pods", &labels)
+    };
+    wait::until("coverage", LATER, || {
+        (uncovered("ingress") == 2 && uncovered("egress") == 2).then_some(())
+    })
+    .expect("two pods without a policy");
+
+    // In force it denies; proposed is one that allows, by an annotation among what is declared.
+    fs::write(declared.join("pg.yaml"), policy("", "[]")).expect("a file");
+    fs::remove_file(proposed.join("pg.yaml")).expect("removed");
+    let annotated = policy("nodewatch.io/mode: propose", "[{}]");
+    fs::write(declared.join("later.yaml"), annotated).expect("a file");
+    wait::until("what would be allowed", LATER, || {
+        assert!(connect(&client, SocketAddr::new(to.into(), PORT), TOLD));
+        proposals("policy-would-allow").pop()
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", daemon.log()));
+    assert!(proposed_connections(&daemon, "db", "policy-would-allow") > 0);
+    wait::until("coverage", LATER, || {
+        (uncovered("ingress") == 1 && uncovered("egress") == 2).then_some(())
+    })
+    .expect("one pod without a policy for ingress");
+    let status = daemon.tell(&["status"]).expect("a status");
+    let said = "policies: 1 in force, 1 proposed; of 2 pods here no policy selects 1 for ingress";
+    assert!(status.contains(said), "{status}");
+    drop(listener);
+    daemon.stop().expect("it ends");
 }

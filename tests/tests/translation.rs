@@ -416,3 +416,57 @@ fn without_connection_tracking_translations_are_unknown() {
     let log = guard.log();
     assert_eq!(log.matches("addresses are translated").count(), 1, "{log}");
 }
+
+#[test]
+fn where_nothing_is_tracked_connections_are_as_they_are_seen() {
+    let Some(_permit) = lab::require_with(&["nft"]) else {
+        return;
+    };
+    // Connection tracking is loaded, and no rule of this node asks for it: as on a node whose
+    // network translates nothing, or not by netfilter.
+    let lab = Lab::new("idle").expect("a lab");
+    let elsewhere =
+        "add table ip lab; add chain ip lab post { type nat hook postrouting priority 100; }";
+    process::checked(lab.fabric().command("nft").arg(elsewhere)).expect("nft");
+    let (client, server) = (lab.add_pod().expect("a pod"), lab.add_pod().expect("a pod"));
+    let inside = lab.add_inside().expect("a peer");
+    serve(&inside, OUTSIDE_PORT);
+    let manifests = manifests(&lab, &client, &server);
+    let daemon = Daemon::start(lab.node(), &["--manifests", &manifests]).expect("the daemon");
+    thread::sleep(SETTLE);
+    // To a private address that is no pod's.
+    for to in [
+        IpAddr::from(inside.addresses.v4),
+        IpAddr::from(inside.addresses.v6),
+    ] {
+        let to = SocketAddr::new(to, OUTSIDE_PORT);
+        for (protocol, port) in [("TCP", tcp(&client, to)), ("UDP", udp(&client, to))] {
+            let flow = flow(&daemon, "workload", |flow| {
+                flow["source"]["port"] == port && flow["protocol"] == protocol
+            });
+            assert_eq!(flow["translated"], Value::Null, "{flow:#}");
+            assert_eq!(flow["source"]["pod"], "cart-0", "{flow:#}");
+            assert_eq!(flow["policy"]["allowed"], true, "{flow:#}");
+        }
+    }
+    let status = daemon.tell(&["status", "-o", "json"]).expect("status");
+    let status: Value = serde_json::from_str(&status).expect("JSON");
+    let translation = &status["translation"];
+    assert!(translation["asked"].as_u64() >= Some(4), "{translation:#}");
+    assert_eq!(translation["unknown"], 0, "{translation:#}");
+    // Somebody has to translate the address of a service: who is not known, nor where it leads.
+    let service = SocketAddr::new(ip(SERVICE[0]), SERVICE_PORT);
+    client
+        .run(|| TcpStream::connect_timeout(&service, Duration::from_millis(300)).is_ok())
+        .expect("a namespace");
+    let mut last = Vec::new();
+    wait::until("a flow to the service", TOLD, || {
+        let flows = daemon.records(&["flows", "--last", "200", "--point", "workload"]);
+        last = flows.expect("records");
+        let mut flows = last.iter();
+        flows
+            .any(|flow| flow["destination"]["kind"] == "service" && flow["translated"] == "unknown")
+            .then_some(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}: {last:#?}"));
+}

@@ -308,6 +308,11 @@ impl Cluster {
         self.pods.values().flat_map(BTreeMap::values)
     }
 
+    /// Whether there are any.
+    pub(crate) fn has_pods(&self) -> bool {
+        !self.pods.is_empty()
+    }
+
     /// How many pods there are.
     pub fn pod_count(&self) -> usize {
         self.pods.values().map(BTreeMap::len).sum()
@@ -329,6 +334,11 @@ impl Cluster {
         self.nodes.values()
     }
 
+    /// The node of this name.
+    pub(crate) fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.get(name)
+    }
+
     /// The node with an address.
     pub(crate) fn node_of(&self, ip: IpAddr) -> Option<&Node> {
         self.nodes.get(self.node_ips.get(&ip)?)
@@ -341,6 +351,11 @@ impl Cluster {
         port: Option<(Protocol, u16)>,
     ) -> Option<&Arc<Service>> {
         self.services.of(ip, port)
+    }
+
+    /// Whether there are services.
+    pub(crate) fn has_services(&self) -> bool {
+        !self.services.is_empty()
     }
 
     /// Whether an address is one of the node that a pod runs on.

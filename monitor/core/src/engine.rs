@@ -42,6 +42,7 @@ pub use cgroup::CgroupAnswer;
 pub use kubernetes::{KubernetesStatus, ResourceStatus, WatchError, WatchState};
 pub use loss::LossStage;
 pub use nsg::{NsgRuleStatus, NsgStatus};
+pub use policy::PolicyStatus;
 pub use snapshot::{FamilyStatus, Snapshot, Status};
 pub use ssh::{Existing, Owner, OwnerAnswer, OwnerQuestion, Wanted};
 pub use translate::{
@@ -224,7 +225,7 @@ pub struct Engine {
     swept: Timestamp,
 }
 
-/// How often series of gone pods are looked for.
+/// How often series of gone pods, and pods that no policy selects, are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
 
 // === impl Config ===
@@ -459,6 +460,7 @@ impl Engine {
         if self.now.saturating_since(self.swept) >= SWEEP {
             self.swept = self.now;
             self.books.sweep_series(self.now, self.config.series_ttl);
+            self.books.cover_pods();
         }
         let used = self.table.live().map(|live| live as u64);
         let expiry = Expiry::new(

@@ -244,14 +244,19 @@ impl Names {
         }
     }
 
-    /// Whether a control group has to be asked about.
-    pub(crate) fn ask_cgroup(&mut self, id: u64) -> bool {
-        self.cgroups.ask(id)
+    /// Whether a control group has to be asked about, or again.
+    pub(crate) fn ask_cgroup(&mut self, id: u64, now: Timestamp) -> bool {
+        self.cgroups.ask(id, now)
     }
 
     /// Whether a control group was asked about, and nobody has answered.
     pub(crate) fn is_cgroup_asked(&self, id: u64) -> bool {
         self.cgroups.is_asked(id)
+    }
+
+    /// Whether it is known of a control group what it is, or that there is none.
+    pub(crate) fn knows_cgroup(&self, id: u64) -> bool {
+        self.cgroups.is_known(id)
     }
 
     /// Control groups that were asked about, and nobody has answered.

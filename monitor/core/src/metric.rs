@@ -40,6 +40,10 @@ pub enum Metric {
     SshSessionsActive,
     /// `nodewatch_policy_connections_total`.
     PolicyConnections,
+    /// `nodewatch_policy_proposed_connections_total`.
+    PolicyProposedConnections,
+    /// `nodewatch_policy_pods`.
+    PolicyPods,
     /// `nodewatch_findings_total`.
     Findings,
     /// `nodewatch_kubernetes_synced`.
@@ -248,7 +252,29 @@ pub const ALL: &[MetricDef] = &[
             "outcome",
         ],
         "Connections of pods by what network policies say of them, and the first policy that is \
-         responsible; at most 4096 rows",
+         responsible, policy-none where no policy has a say; at most 4096 rows",
+    ),
+    counter(
+        Metric::PolicyProposedConnections,
+        "nodewatch_policy_proposed_connections_total",
+        &[
+            "namespace",
+            "workload",
+            "direction",
+            "change",
+            "policy",
+            "outcome",
+        ],
+        "Connections of pods that would be denied (policy-would-deny) or allowed \
+         (policy-would-allow) by the policies that are proposed, and are not by those in force; at \
+         most 4096 rows",
+    ),
+    gauge(
+        Metric::PolicyPods,
+        "nodewatch_policy_pods",
+        &["namespace", "direction", "coverage"],
+        "Pods of this node that some network policy selects for a direction (selected), and that \
+         none does (policy-none), as of the last ten seconds",
     ),
     counter(
         Metric::Findings,

@@ -130,6 +130,14 @@ fn text(status: &StatusAnswer, color: bool) -> String {
             let _ = writeln!(text, "nsg: a change is refused: {}", escape(error));
         }
     }
+    if let Some(policy) = &engine.policy {
+        let _ = writeln!(
+            text,
+            "policies: {} in force, {} proposed; of {} pods here no policy selects {} for ingress, \
+             {} for egress",
+            policy.policies, policy.proposed, policy.pods, policy.no_ingress, policy.no_egress
+        );
+    }
     if let Some(cluster) = &engine.kubernetes {
         text.push_str(&cluster_text(cluster));
     }

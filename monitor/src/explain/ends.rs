@@ -95,7 +95,11 @@ pub(crate) fn flow(
         .end(cluster, destination_pod, from.ip.or(destination.ip))
         .unwrap_or_else(none);
     // A pod of the node's network is its node, also where nothing tells the node's addresses.
-    let is_own_node = match (source_pod, destination_pod) {
+    let pods = [
+        source_pod.or(from.pod.as_ref()),
+        destination_pod.or(to.pod.as_ref()),
+    ];
+    let is_own_node = match (pods[0], pods[1]) {
         (Some(one), Some(other)) => {
             one.pod.host_network != other.pod.host_network
                 && one.pod.node.is_some()
@@ -258,6 +262,7 @@ kind: Pod
 apiVersion: v1
 metadata: {name: here, namespace: x}
 spec: {nodeName: one}
+status: {podIP: 10.0.0.1}
 ---
 kind: Pod
 apiVersion: v1
@@ -287,5 +292,12 @@ spec: {podSelector: {}, policyTypes: [Ingress, Egress]}
         assert_eq!(allowed("agent", "there"), Some(false));
         assert_eq!(allowed("agent", "nowhere"), Some(false));
         assert_eq!(allowed("here", "there"), Some(false));
+        // So it is where the other is named by its address.
+        let by_address = Wanted {
+            pod: None,
+            ip: Some("10.0.0.1".parse().unwrap()),
+        };
+        let flow = flow(&cluster, &wanted("agent"), &by_address, Protocol::TCP, 80).unwrap();
+        assert_eq!(policies.judge(&cluster, &flow).allowed, Some(true));
     }
 }

@@ -138,7 +138,7 @@ impl Cgroups {
             self.walk();
         }
         ids.iter()
-            .map(|id| self.known.get(id).map(|path| self.describe(path)))
+            .map(|id| self.known.get(id).map(|path| self.describe(*id, path)))
             .collect()
     }
 
@@ -148,19 +148,30 @@ impl Cgroups {
         self.known
             .iter()
             .filter(|(_, path)| cgroup::pod(path).is_some())
-            .map(|(id, path)| (*id, self.describe(path)))
+            .map(|(id, path)| (*id, self.describe(*id, path)))
             .collect()
     }
 
-    fn describe(&self, path: &[u8]) -> Cgroup {
+    fn describe(&self, id: u64, path: &[u8]) -> Cgroup {
         let (pod, container) = (cgroup::pod(path), cgroup::container(path));
         let is_contained = pod.is_some() || container.is_some();
         Cgroup {
             path: escape(path, MOST_BYTES).into(),
             pod: pod.map(Into::into),
             container: container.map(Into::into),
-            process: (!is_contained).then(|| self.only_process(path)).flatten(),
+            process: (!is_contained && self.is_there(id, path))
+                .then(|| self.only_process(path))
+                .flatten(),
         }
+    }
+
+    /// Whether a path is still that of the group: one that is made anew has another number.
+    fn is_there(&self, id: u64, path: &[u8]) -> bool {
+        let name = path.strip_prefix(b"/").filter(|name| !name.is_empty());
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        openat(&self.root, name.unwrap_or(b"."), flags, Mode::empty())
+            .and_then(fstat)
+            .is_ok_and(|found| found.st_ino == id)
     }
 
     /// The process of a group that has no other.

@@ -39,6 +39,10 @@ const MOST_ATTRIBUTES: usize = 64;
 /// What is there once connection tracking is: the socket is not to make the kernel load it.
 const SETTINGS: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
 
+/// How many connections are tracked in the reader's network namespace
+/// (Documentation/networking/nf_conntrack-sysctl.rst).
+const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
+
 /// Connection tracking cannot be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ConntrackError {
@@ -98,6 +102,12 @@ impl Conntrack {
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         conntrack.find(Protocol::TCP, nowhere, nowhere)?;
         Ok(conntrack)
+    }
+
+    /// Whether no connection at all is tracked: nobody's rules ask for it. False where that cannot
+    /// be told.
+    pub fn is_idle(&self) -> bool {
+        std::fs::read(COUNT).is_ok_and(|count| count.trim_ascii() == b"0")
     }
 
     /// How a connection is translated, by the source and destination of packets of either direction

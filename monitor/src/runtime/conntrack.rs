@@ -133,6 +133,7 @@ impl Task {
         } = *question;
         match conntrack.find(protocol, source, destination) {
             Ok(Some(translation)) => Lookup::Found(translation),
+            Ok(None) if conntrack.is_idle() => Lookup::Idle,
             Ok(None) => Lookup::Missing,
             Err(error) => {
                 tracing::debug!(%error, "connection tracking");

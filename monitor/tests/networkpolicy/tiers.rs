@@ -353,9 +353,18 @@ fn rule_55_ports_of_both_versions() {
             &[("UDP", 80, true), ("TCP", 80, false), ("UDP", 81, false)],
         );
     }
+    // In v1alpha1 the ends of a range may be one port.
+    check(
+        old(", ports: [{portRange: {start: 80, end: 80}}]"),
+        &[("TCP", 80, true), ("TCP", 81, false), ("UDP", 80, false)],
+    );
     for (manifest, fault) in [
         (
-            old(", ports: [{portRange: {protocol: TCP, start: 80, end: 80}}]"),
+            old(", ports: [{portRange: {protocol: TCP, start: 81, end: 80}}]"),
+            "start 81 is above end 80: matches nothing",
+        ),
+        (
+            new(", protocols: [{tcp: {destinationPort: {range: {start: 80, end: 80}}}}]"),
             "start 80 is not below end 80",
         ),
         (

@@ -165,7 +165,7 @@ fn node(ip: Ipv4Addr) -> Value {
 }
 
 /// The kind AdminNetworkPolicy, without its schema.
-fn admin_policies() -> Value {
+pub(super) fn admin_policies() -> Value {
     json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": {

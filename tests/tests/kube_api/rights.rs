@@ -9,6 +9,9 @@ use tests::lab::{Lab, process};
 
 use super::{SOON, namespace, pod, resource, until_objects, until_resource};
 
+/// For the daemon to find that it was given a right.
+const GRANTED: Duration = Duration::from_secs(90);
+
 #[test]
 fn a_right_that_is_missing_costs_only_its_kind() {
     let Some(_permit) = api_server::require() else {
@@ -37,8 +40,23 @@ fn a_right_that_is_missing_costs_only_its_kind() {
         "baselineadminnetworkpolicies",
         "clusternetworkpolicies",
     ];
+    api.write(async |cluster| cluster.create(namespace("shop")).await)
+        .expect("a namespace");
+    let kubeconfig = api.kubeconfig(LIMITED).expect("a file");
+    let kubeconfig = kubeconfig.to_str().expect("a path");
+    let daemon = Daemon::start(lab.node(), &["--kubeconfig", kubeconfig]).expect("the daemon");
+
+    // Without any right each kind is named, with what the server says.
+    let told = daemon.tell(&["status"]).expect("a status");
+    for kind in monitor::kube::live::RESOURCES {
+        let refused = resource(&daemon, kind.name);
+        assert_eq!(refused["state"], "refused", "{refused:#}");
+        let said = format!("cluster: {}: refused: {}", kind.name, kind.name);
+        assert!(told.contains(&said), "{said}: {told}");
+    }
+
+    // Rights that come are used, and those that are missing cost only their kinds.
     api.write(async |cluster| {
-        cluster.create(namespace("shop")).await?;
         cluster.create(role(&few)).await?;
         cluster
             .create(json!({
@@ -52,9 +70,11 @@ fn a_right_that_is_missing_costs_only_its_kind() {
             .await
     })
     .expect("objects");
-    let kubeconfig = api.kubeconfig(LIMITED).expect("a file");
-    let kubeconfig = kubeconfig.to_str().expect("a path");
-    let daemon = Daemon::start(lab.node(), &["--kubeconfig", kubeconfig]).expect("the daemon");
+    for name in few {
+        until_resource(&daemon, name, GRANTED, |resource| {
+            resource["state"] == "synced" || resource["state"] == "absent"
+        });
+    }
     for name in ["services", "networkpolicies"] {
         let refused = resource(&daemon, name);
         assert_eq!(refused["state"], "refused", "{refused:#}");
@@ -88,7 +108,7 @@ fn a_right_that_is_missing_costs_only_its_kind() {
     api.write(async |cluster| cluster.patch(role(&more)).await)
         .expect("a right");
     for name in ["services", "networkpolicies"] {
-        until_resource(&daemon, name, Duration::from_secs(90), |resource| {
+        until_resource(&daemon, name, GRANTED, |resource| {
             resource["state"] == "synced"
         });
     }

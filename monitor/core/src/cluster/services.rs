@@ -72,6 +72,10 @@ impl Services {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.services.is_empty()
+    }
+
     /// The service with an address: of several the one that has this port, else the first by
     /// namespace and name.
     pub(super) fn of(&self, ip: IpAddr, port: Option<(Protocol, u16)>) -> Option<&Arc<Service>> {

@@ -1,7 +1,7 @@
 //! Flows of the node's own sockets: by the control group that the kernel program noted, whose they
 //! are.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use super::books::Books;
 use crate::{
@@ -48,10 +48,10 @@ impl CgroupQuestions {
 }
 
 impl Books {
-    /// A flow begins: asks about the control group of its socket, if that is new.
+    /// A flow begins: asks about the control group of its socket, if that is new, or who is in it now.
     pub(super) fn cgroup_opened(&mut self, flow: &Tracked) {
         let id = flow.cgroup_id;
-        if self.cgroups.asks && id != 0 && self.names.ask_cgroup(id) {
+        if self.cgroups.asks && id != 0 && self.names.ask_cgroup(id, self.now) {
             self.cgroups.questions.push(id);
             self.cgroups.since = Some(self.now);
         }
@@ -65,10 +65,11 @@ impl Books {
     /// Takes in answers: connections that wait for them go on, and are counted for whom they belong
     /// to, as are all packets from now on. Those before stay where they are: no counter goes back.
     pub(super) fn cgroups_found(&mut self, answers: Vec<CgroupAnswer>, table: &mut Table) {
-        let mut awaited = HashSet::new();
+        let mut awaited = HashMap::new();
         for CgroupAnswer { id, found } in answers {
             if self.names.is_cgroup_asked(id) {
-                awaited.insert(id);
+                let is_new = !self.names.knows_cgroup(id);
+                awaited.insert(id, is_new);
             }
             self.names.set_cgroup(id, found, self.now);
         }
@@ -76,10 +77,11 @@ impl Books {
             return;
         }
         for (key, flow) in table.iter_mut() {
-            if !awaited.contains(&flow.cgroup_id) {
+            let Some(is_new) = awaited.get(&flow.cgroup_id) else {
                 continue;
-            }
-            if let Some(interface) = self.ledger.interface(key.interface_id()).cloned() {
+            };
+            // A second look tells who is in the group, not whose it is.
+            if *is_new && let Some(interface) = self.ledger.interface(key.interface_id()).cloned() {
                 self.move_series(key, flow, &interface);
             }
             if !flow.has(Mark::Counted) && !self.awaits_translation(key, flow, false) {

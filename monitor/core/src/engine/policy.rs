@@ -9,10 +9,11 @@
 //! | allowed by a policy | unanswered | policy-over-blocked |
 //! | anything else | | none |
 
+mod count;
 mod proposal;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -25,11 +26,13 @@ use crate::{
         State, Translated, VERSION,
     },
     flow::{FlowKey, Judged, Mark, Tracked},
-    metric::{Fixed, Metric, OTHER, Text, Value},
     netpol::{Flow, Options, Part, Policies, PolicyChange, Verdict},
     time::Timestamp,
 };
+use count::Counts;
 use proposal::{Name, Proposal};
+
+pub use count::PolicyStatus;
 
 /// Networks need a while to put a change into force: what begins so soon after one is judged, and
 /// makes no finding.
@@ -38,8 +41,6 @@ const GRACE: Duration = Duration::from_secs(10);
 const TOLD: Duration = Duration::from_mins(10);
 /// Findings of which that is remembered.
 const MAX_TOLD: usize = 4_096;
-/// Rows of the metric of connections by policy.
-const MAX_ROWS: usize = 4_096;
 /// Namespaces of which the last change is remembered.
 const MAX_CHANGED: usize = 65_536;
 
@@ -58,23 +59,11 @@ pub(super) struct Judge {
     /// When a cluster-scoped policy changed last.
     all_changed: Timestamp,
     told: HashMap<Told, Timestamp>,
-    rows: BTreeMap<Labels, u64>,
-    folded: u64,
+    counts: Counts,
 }
 
 /// What a finding is about: its ends by name, where they have one.
 type Told = (FindingKind, String, String, Protocol, Option<u16>);
-
-/// Labels of connections by policy.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Labels {
-    namespace: Arc<str>,
-    workload: Arc<str>,
-    direction: &'static str,
-    allowed: &'static str,
-    policy: Arc<str>,
-    outcome: Outcome,
-}
 
 // === impl Judge ===
 
@@ -90,8 +79,7 @@ impl Judge {
             changed: HashMap::new(),
             all_changed: START,
             told: HashMap::new(),
-            rows: BTreeMap::new(),
-            folded: 0,
+            counts: Counts::default(),
         }
     }
 
@@ -167,43 +155,6 @@ impl Judge {
             .max(since(&flow.destination));
         last != START && start < last.saturating_add(GRACE)
     }
-
-    fn count(&mut self, labels: Labels) {
-        if self.rows.len() >= MAX_ROWS && !self.rows.contains_key(&labels) {
-            self.folded += 1;
-            return;
-        }
-        *self.rows.entry(labels).or_default() += 1;
-    }
-
-    /// Connections counted beyond the rows there may be.
-    pub(super) fn folded(&self) -> (Metric, u64) {
-        (Metric::PolicyConnections, self.folded)
-    }
-
-    /// Samples of the metric.
-    pub(super) fn samples(&self, fixed: &mut Vec<Fixed>) {
-        let metric = Metric::PolicyConnections;
-        fixed.extend(self.rows.iter().map(|(labels, count)| Fixed {
-            metric,
-            labels: vec![
-                Text::Shared(Arc::clone(&labels.namespace)),
-                Text::Shared(Arc::clone(&labels.workload)),
-                Text::Static(labels.direction),
-                Text::Static(labels.allowed),
-                Text::Shared(Arc::clone(&labels.policy)),
-                Text::Static(labels.outcome.name()),
-            ],
-            value: Value::Counter(*count),
-        }));
-        if self.folded > 0 {
-            fixed.push(Fixed {
-                metric,
-                labels: vec![Text::Static(OTHER); 6],
-                value: Value::Counter(self.folded),
-            });
-        }
-    }
 }
 
 /// Before everything: when that was declared which was never declared otherwise.
@@ -246,10 +197,7 @@ fn declared_by(verdict: &Verdict, kind: FindingKind) -> String {
 impl Books {
     /// Judges a connection by the policies, once it is known who opened it.
     pub(super) fn judge_policy(&mut self, key: &FlowKey, flow: &mut Tracked) {
-        if flow.policy.is_some()
-            || flow.has(Mark::Multicast)
-            || self.names.cluster().pod_count() == 0
-        {
+        if flow.policy.is_some() || flow.has(Mark::Multicast) || !self.names.cluster().has_pods() {
             return;
         }
         let orientation = flow.orientation(key);
@@ -308,6 +256,7 @@ impl Books {
                 (_, Some(false)) => FindingKind::PolicyWouldDeny,
                 _ => return,
             };
+            self.count_proposed(key, flow, outcome, proposed, kind);
             self.tell_policy(key, flow, outcome, kind, proposed);
         }
     }
@@ -381,47 +330,5 @@ impl Books {
             ssh: None,
             flow: Some(Box::new(record)),
         });
-    }
-
-    /// Counts a connection at its local end; at the other one where only that is a pod.
-    fn count_policy(&mut self, key: &FlowKey, flow: &Tracked, outcome: Outcome, verdict: &Verdict) {
-        let cluster = self.names.cluster();
-        let local = cluster.end_at(key.local(), flow.start).pod;
-        let source_is_local = flow.orientation(key).source_is_local;
-        let is_source = source_is_local == local.is_some();
-        let Some(known) = local.or_else(|| cluster.end_at(key.remote(), flow.start).pod) else {
-            return;
-        };
-        let (direction, [own, other]) = if is_source {
-            ("egress", [&verdict.egress, &verdict.ingress])
-        } else {
-            ("ingress", [&verdict.ingress, &verdict.egress])
-        };
-        // What denies is named, whichever end it is of.
-        let decides = if verdict.allowed == Some(false) && own.allowed != Some(false) {
-            other
-        } else {
-            own
-        };
-        let labels = Labels {
-            namespace: Arc::clone(&known.pod.namespace),
-            workload: known
-                .pod
-                .workload
-                .clone()
-                .unwrap_or_else(|| Arc::clone(&self.blank)),
-            direction,
-            allowed: match verdict.allowed {
-                Some(true) => "true",
-                Some(false) => "false",
-                None => "unknown",
-            },
-            policy: decides
-                .by
-                .first()
-                .map_or_else(|| Arc::clone(&self.blank), Arc::clone),
-            outcome,
-        };
-        self.policy.count(labels);
     }
 }

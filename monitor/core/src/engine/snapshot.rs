@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Engine, KubernetesStatus, LossStage, NsgStatus, TranslationStatus};
+use super::{Engine, KubernetesStatus, LossStage, NsgStatus, PolicyStatus, TranslationStatus};
 use crate::{
     account::InterfaceStatus,
     event::{SummaryRecord, VERSION},
@@ -41,6 +41,9 @@ pub struct Status {
     /// How far the objects of a live cluster are known; absent where none is watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubernetes: Option<KubernetesStatus>,
+    /// What network policies are about; absent where no pod is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyStatus>,
     /// How connections are tied that are translated on this node; absent in a replay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub translation: Option<TranslationStatus>,
@@ -89,6 +92,7 @@ impl Engine {
             interfaces: self.books.ledger.status(),
             nsg: self.books.nsg.status(),
             kubernetes: self.kubernetes.clone(),
+            policy: self.books.policy.status(self.books.names.cluster()),
             translation: self.books.translations.status(),
             events_lost: self.events_lost.clone(),
             connections_merged: self.connections_merged,
@@ -98,7 +102,7 @@ impl Engine {
             series_folded: store
                 .folded()
                 .into_iter()
-                .chain([self.books.policy.folded()])
+                .chain(self.books.policy.folded())
                 .map(|(metric, count)| (metric.definition().name.into(), count))
                 .collect(),
         }
@@ -166,7 +170,7 @@ impl Engine {
             push(Metric::Anomalies, anomaly.name(), Value::Counter(count));
         }
         let folded = self.books.store.folded().into_iter();
-        for (metric, count) in folded.chain([self.books.policy.folded()]) {
+        for (metric, count) in folded.chain(self.books.policy.folded()) {
             push(
                 Metric::SeriesFolded,
                 metric.definition().name,

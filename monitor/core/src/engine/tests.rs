@@ -360,6 +360,7 @@ fn without_readers_no_records_are_made() {
 
 mod aks;
 mod cgroup;
+mod idle;
 mod kubernetes;
 mod nsg;
 mod nsg_rules;

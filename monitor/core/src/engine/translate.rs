@@ -74,6 +74,8 @@ pub enum Lookup {
     Found(Translation),
     /// It has no such connection.
     Missing,
+    /// It has no connections at all: nothing on this node asks for them to be tracked.
+    Idle,
     /// It could not be asked.
     Failed,
 }
@@ -333,7 +335,7 @@ impl Translations {
                 State::Translated(Arc::new(translation)),
                 Outcome::Translated,
             ),
-            Lookup::Missing => (State::Unknown, Outcome::Missing),
+            Lookup::Missing | Lookup::Idle => (State::Unknown, Outcome::Missing),
             Lookup::Failed => (State::Unknown, Outcome::Failed),
         };
         let Some(slot) = self.slots.get_mut(&at) else {

@@ -103,6 +103,23 @@ impl Policies {
         self.namespaced.is_empty() && self.tiers.iter().all(Vec::is_empty)
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        let namespaced: usize = self.namespaced.values().map(BTreeMap::len).sum();
+        namespaced + self.tiers.iter().map(Vec::len).sum::<usize>()
+    }
+
+    /// Whether any policy selects a pod and has a say on a direction, by [`Direction`].
+    pub(crate) fn selects(&mut self, cluster: &Cluster, pod: &KnownPod) -> [bool; 2] {
+        self.follow(cluster);
+        let selected = self.selected(cluster, pod);
+        [Direction::Ingress, Direction::Egress].map(|direction| {
+            let mut tiers = selected.tiers.iter().flatten();
+            !selected.isolating[direction as usize].is_empty()
+                || tiers.any(|named| !named.policy.rules(direction).is_empty())
+        })
+    }
+
     /// The policies in force, each as a change that brings it about.
     pub(crate) fn in_force(&self) -> impl Iterator<Item = PolicyChange> {
         let namespaced = self.namespaced.values().flat_map(BTreeMap::values);

@@ -1,12 +1,16 @@
 //! Both evaluators asked the same.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use monitor_core::{
     cluster::{Change, Cluster, End, Phase},
     entity::normalise,
     event::Protocol,
-    netpol::{Flow, Options, Part, Policies, PolicyChange, Tier, TierPeer},
+    netpol::{Basis, Flow, Options, Part, Policies, PolicyChange, Tier, TierKind, TierPeer},
     time::Timestamp,
 };
 
@@ -51,6 +55,11 @@ struct Tally {
     open_untold: u64,
     services: u64,
     changes: u64,
+    /// Directions by what they rest on.
+    by_basis: BTreeMap<&'static str, u64>,
+    by_baseline_admin: u64,
+    ipv6: u64,
+    sctp: u64,
 }
 
 // === impl Both ===
@@ -278,7 +287,12 @@ impl Both {
             None => vec![question],
         };
         tally.services += u64::from(service.is_some());
+        tally.sctp += u64::from(protocol == Protocol::SCTP);
+        tally.ipv6 += u64::from(question.destination.ip.is_some_and(|ip| ip.is_ipv6()));
         for (part, is_ingress) in parts {
+            *tally.by_basis.entry(part.basis.name()).or_default() += 1;
+            let by = part.by.iter().any(|by| by.starts_with("Baseline"));
+            tally.by_baseline_admin += u64::from(by);
             if questions.is_empty() {
                 let is_source = !is_ingress && question.source.pod.is_none();
                 assert_eq!(part.allowed, is_source.then_some(true), "{question:?}");
@@ -378,6 +392,13 @@ fn compiled_and_simple_verdicts_are_the_same() {
         tally.services > VERDICTS / 100 && tally.changes > VERDICTS / 100,
         "{tally:?}"
     );
+    for basis in Basis::ALL {
+        let count = tally.by_basis.get(basis.name()).copied().unwrap_or(0);
+        assert!(count > VERDICTS / 200, "{basis}: {tally:?}");
+    }
+    for count in [tally.by_baseline_admin, tally.ipv6, tally.sctp] {
+        assert!(count > VERDICTS / 100, "{tally:?}");
+    }
     // What could be told is told, as a rule.
     assert!(tally.open_untold < tally.open / 2, "{tally:?}");
 }
@@ -394,6 +415,9 @@ fn random_policies_have_what_is_rare() {
             .flat_map(|policy| policy.egress.iter().flat_map(|rule| &rule.peers))
     };
     assert!(policies.iter().any(|policy| policy.tier == Tier::Baseline));
+    for kind in TierKind::ALL {
+        assert!(policies.iter().any(|policy| policy.kind == *kind));
+    }
     assert!(peers().any(|peer| matches!(peer, TierPeer::DomainNames(_))));
     assert!(peers().any(|peer| matches!(peer, TierPeer::Nodes(_))));
     assert!(peers().any(|peer| *peer == TierPeer::Unknown));

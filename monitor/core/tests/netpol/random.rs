@@ -282,19 +282,39 @@ impl Random {
     }
 
     pub(super) fn tier_policy(&mut self, number: usize) -> TierPolicy {
-        let kind = self.pick(&[TierKind::Admin, TierKind::Cluster]);
-        TierPolicy {
+        let kind = self.pick(&[
+            TierKind::Admin,
+            TierKind::Cluster,
+            TierKind::Cluster,
+            TierKind::BaselineAdmin,
+        ]);
+        let priority = u16::try_from(self.below(6)).expect("a small number");
+        let (name, tier, priority) = match kind {
+            TierKind::Admin => (format!("tier-{number}"), Tier::Admin, priority),
+            TierKind::Cluster => {
+                let tier = self.pick(&[Tier::Admin, Tier::Baseline]);
+                (format!("tier-{number}"), tier, priority)
+            }
+            // There is one, after all others of its tier.
+            TierKind::BaselineAdmin => ("default".to_owned(), Tier::Baseline, 1_001),
+        };
+        let mut policy = TierPolicy {
             kind,
-            name: format!("tier-{number}").into(),
-            tier: match kind {
-                TierKind::Admin => Tier::Admin,
-                _ => self.pick(&[Tier::Admin, Tier::Baseline]),
-            },
-            priority: u16::try_from(self.below(6)).expect("a small number"),
+            name: name.into(),
+            tier,
+            priority,
             subject: self.pod_set(),
             ingress: self.some(3, |random| random.tier_rule(false)),
             egress: self.some(3, |random| random.tier_rule(true)),
+        };
+        if kind == TierKind::BaselineAdmin {
+            for rule in policy.ingress.iter_mut().chain(&mut policy.egress) {
+                if rule.action == Action::Pass {
+                    rule.action = Action::Deny;
+                }
+            }
         }
+        policy
     }
 
     /// An address outside, of a node, or near the pods'.

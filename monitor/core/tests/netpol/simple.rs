@@ -290,7 +290,6 @@ impl Everything {
         nets.into_iter()
             .filter(|net| net.prefix_len() > 0)
             .take(COMBINED)
-            .take(COMBINED)
             .collect()
     }
 
@@ -333,7 +332,7 @@ impl Everything {
     ) -> (Vec<Option<Action>>, Vec<String>) {
         let pod = &self.pods[subject];
         let labels = self.namespace_labels(&pod.namespace);
-        for priority in 0..=1_001 {
+        for priority in (0..=10).chain([1_001]) {
             let (mut actions, mut by) = (Vec::new(), Vec::new());
             for policy in &self.tiers {
                 let is_subject = selects(&policy.subject.namespaces, &labels)
@@ -384,9 +383,6 @@ impl Everything {
             actions.dedup();
             if !actions.is_empty() {
                 return (actions, by);
-            }
-            if priority > 10 {
-                break;
             }
         }
         (vec![None], Vec::new())

@@ -45,7 +45,7 @@ pub(super) fn tier_policy(
         name,
         tier,
         priority,
-        subject: subject(&spec.get("subject"), faults)?,
+        subject: subject(&spec.get("subject"), kind, faults)?,
         ingress: rules(&spec.get("ingress"), kind, "from", faults)?,
         egress: rules(&spec.get("egress"), kind, "to", faults)?,
     })
@@ -81,22 +81,27 @@ fn one_of<'a>(field: &'a Field<'a>, known: &[&'static str]) -> Result<Option<&'s
     }
 }
 
-fn subject(field: &Field<'_>, faults: &mut Vec<Fault>) -> Result<PodSet, Fault> {
+fn subject(field: &Field<'_>, kind: TierKind, faults: &mut Vec<Fault>) -> Result<PodSet, Fault> {
     match one_of(field, &["namespaces", "pods"])? {
         Some("namespaces") => Ok(PodSet {
             namespaces: present(&field.get("namespaces"), faults)?,
             pods: None,
         }),
-        Some(_) => pod_set(&field.get("pods"), faults),
+        Some(_) => pod_set(&field.get("pods"), kind, faults),
         None => Err(field.fault("missing: expected namespaces or pods")),
     }
 }
 
-fn pod_set(field: &Field<'_>, faults: &mut Vec<Fault>) -> Result<PodSet, Fault> {
-    // Both are required: one that is absent, or misspelled, must not mean "all".
+fn pod_set(field: &Field<'_>, kind: TierKind, faults: &mut Vec<Fault>) -> Result<PodSet, Fault> {
+    // What is required and absent must not mean "all". A ClusterNetworkPolicy may leave out its
+    // namespaces, which are all then; another field is more likely that one misspelled.
+    const BOTH: [&str; 2] = ["namespaceSelector", "podSelector"];
     let keys = field.keys()?;
-    for name in ["namespaceSelector", "podSelector"] {
-        if !keys.contains(&name) {
+    let others = || keys.iter().any(|key| !BOTH.contains(key));
+    let may_be_absent =
+        |name| kind == TierKind::Cluster && name == "namespaceSelector" && !others();
+    for name in BOTH {
+        if !keys.contains(&name) && !may_be_absent(name) {
             return Err(field.get(name).fault("missing: `{}` selects all"));
         }
     }
@@ -123,7 +128,7 @@ fn rules(
         let list = item.get(ends);
         let mut peers = Vec::new();
         for peer_field in list.items()? {
-            peers.push(peer(&peer_field, action, ends == "to", faults)?);
+            peers.push(peer(&peer_field, kind, action, ends == "to", faults)?);
         }
         if peers.is_empty() {
             faults.push(
@@ -187,6 +192,7 @@ fn action(field: &Field<'_>, kind: TierKind) -> Result<Action, Fault> {
 
 fn peer(
     field: &Field<'_>,
+    kind: TierKind,
     action: Action,
     is_egress: bool,
     faults: &mut Vec<Fault>,
@@ -222,7 +228,7 @@ fn peer(
             namespaces: present(&inner, faults)?,
             pods: None,
         }),
-        "pods" => TierPeer::Pods(pod_set(&inner, faults)?),
+        "pods" => TierPeer::Pods(pod_set(&inner, kind, faults)?),
         "nodes" => TierPeer::Nodes(present(&inner, faults)?),
         "networks" => {
             let mut nets = Vec::new();
@@ -260,7 +266,21 @@ fn port(field: &Field<'_>, faults: &mut Vec<Fault>) -> Result<TierPort, Fault> {
             })
         }
         "namedPort" => Ok(TierPort::Name(port_name(&inner, inner.required()?)?.into())),
-        _ => range(&inner, inner.get("protocol").protocol()?),
+        _ => {
+            let (start, end) = (inner.get("start"), inner.get("end"));
+            let (first, last) = (start.port()?, end.port()?);
+            // The schema of v1alpha1 says so in words only: the API server takes the policy.
+            if first > last {
+                faults.push(inner.fault(format!(
+                    "start {first} is above end {last}: matches nothing"
+                )));
+            }
+            Ok(TierPort::Range {
+                protocol: inner.get("protocol").protocol()?,
+                first,
+                last,
+            })
+        }
     }
 }
 

@@ -135,6 +135,68 @@ async fn a_list_may_be_the_beginning_of_a_watch() {
 }
 
 #[tokio::test]
+async fn a_server_that_does_not_end_a_list_is_asked_for_pages() {
+    // It takes the parameter, and goes on as if it were an ordinary watch: silent, or busy.
+    let added = event("ADDED", &pod("a", 3));
+    for answer in [Answer::Silence(vec![added.clone()]), Answer::Chatter(added)] {
+        let fake = Fake::start().await;
+        fake.pods([answer, list(&["a", "b"], 5)]);
+        let mut watcher = Watcher::start(&fake);
+        assert_eq!(watcher.pods().await, ["+a", "+b"]);
+        let pods = watcher.until("pods", |pods| pods.lists == 1).await;
+        // The server has done nothing wrong.
+        assert_eq!((pods.state, pods.errors.len()), (WatchState::Synced, 0));
+        let asked = fake.asked();
+        assert!(asked[0].contains("sendInitialEvents=true"), "{asked:?}");
+        assert!(asked[1].contains("limit=100"), "{asked:?}");
+        // Nor is it asked so again once its history is gone.
+        fake.pods([Answer::status(410, "too old"), list(&["b"], 9)]);
+        assert_eq!(watcher.pods().await, ["-a?"]);
+        let asked = fake.asked();
+        assert!(!asked[2].contains("sendInitialEvents"), "{asked:?}");
+        assert!(asked[3].contains("limit=100"), "{asked:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_bookmark_is_where_to_go_on_from() {
+    let fake = Fake::start().await;
+    let bookmark = json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"resourceVersion": "9"}});
+    let events = event("ADDED", &pod("a", 3)) + &list_end(5) + &event("BOOKMARK", &bookmark);
+    fake.pods([Answer::Events(vec![events])]);
+    let mut watcher = Watcher::start(&fake);
+    assert_eq!(watcher.pods().await, ["+a"]);
+    fake.pods([Answer::Events(vec![event("DELETED", &pod("a", 11))])]);
+    assert_eq!(watcher.pods().await, ["-a"]);
+    let asked = fake.asked();
+    let bookmarks = "allowWatchBookmarks=true";
+    assert!(asked[1].contains(bookmarks), "{asked:?}");
+    assert!(asked[1].contains("resourceVersion=9"), "{asked:?}");
+}
+
+#[tokio::test]
+async fn every_kind_that_is_refused_is_named() {
+    let fake = Fake::start().await;
+    for resource in RESOURCES {
+        for version in resource.versions {
+            let refused = format!("{} is forbidden", resource.name);
+            let answers = std::iter::repeat_n(Answer::status(403, &refused), 20);
+            fake.answer(&resource.path(version), answers);
+        }
+    }
+    let mut watcher = Watcher::start(&fake);
+    for resource in RESOURCES {
+        let refused = watcher
+            .until(resource.name, |it| it.state == WatchState::Refused)
+            .await;
+        let message = format!("{} is forbidden", resource.name);
+        assert_eq!(refused.message, Some(message));
+        assert!(refused.errors[&WatchError::Refused] >= 2);
+    }
+    assert!(watcher.status.is_settled(), "they have answered");
+}
+
+#[tokio::test]
 async fn forgotten_history_is_listed_again_however_the_server_says_so() {
     let fake = Fake::start().await;
     let gone = json!({"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"});

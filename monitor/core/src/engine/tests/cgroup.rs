@@ -215,31 +215,54 @@ fn series_of_a_pod_that_is_named_late_end_once_it_is_gone() {
 }
 
 #[test]
-fn the_only_process_of_a_group_is_told_only_while_it_was_just_seen() {
+fn the_only_process_of_a_group_is_the_one_that_was_just_seen() {
     let mut engine = node();
-    let process = crate::event::ProcessRecord {
-        pid: 812,
-        name: "chronyd".into(),
-        executable: None,
-        container: None,
-    };
-    let alone = Cgroup {
+    let alone = |pid| Cgroup {
         path: "/system.slice/chrony.service".into(),
-        process: Some(process),
+        process: Some(crate::event::ProcessRecord {
+            pid,
+            name: "chronyd".into(),
+            executable: None,
+            container: None,
+        }),
         ..Cgroup::default()
     };
-    // Readings are of about 100 seconds after 1970.
-    answer(&mut engine, 84, Some(alone.clone()));
-    let outputs = read(&mut engine, 443, 84);
     let pid = |outputs: &Outputs| flow(outputs).source.process.as_ref().map(|it| it.pid);
+    let found_at = |engine: &mut Engine, second, found| {
+        let found = vec![CgroupAnswer { id: 84, found }];
+        engine.step(Input::Cgroups(found), Timestamp::from_seconds(second))
+    };
+    // Readings are of about 100 seconds after 1970.
+    answer(&mut engine, 84, Some(alone(812)));
+    let outputs = read(&mut engine, 443, 84);
     assert_eq!(pid(&outputs), Some(812));
-    let found = vec![CgroupAnswer {
-        id: 84,
-        found: Some(alone),
-    }];
-    engine.step(Input::Cgroups(found), Timestamp::from_seconds(10));
+    // A look that is old tells nothing of now: it is looked at again, once.
+    found_at(&mut engine, 10, Some(alone(812)));
     let outputs = read(&mut engine, 444, 84);
+    assert_eq!(
+        (&outputs.cgroups[..], &outputs.records[..]),
+        (&[84][..], &[][..])
+    );
+    assert!(read(&mut engine, 445, 84).cgroups.is_empty());
+    let outputs = answer(&mut engine, 84, Some(alone(900)));
+    let told: Vec<_> = outputs
+        .records
+        .iter()
+        .map(|record| match record {
+            Record::Flow(flow) => flow.source.process.as_ref().map(|it| it.pid),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(told, [Some(900); 2]);
+    // Of one that is gone the path stays, and no process is made up.
+    found_at(&mut engine, 10, Some(alone(812)));
+    read(&mut engine, 446, 84);
+    let outputs = answer(&mut engine, 84, None);
     assert_eq!(pid(&outputs), None);
     let path = flow(&outputs).source.cgroup.as_deref();
     assert_eq!(path, Some("/system.slice/chrony.service"));
+    assert!(read(&mut engine, 447, 84).cgroups.is_empty());
+    // Of a container, the container is told: no second look.
+    found_at(&mut engine, 10, Some(group(None)));
+    assert!(read(&mut engine, 448, 84).cgroups.is_empty());
 }

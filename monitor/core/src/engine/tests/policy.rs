@@ -81,9 +81,13 @@ pub(super) fn findings(records: &[Record]) -> Vec<&FindingRecord> {
 
 /// Samples of the metric of connections by policy.
 fn counted(engine: &Engine) -> Vec<String> {
+    samples(engine, Metric::PolicyConnections)
+}
+
+fn samples(engine: &Engine, metric: Metric) -> Vec<String> {
     let mut lines = Vec::new();
     let rows = engine.snapshot().rows;
-    rows.samples(Metric::PolicyConnections, |labels, value| {
+    rows.samples(metric, |labels, value| {
         let labels: Vec<_> = labels.iter().map(|(_, value)| *value).collect();
         lines.push(format!("{} {value:?}", labels.join(",")));
         Ok::<_, ()>(())
@@ -92,10 +96,12 @@ fn counted(engine: &Engine) -> Vec<String> {
     lines
 }
 
-/// A connection that is judged.
+/// A connection that is judged, also by what is proposed, and a pod that is looked at.
 pub(super) fn one_is_judged(engine: &mut Engine) {
+    engine.propose(vec![egress("later", &[])]);
     engine.declare(vec![pod("cart-0", "10.244.1.7")], vec![]);
     connection(engine, key(443), 50, [A, B]);
+    engine.step(Input::Tick, Timestamp::from_seconds(200));
 }
 
 const SYN_ONLY: u16 = OPENS | FIRST | SYN;
@@ -190,7 +196,7 @@ fn an_allowed_connection_without_an_answer_is_over_blocked_once_it_is_closed() {
     assert!(findings(&records).is_empty());
     assert_eq!(
         counted(&engine),
-        ["shop,StatefulSet/cart,egress,true,,unanswered Counter(1)"]
+        ["shop,StatefulSet/cart,egress,true,policy-none,unanswered Counter(1)"]
     );
 }
 
@@ -224,7 +230,7 @@ fn inbound_connections_are_judged_in_the_direction_of_their_opener() {
     assert_eq!(
         counted(&engine),
         [
-            "shop,StatefulSet/cart,egress,true,,established Counter(1)",
+            "shop,StatefulSet/cart,egress,true,policy-none,established Counter(1)",
             "shop,StatefulSet/cart,ingress,false,NetworkPolicy shop/in,established Counter(1)",
         ]
     );
@@ -384,4 +390,5 @@ fn rows_are_bounded() {
     assert_eq!(engine.snapshot().rows.sum(Metric::PolicyConnections), 5_000);
 }
 
+mod coverage;
 mod proposed;

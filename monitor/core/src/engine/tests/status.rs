@@ -133,7 +133,8 @@ fn status_and_summary_tell_the_totals() {
             "nodewatch_connections_total": 0,
             "nodewatch_flow_bytes_total": 0,
             "nodewatch_flow_packets_total": 0,
-            "nodewatch_policy_connections_total": 0
+            "nodewatch_policy_connections_total": 0,
+            "nodewatch_policy_proposed_connections_total": 0
           }
         }"#]]
     .assert_eq(&serde_json::to_string_pretty(&status).unwrap());

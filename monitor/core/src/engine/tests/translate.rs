@@ -17,15 +17,15 @@ use crate::{
 };
 
 /// Interfaces and addresses.
-const UPLINK: u32 = 1;
-const VETH: u32 = 2;
-const NODE: &str = "10.224.0.4";
-const CART: &str = "10.244.1.7";
-const DB: &str = "10.244.2.3";
-const SERVICE: &str = "10.96.0.10";
-const OUTSIDE: &str = "203.0.113.9";
+pub(super) const UPLINK: u32 = 1;
+pub(super) const VETH: u32 = 2;
+pub(super) const NODE: &str = "10.224.0.4";
+pub(super) const CART: &str = "10.244.1.7";
+pub(super) const DB: &str = "10.244.2.3";
+pub(super) const SERVICE: &str = "10.96.0.10";
+pub(super) const OUTSIDE: &str = "203.0.113.9";
 
-fn end(ip: &str, port: u16) -> SocketAddr {
+pub(super) fn end(ip: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse().unwrap(), port)
 }
 
@@ -36,7 +36,12 @@ fn pair(source: SocketAddr, destination: SocketAddr) -> Pair {
     }
 }
 
-fn flow_key(interface: u32, protocol: Protocol, local: SocketAddr, remote: SocketAddr) -> FlowKey {
+pub(super) fn flow_key(
+    interface: u32,
+    protocol: Protocol,
+    local: SocketAddr,
+    remote: SocketAddr,
+) -> FlowKey {
     let bits = |end: SocketAddr| end.ip().to_string().parse::<Ipv4Addr>().unwrap().to_bits();
     FlowKey::V4(FlowKey4 {
         local: bits(local),
@@ -56,7 +61,7 @@ fn pod(namespace: &str, name: &str, ip: &str) -> Change {
 }
 
 /// A node with two pods and a service; nothing may enter the namespace `db`.
-fn node() -> Engine {
+pub(super) fn node() -> Engine {
     let mut engine = engine_with(Config {
         translations: true,
         owners: true,
@@ -87,22 +92,22 @@ fn node() -> Engine {
     engine
 }
 
-fn opened_by(local: bool) -> [u16; 2] {
+pub(super) fn opened_by(local: bool) -> [u16; 2] {
     if local { [A, B] } else { [B, A] }
 }
 
 /// Reads a connection that began in second 99; what came of it.
-fn read(engine: &mut Engine, key: FlowKey, flags: [u16; 2]) -> Outputs {
+pub(super) fn read(engine: &mut Engine, key: FlowKey, flags: [u16; 2]) -> Outputs {
     let value = reading(99, [3, 3], flags);
     step(engine, Input::Flows(vec![(key, value)]))
 }
 
-fn answer(engine: &mut Engine, question: TranslationQuestion, found: Lookup) -> Outputs {
+pub(super) fn answer(engine: &mut Engine, question: TranslationQuestion, found: Lookup) -> Outputs {
     let answer = TranslationAnswer { question, found };
     step(engine, Input::Translations(vec![answer]))
 }
 
-fn to_service() -> (FlowKey, Translation) {
+pub(super) fn to_service() -> (FlowKey, Translation) {
     let (client, service) = (end(CART, 40_000), end(SERVICE, 80));
     let translation = Translation {
         original: pair(client, service),
@@ -332,41 +337,6 @@ fn what_is_not_answered_is_unknown_after_two_seconds() {
         Some(Translated::UNKNOWN)
     );
     assert_eq!(engine.status().translation.unwrap().unknown, 4);
-}
-
-#[test]
-fn where_nobody_can_be_asked_it_is_unknown_at_once() {
-    let mut engine = node();
-    step(
-        &mut engine,
-        Input::Conntrack(Err("no such thing".to_owned())),
-    );
-    let (key, _) = to_service();
-    let outputs = read(&mut engine, key, opened_by(true));
-    assert_eq!(outputs.translations, []);
-    assert_eq!(
-        flows(&outputs.records)[0].translated,
-        Some(Translated::UNKNOWN)
-    );
-    let status = engine.status().translation.unwrap();
-    assert_eq!(status.unavailable.as_deref(), Some("no such thing"));
-    // So it stays when it is over.
-    let value = reading(99, [3, 3], opened_by(true));
-    step(&mut engine, Input::Removed(vec![(key, value)]));
-    let closed = engine.query(&FlowFilter::default(), None);
-    assert_eq!(closed[0].translated, Some(Translated::UNKNOWN));
-    // It is there later.
-    step(&mut engine, Input::Conntrack(Ok(())));
-    let key = flow_key(VETH, Protocol::TCP, end(CART, 2), end(SERVICE, 80));
-    assert_eq!(
-        read(&mut engine, key, opened_by(true)).translations.len(),
-        1
-    );
-    // A replay does not ask, and says nothing.
-    let mut engine = engine_with(Config::default());
-    let outputs = read(&mut engine, to_service().0, opened_by(true));
-    assert_eq!(flows(&outputs.records)[0].translated, None);
-    assert_eq!(engine.status().translation, None);
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Which connections to ask about, and what goes on once it is known.
 
-use super::{At, Kept, PATIENCE, State, TranslationAnswer, TranslationQuestion, UNSEEN, seconds};
+use super::{
+    At, Kept, Lookup, PATIENCE, Pair, State, Translation, TranslationAnswer, TranslationQuestion,
+    UNSEEN, seconds,
+};
 use crate::{
     account::Interface,
     engine::books::{Books, is_decided},
@@ -162,6 +165,7 @@ impl Books {
         table: &mut Table,
     ) {
         for answer in answers {
+            let answer = &self.without_tracking(*answer);
             if self.translations.found(answer) {
                 let TranslationQuestion {
                     key, generation, ..
@@ -169,6 +173,39 @@ impl Books {
                 self.translation_known(&(key, generation), table);
             }
         }
+    }
+
+    /// Where nothing is tracked netfilter translates nothing, so that a connection is as it is seen,
+    /// unless somebody else has to translate it: whoever serves the addresses of services here.
+    fn without_tracking(&self, answer: TranslationAnswer) -> TranslationAnswer {
+        if answer.found != Lookup::Idle {
+            return answer;
+        }
+        let TranslationQuestion {
+            key,
+            protocol,
+            source,
+            destination,
+            ..
+        } = answer.question;
+        let cluster = self.names.cluster();
+        let interface = self.ledger.interface(key.interface_id());
+        let is_of_pod = interface.is_some_and(|interface| interface.point == Point::Workload);
+        let port = Some((protocol, destination.port()));
+        let is_served = cluster.service_of(destination.ip(), port).is_some();
+        let found = if !cluster.has_services() || is_of_pod && !is_served {
+            let as_seen = Pair {
+                source,
+                destination,
+            };
+            Lookup::Found(Translation {
+                original: as_seen,
+                reached: as_seen,
+            })
+        } else {
+            Lookup::Missing
+        };
+        TranslationAnswer { found, ..answer }
     }
 
     /// Time passes: who waits for too long goes on without an answer.

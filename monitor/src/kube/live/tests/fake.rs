@@ -5,8 +5,10 @@ use std::{
     convert::Infallible,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
+use futures_util::StreamExt as _;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::{
     Request, Response,
@@ -19,6 +21,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 const PODS: &str = "/api/v1/pods";
+/// Time between two events of a server that never pauses.
+const CHATTER: Duration = Duration::from_millis(300);
 
 /// What to answer.
 #[derive(Clone, Debug)]
@@ -27,6 +31,10 @@ pub(super) enum Answer {
     Whole(u16, String),
     /// Events of a watch, which ends then.
     Events(Vec<String>),
+    /// Events of a watch, after which nothing comes.
+    Silence(Vec<String>),
+    /// One event again and again.
+    Chatter(String),
 }
 
 /// A server. What it has no answer for, it does not have (404); to more about pods than there are
@@ -135,7 +143,7 @@ async fn answer(
         match next {
             Some(answer) => break answer,
             // Until there is one.
-            None => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+            None => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     };
     let (code, body) = match found {
@@ -144,6 +152,19 @@ async fn answer(
             let frames = events.into_iter().map(|text| Ok(Frame::data(text.into())));
             let body = StreamBody::new(futures_util::stream::iter(frames));
             (200, BodyExt::boxed(body))
+        }
+        Answer::Silence(events) => {
+            let frames = events.into_iter().map(|text| Ok(Frame::data(text.into())));
+            let frames = futures_util::stream::iter(frames);
+            let body = StreamBody::new(frames.chain(futures_util::stream::pending()));
+            (200, BodyExt::boxed(body))
+        }
+        Answer::Chatter(event) => {
+            let frames = futures_util::stream::repeat(event).then(async |text| {
+                tokio::time::sleep(CHATTER).await;
+                Ok(Frame::data(text.into()))
+            });
+            (200, BodyExt::boxed(StreamBody::new(frames)))
         }
     };
     let response = Response::builder().status(code);

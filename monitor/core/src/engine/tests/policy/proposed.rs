@@ -73,6 +73,36 @@ fn what_is_proposed_is_judged_beside_what_is_in_force() {
 }
 
 #[test]
+fn each_connection_that_would_change_is_counted() {
+    let mut engine = engine();
+    engine.propose(vec![egress("web", &[80])]);
+    engine.declare(
+        vec![pod("cart-0", "10.244.1.7")],
+        vec![egress("web", &[443])],
+    );
+    let mut told = 0;
+    for local_port in 40_000..40_003 {
+        for (port, flags) in [(443, [A, B]), (80, [SYN_ONLY, RST | ACK]), (22, [A, B])] {
+            let key = key4(VETH, Protocol::TCP, local_port, port);
+            told += findings(&connection(&mut engine, key, 50, flags))
+                .iter()
+                .filter(|finding| finding.declared_by == "NetworkPolicy shop/web")
+                .filter(|finding| finding.finding != FindingKind::PolicyViolation)
+                .count();
+        }
+    }
+    assert_eq!(told, 2, "a finding is told of once in a while");
+    let by = "NetworkPolicy shop/web";
+    assert_eq!(
+        samples(&engine, Metric::PolicyProposedConnections),
+        [
+            format!("shop,StatefulSet/cart,egress,policy-would-allow,{by},refused Counter(3)"),
+            format!("shop,StatefulSet/cart,egress,policy-would-deny,{by},established Counter(3)"),
+        ]
+    );
+}
+
+#[test]
 fn proposals_of_a_live_cluster_come_and_go() {
     let mut engine = engine_of(vec![egress("web", &[443])]);
     let mut port = 40_000;
