@@ -43,6 +43,21 @@ pub const DECLARED: &[(&str, &[&str])] = &[
             "outcome",
         ],
     ),
+    (
+        "nodewatch_policy_proposed_connections_total",
+        &[
+            "namespace",
+            "workload",
+            "direction",
+            "change",
+            "policy",
+            "outcome",
+        ],
+    ),
+    (
+        "nodewatch_policy_pods",
+        &["namespace", "direction", "coverage"],
+    ),
 ];
 
 /// What the daemon tells of its own process.

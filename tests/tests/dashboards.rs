@@ -148,7 +148,20 @@ fn declared() -> String {
         policy,
         &shop("egress", "false", "NetworkPolicy shop/deny", "unanswered"),
     );
-    row(policy, &shop("ingress", "true", "", "unanswered"));
+    row(
+        policy,
+        &shop("ingress", "true", "policy-none", "unanswered"),
+    );
+    row(
+        "nodewatch_policy_proposed_connections_total",
+        &shop(
+            "egress",
+            "policy-would-deny",
+            "NetworkPolicy shop/later",
+            "established",
+        ),
+    );
+    row("nodewatch_policy_pods", &["shop", "egress", "policy-none"]);
     for finding in ["nsg-drift", "policy-violation"] {
         writeln!(
             text,
