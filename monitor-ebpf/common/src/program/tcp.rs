@@ -7,6 +7,9 @@ use crate::{
     program::{Backend, Family, inspect},
 };
 
+/// Offset of the acknowledgement number in the header (RFC 9293 section 3.1).
+const ACKNOWLEDGEMENT: u32 = 8;
+
 /// Notes what a segment tells about its connection.
 #[inline(always)]
 pub(super) fn on_segment<A: Family, P: Packet, B: Backend>(
@@ -31,8 +34,13 @@ pub(super) fn on_segment<A: Family, P: Packet, B: Backend>(
     if header & flag::SYN != 0 {
         flags |= if header & flag::ACK == 0 {
             flag::OPENS
-        } else {
+        } else if before & flag::OPENS == 0
+            || flow.get(|value| value.flags[other & 1]) & flag::OPENS != 0
+        {
             flag::ACCEPTS
+        } else {
+            // Nobody accepts what it opened itself, but where both ends did.
+            0
         };
     }
 
@@ -53,11 +61,12 @@ pub(super) fn on_segment<A: Family, P: Packet, B: Backend>(
                 *count = count.wrapping_add(1 - syn);
             });
         }
-        if flags & flag::INSPECTED == 0 {
+        if B::INSPECTS && flags & flag::INSPECTED == 0 {
             if before & (flag::SYN | flag::DATA) == 0 {
                 flow.update(|value| value.inspect_sequence[direction & 1] = sequence);
             }
-            let place = inspect::Place::new(direction, transport.payload, payload, sequence);
+            let place =
+                inspect::Place::new(direction, transport.payload, payload, sequence, header);
             flags |= inspect::segment::<A, P, B>(packet, backend, key, flow, place);
         }
         flags |= flag::DATA;
@@ -83,6 +92,27 @@ pub(super) fn on_segment<A: Family, P: Packet, B: Backend>(
         flow.update(|value| {
             value.handshake_rtt_ns = if elapsed == 0 { 1 } else { elapsed };
             value.flags[direction & 1] = flags | flag::TIMED;
+        });
+        let differ = flow.get(|value| {
+            value.next_sequence[other & 1] != value.inspect_sequence[other & 1]
+                && value.flags[other & 1] & flag::DATA == 0
+        });
+        if differ {
+            acknowledged(packet, flow, other, network.transport);
+        }
+    }
+}
+
+/// There were SYN-ACKs that differ: the connection begins with the one that was acknowledged.
+#[inline(never)]
+fn acknowledged<P: Packet>(packet: &P, flow: &FlowCell, accepting: usize, header: u32) {
+    if let Some(next) = packet
+        .copy::<u32>(header + ACKNOWLEDGEMENT)
+        .map(u32::from_be)
+    {
+        flow.update(|value| {
+            value.next_sequence[accepting & 1] = next;
+            value.inspect_sequence[accepting & 1] = next;
         });
     }
 }
@@ -127,10 +157,20 @@ fn on_syn<A: Family, P: Packet, B: Backend>(
             }
         });
     } else {
-        flow.update(|value| {
-            value.next_sequence[direction & 1] = next;
-            value.inspect_sequence[direction & 1] = next;
-        });
+        let is_first = own & flag::ACCEPTS == 0;
+        let is_opened = opposite & flag::OPENS != 0;
+        // Whoever opened it has begun before; and once its end has taken one SYN-ACK, it discards others.
+        let is_settled = own & flag::OPENS != 0
+            || is_opened && (own & flag::DATA != 0 || opposite & flag::TIMED != 0);
+        if !is_settled {
+            flow.update(|value| {
+                value.next_sequence[direction & 1] = next;
+                // Which of several counts, the ACK that follows tells.
+                if is_first || !is_opened {
+                    value.inspect_sequence[direction & 1] = next;
+                }
+            });
+        }
     }
     // A server's first packet is not the flow's, and another socket may have the ports by now.
     let cgroup_id = packet.cgroup_id();
