@@ -87,7 +87,10 @@ pub(crate) fn send_capture<K>(packet: &impl Packet, offset: u32, length: u32, by
     let time_ns = unsafe { bpf_ktime_get_ns() };
     let size = size_of::<SegmentHead<K>>();
     // SAFETY: this processor's own element, which only the running program uses.
-    let (head, buffer) = unsafe { (head_in::<K>(capture), &mut (*capture).bytes) };
+    let (head, buffer, pushed) = unsafe {
+        let head = head_in::<K>(capture);
+        (head, &mut (*capture).bytes, (*head).pushed)
+    };
     let mut index = 0;
     while index < CAPTURE_BYTES / CHUNK_BYTES {
         let Some(part) = chunk(index, length, bytes) else {
@@ -104,6 +107,7 @@ pub(crate) fn send_capture<K>(packet: &impl Packet, offset: u32, length: u32, by
             }
             (*head).length = part.length as u16;
             (*head).captured = captured as u16;
+            (*head).pushed = if part.is_last { pushed } else { 0 };
             let captured = masked::<{ 2 * CHUNK_BYTES as i32 - 1 }>(captured as usize);
             core::slice::from_raw_parts(head.cast::<u8>(), size + captured)
         };
@@ -192,11 +196,10 @@ impl Maps {
         let Some(capture) = CAPTURE.get_ptr_mut(0) else {
             return;
         };
-        let (direction, sequence) = segment.place();
         // SAFETY: within this processor's own element, which only the running program uses.
         unsafe {
             let head = head_in::<K>(capture);
-            flow.write_head(direction, sequence, head);
+            flow.write_head(segment.place(), head);
             (*head).kind = kind;
             (*head).key = *key;
         }
@@ -206,6 +209,8 @@ impl Maps {
 }
 
 impl Backend for Maps {
+    const INSPECTS: bool = crate::INSPECTS;
+
     #[inline(always)]
     fn interface(&self, ifindex: u32) -> Option<(u32, &Interface)> {
         let mut probe = 0;

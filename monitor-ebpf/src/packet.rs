@@ -11,7 +11,10 @@ use monitor_common::{
     packet::{Packet, Plain},
 };
 
-use crate::{NODEWATCH_CGROUP, maps, skb_of};
+use crate::{
+    entry::{self, NODEWATCH_CGROUP, skb_of},
+    maps,
+};
 
 /// Bound of the offsets of headers, one less than a power of two: 22 bytes of Ethernet and VLAN
 /// tags, 40 of IPv6 and six extension headers of 2048 stay below. Within what the verifier accepts
@@ -142,7 +145,7 @@ impl<const EGRESS: bool> Packet for Skb<'_, EGRESS> {
 
     #[inline(always)]
     fn tell(&self, v6: bool, offset: u32, length: u32, bytes: u32) {
-        crate::nodewatch_tell(skb_of(self.ctx), u32::from(v6), offset, length, bytes);
+        entry::nodewatch_tell(skb_of(self.ctx), u32::from(v6), offset, length, bytes);
     }
 
     /// `gso_segs`; where a driver leaves it empty (`SKB_GSO_DODGY`) it is derived from `gso_size`,

@@ -218,6 +218,8 @@ fn sessions_of_before_the_daemon_are_told_by_their_processes() {
     let Some(_permit) = lab::require_with(&["sshd", "ssh", "ssh-keygen", "mount"]) else {
         return;
     };
+    // Built while nobody waits: the sessions do not last for ever.
+    daemon::binary().expect("a binary");
     let lab = Lab::new("before").expect("a lab");
     let peer = lab.add_outside().expect("a peer");
     let server = Account::sshd(lab.node(), 22, false).expect("sshd");

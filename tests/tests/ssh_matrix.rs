@@ -7,16 +7,22 @@
 mod paths;
 #[path = "ssh_matrix/scene.rs"]
 mod scene;
+#[path = "ssh_matrix/strangers.rs"]
+mod strangers;
+#[path = "ssh_matrix/wire.rs"]
+mod wire;
 
 use serde_json::Value;
 use tests::daemon::Daemon;
 use tests::lab::server::account::{PYTHON, USER, has_module};
-use tests::lab::{self, Lab, wait};
+use tests::lab::{self, Lab, UPLINK, wait};
 
 use scene::{PATIENCE, Scene};
 
 /// Programs that take part.
-const TOOLS: [&str; 8] = [
+const TOOLS: [&str; 10] = [
+    "tcpdump",
+    "tshark",
     "sshd",
     "ssh",
     "scp",
@@ -31,6 +37,8 @@ const TOOLS: [&str; 8] = [
 const MOMENT_MS: u64 = 200;
 /// Cases of which that may be so at a time.
 const MOST_UNNAMED: usize = 3;
+/// Connections whose HASSHes tshark reads, too.
+const LEAST_COMPARED: usize = 30;
 /// Outcomes that are right, of 100: those of hostile clients that stay unknown aside.
 const LEAST_RIGHT: usize = 95;
 
@@ -65,12 +73,18 @@ fn every_software_and_situation() {
             include_str!("../src/lab/client/hostile_client.py"),
         ),
         (
+            "hostile_window.py",
+            include_str!("../src/lab/client/hostile_window.py"),
+        ),
+        (
             "asyncssh_client.py",
             include_str!("../src/lab/client/asyncssh_client.py"),
         ),
     ] {
         std::fs::write(lab.directory().join(name), script).expect("a script");
     }
+    let path = lab.directory().join("matrix.pcap");
+    let capture = lab.node().capture(UPLINK, &path).expect("a capture");
     let daemon = Daemon::start(lab.node(), &[]).expect("the daemon");
     scene.openssh();
     scene.others();
@@ -78,6 +92,7 @@ fn every_software_and_situation() {
     scene.pods();
     scene.strangers();
     scene.hostile();
+    scene.windows();
 
     let expected = scene
         .cases
@@ -90,10 +105,16 @@ fn every_software_and_situation() {
         let is_closed = |record: &&Value| record["state"] == "closed";
         (records.iter().filter(is_closed).count() >= expected).then_some(())
     });
+    let captured = capture.stop().expect("a capture");
+    let theirs = wire::tshark(&captured.path, &scene.ports());
+    let wire = wire::replayed(&lab, &captured.path);
     println!(
-        "{:38} {:12} {:8} {:8} {:8} {:12} {:8} MS",
-        "CASE", "CLASS", "TRUTH", "TOLD", "BASIS", "PROCESS", "USER"
+        "{:40} {:12} {:8} {:8} {:8} {:8} {:12} {:8} MS",
+        "CASE", "CLASS", "TRUTH", "TOLD", "BASIS", "WIRE", "PROCESS", "USER"
     );
+    // The same software by tshark, and the outcome from the capture alone.
+    let (mut hasshes, mut differ) = (0, Vec::new());
+    let (mut wire_right, mut wire_unknown, mut wire_wrong) = (0, Vec::new(), Vec::new());
     let (mut missed, mut wrong, mut unknown, mut right) = (Vec::new(), Vec::new(), Vec::new(), 0);
     // What is over in a moment may be gone before it was looked at, on a busy machine.
     let (mut short, mut hostile) = (Vec::new(), 0);
@@ -130,8 +151,28 @@ fn every_software_and_situation() {
         };
         let told = text(&record, "authentication");
         let process = text(&record["process"], "name");
+        let ports = wire::ports(&record);
+        let on_wire = wire
+            .get(&ports)
+            .map_or("-", |record| text(record, "authentication"));
+        for field in ["hassh", "hassh_server"] {
+            if let Some(other) = theirs.get(&(ports, field)) {
+                hasshes += 1;
+                if other != text(&record, field) {
+                    differ.push((case.name, field, other));
+                }
+            }
+        }
+        match on_wire {
+            // A pod and the node speak without the uplink.
+            "-" => {}
+            _ if on_wire == truth => wire_right += 1,
+            "unknown" => wire_unknown.push(case.name),
+            _ if case.is_hostile() && on_wire != "success" => wire_unknown.push(case.name),
+            _ => wire_wrong.push((case.name, truth, on_wire)),
+        }
         println!(
-            "{:38} {:12} {truth:8} {told:8} {:8} {process:12} {:8} {}",
+            "{:40} {:12} {truth:8} {told:8} {:8} {on_wire:8} {process:12} {:8} {}",
             case.name,
             text(&record, "class"),
             text(&record, "basis"),
@@ -141,7 +182,7 @@ fn every_software_and_situation() {
         match told {
             _ if told == truth => right += 1,
             // Not to be deceived is enough.
-            "unknown" if case.name.starts_with("hostile") => hostile += 1,
+            "unknown" | "none" | "failure" if case.is_hostile() => hostile += 1,
             "unknown" => unknown.push(case.name),
             _ => wrong.push((case.name, truth, told.to_owned())),
         }
@@ -166,6 +207,8 @@ fn every_software_and_situation() {
             ("process", _) if case.name.ends_with("root") => "root",
             ("process", _) => USER,
             (_, "source") if process == "ssh" => "root",
+            // A TCP of its own is no socket of anybody.
+            (_, "source") if case.process.is_none() => "-",
             (_, "source") => USER,
             _ => "-",
         };
@@ -190,11 +233,23 @@ fn every_software_and_situation() {
         unknown.len(),
         wrong.len()
     );
+    println!(
+        "HASSHes as tshark has them: {} of {hasshes}; outcomes from the capture alone: right {wire_right}, \
+         unknown {}, wrong {}",
+        hasshes - differ.len(),
+        wire_unknown.len(),
+        wire_wrong.len(),
+    );
+    println!("unknown from the capture alone: {wire_unknown:?}");
     println!("{}", daemon.tell(&["status"]).expect("a status"));
     assert!(closed.is_ok(), "{}", daemon.log());
     assert!(missed.is_empty(), "{missed:?}");
     assert!(records.is_empty(), "false: {records:#?}");
     assert!(wrong.is_empty(), "{wrong:?}");
+    assert!(wire_wrong.is_empty(), "{wire_wrong:?}");
+    assert!(differ.is_empty(), "{differ:?}");
+    assert!(hasshes >= 2 * LEAST_COMPARED, "{hasshes} were compared");
+    assert_eq!(captured.dropped, 0, "the capture is complete");
     assert!(problems.is_empty(), "{problems:#?}");
     let is_excused = |case: &&str| short.contains(case);
     assert!(unnamed.iter().all(is_excused), "{unnamed:?} but {short:?}");

@@ -13,7 +13,7 @@ pub use place::{Aside, LEAVING, NEAR, Place, PlaceKey, split};
 pub use value::{Cold, FlowValue, Hot};
 
 /// Version of this layout; a global of the kernel object, compared at load.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Names of the maps and programs in the kernel object.
 pub mod names {
@@ -387,8 +387,8 @@ pub struct SegmentHead<K> {
     pub app: u8,
     /// How many bytes of `prefix` are filled.
     pub prefix_length: u8,
-    /// Zero.
-    pub reserved: u8,
+    /// 1 where the sender pushed it (PSH), and this is the last of its events; else 0.
+    pub pushed: u8,
     /// [`FlowValue::inspect_sequence`] of the direction.
     pub prefix_end: u32,
     /// [`FlowValue::prefix`] of the direction: bytes that may have passed before this segment.

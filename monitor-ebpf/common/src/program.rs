@@ -21,6 +21,9 @@ use crate::{
 
 /// Where flows, counters and events are kept, and what time it is.
 pub trait Backend {
+    /// Whether payload is looked at. Only what the benchmark compares with says no.
+    const INSPECTS: bool = true;
+
     /// The registered interface `ifindex` and its slot.
     fn interface(&self, ifindex: u32) -> Option<(u32, &Interface)>;
 
@@ -223,7 +226,9 @@ fn on_network<A: Family, P: Packet, B: Backend>(
             protocol::TCP => {
                 tcp::on_segment(packet, backend, &key, &flow, direction, &transport, network);
             }
-            protocol::UDP => inspect::datagram(packet, &flow, direction, &transport, network),
+            protocol::UDP if B::INSPECTS => {
+                inspect::datagram(packet, &flow, direction, &transport, network);
+            }
             protocol::ICMP | protocol::ICMPV6 if protocol == A::ICMP => {
                 on_icmp::<A, P, B>(packet, backend, interface, network.transport);
             }

@@ -26,6 +26,10 @@ pub struct Drive {
     pub mask: u32,
     /// Packets driven so far.
     pub count: u32,
+    /// Flows as a power of two.
+    pub shift: u32,
+    /// Payload bytes, by which a flow's sequence number grows from packet to packet.
+    pub step: u32,
 }
 
 #[btf_map]
@@ -90,20 +94,24 @@ pub fn bench_hash(ctx: TcContext) -> i32 {
     NEXT
 }
 
-/// Gives the packet the addresses of the next flow, scattered over the table, and jumps to the
-/// candidate.
+/// Gives the packet the addresses of the next flow, scattered over the table, and the sequence number
+/// that comes next there, and jumps to the candidate.
 #[classifier]
 pub fn bench_drive(ctx: TcContext) -> i32 {
     let Some(drive) = DRIVE.get_ptr_mut(0) else {
         return NO_CANDIDATE;
     };
     // SAFETY: a live array element; one benchmark runs at a time.
-    let index = unsafe {
-        (*drive).count = (*drive).count.wrapping_add(1);
-        (*drive).count.wrapping_mul(0x9e37_79b1) & (*drive).mask
+    let (index, sequence) = unsafe {
+        let count = (*drive).count;
+        (*drive).count = count.wrapping_add(1);
+        (
+            count.wrapping_mul(0x9e37_79b1) & (*drive).mask,
+            (count >> ((*drive).shift & 31)).wrapping_mul((*drive).step),
+        )
     };
     let start = ctx.data();
-    if start + NETWORK + 44 > ctx.data_end() {
+    if start + NETWORK + 48 > ctx.data_end() {
         return NO_CANDIDATE;
     }
     // SAFETY: within the bounds checked above.
@@ -112,10 +120,12 @@ pub fn bench_drive(ctx: TcContext) -> i32 {
             // Source address 10.x.y.z and source port.
             *((start + NETWORK + 12) as *mut u32) = u32::from_be(0x0a00_0000 | index >> 4);
             *((start + NETWORK + 20) as *mut u16) = u16::from_be(40_000 + (index & 15) as u16);
+            *((start + NETWORK + 24) as *mut u32) = u32::from_be(sequence);
         } else {
             // Last word of the source address and source port.
             *((start + NETWORK + 20) as *mut u32) = u32::from_be(index >> 4);
             *((start + NETWORK + 40) as *mut u16) = u16::from_be(40_000 + (index & 15) as u16);
+            *((start + NETWORK + 44) as *mut u32) = u32::from_be(sequence);
         }
     }
     // SAFETY: jumps to the program that userspace put there, or fails.

@@ -297,8 +297,10 @@ impl Engine {
                 books.ssh_tick(clock, table);
                 let untracked = books.ssh.untracked();
                 let forgotten = books.ssh.forgotten();
+                let histories = books.ssh.watch.forgotten();
                 self.raise_lost(LossStage::SshConnections, untracked);
                 self.raise_lost(LossStage::SshPending, forgotten);
+                self.raise_lost(LossStage::SshHistories, histories);
                 expire = self.tick();
             }
         }

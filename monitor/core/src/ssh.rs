@@ -42,6 +42,9 @@ pub struct Segment<'a> {
     pub sequence: u32,
     /// Payload bytes.
     pub length: u32,
+    /// Whether its sender pushed its last byte (PSH of RFC 9293): it ends what was written at once, or
+    /// several such writes, while a segment that is cut for want of room is not pushed.
+    pub is_pushed: bool,
     /// When it passed, in nanoseconds of any clock that both directions share.
     pub time_ns: u64,
     /// The first of its payload bytes; not all of them, or none, where only the length was told.

@@ -100,6 +100,7 @@ fn attack(engine: &mut Engine, key: FlowKey) {
             sent,
             sequence: 1,
             length: 8_000,
+            is_pushed: true,
             time_ns: 99 * SECOND,
             flags,
             app: App::Ssh,

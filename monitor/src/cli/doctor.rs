@@ -187,7 +187,9 @@ fn processes() -> Check {
     let advice = match missing {
         // Without those of pods, too: that takes a privilege that is not asked for.
         None if owner::sees_all_processes() => return ok("processes", found),
-        None => "run with hostPID: true",
+        None => {
+            "a pod: hostPID: true; another container: the host's PID namespace (docker: --pid=host)"
+        }
         Some(_) => "run as root, or grant CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
     };
     bad("processes", Verdict::Warn, found, advice)

@@ -32,9 +32,11 @@ const MOST_EXTENTS: usize = 340;
 pub(super) struct Users(Vec<u8>);
 
 /// Reads the users of root directories.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Reader {
     hanging: Arc<AtomicUsize>,
+    /// [`PATIENCE`]; tests of what is read, not of how long it takes, have more.
+    patience: Duration,
 }
 
 /// How the numbers of a user namespace differ from the reader's.
@@ -42,6 +44,15 @@ pub(super) struct Reader {
 pub(super) struct IdMap(Vec<[u32; 3]>);
 
 // === impl Reader ===
+
+impl Default for Reader {
+    fn default() -> Self {
+        Self {
+            hanging: Arc::default(),
+            patience: PATIENCE,
+        }
+    }
+}
 
 impl Reader {
     /// The users below a root directory; `None` if they cannot be read in time.
@@ -64,7 +75,7 @@ impl Reader {
             self.hanging.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        receiver.recv_timeout(PATIENCE).ok().flatten()
+        receiver.recv_timeout(self.patience).ok().flatten()
     }
 }
 
@@ -198,7 +209,10 @@ mod tests {
         let passwd = root.join("etc/passwd");
         fs::create_dir_all(root.join("etc")).expect("etc");
         fs::write(directory.path().join("outside"), "out:x:1:1\n").expect("a file");
-        let reader = Reader::default();
+        let reader = Reader {
+            patience: Duration::from_secs(100),
+            ..Reader::default()
+        };
         let read = |root: &Path| reader.read(place(root).expect("a root"));
 
         assert_eq!(read(&root), None);

@@ -19,7 +19,7 @@ use super::login::{Evidence, SERVER_USER, Verdict};
 use super::names::{self, Users};
 use super::namespaces::Namespaces;
 use super::process::{Facts, ProcessDir, Program};
-use super::scan::{BUDGET, Holder, Identity, Scanner};
+use super::scan::{Holder, Identity, Scanner};
 use super::sock_diag::{Asker, EnterError, Found};
 use super::{CAP_SYS_ADMIN, has_capability, missing_for_processes};
 
@@ -161,7 +161,9 @@ pub fn open_namespace(path: &Path) -> io::Result<OwnedFd> {
     Ok(open(path, flags, Mode::empty())?)
 }
 
-/// Whether `/proc` shows all processes of the host, which in a pod takes `hostPID: true`.
+/// Whether this is the kernel's first namespace for processes, so that `/proc` shows all of the host. A pod
+/// is in it with `hostPID: true`, unless its node is a container itself: nothing tells such a node's own
+/// namespace from another container's.
 pub fn sees_all_processes() -> bool {
     std::fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link == *FIRST_PID_NAMESPACE)
 }
@@ -176,7 +178,9 @@ pub fn words(missing: Option<&Missing>) -> String {
     match missing {
         Some(missing) => missing.to_string(),
         None if !sees_all_processes() => {
-            "told where this container sees them: a pod needs hostPID: true".to_owned()
+            "told for processes of this PID namespace, which is not the kernel's first: a pod sees all of \
+             the node with hostPID: true; where the node itself is a container, these are all"
+                .to_owned()
         }
         None if sees_pods() => "told for SSH connections of this node and its pods".to_owned(),
         None => "told for SSH connections of this node; not of its pods, whose network namespaces \
@@ -251,7 +255,7 @@ impl Finder {
         if !self.enters {
             return Ok(None);
         }
-        let deadline = Instant::now() + BUDGET;
+        let deadline = Instant::now() + self.scanner.budget;
         let proc = &self.scanner.proc;
         let found = self
             .namespaces

@@ -78,6 +78,10 @@ pub(super) struct Scanner {
     left: Option<Left>,
     /// Processes named otherwise when they were last looked at. Only the order depends on it.
     others: HashSet<u32>,
+    /// [`BUDGET`]; tests of what is found, not of how long it takes, have more.
+    pub(super) budget: Duration,
+    /// [`NOBODY_FOR`], likewise.
+    pub(super) nobody_for: Duration,
 }
 
 /// Sockets that are looked for.
@@ -104,8 +108,8 @@ struct Known {
 
 impl Known {
     /// Whether nobody held it a short time ago.
-    fn is_nobodys(&self) -> bool {
-        self.holders.is_empty() && Instant::now() < self.at + NOBODY_FOR
+    fn is_nobodys(&self, nobody_for: Duration) -> bool {
+        self.holders.is_empty() && Instant::now() < self.at + nobody_for
     }
 }
 
@@ -123,19 +127,23 @@ impl Scanner {
             regulars: VecDeque::new(),
             left: None,
             others: HashSet::new(),
+            budget: BUDGET,
+            nobody_for: NOBODY_FOR,
         })
     }
 
     /// The processes that hold a socket; all that were found in time.
     pub(super) fn holders(&mut self, inode: u32) -> Vec<Holder> {
-        let deadline = Instant::now() + BUDGET;
+        let deadline = Instant::now() + self.budget;
         if let Some(known) = self.known(inode, deadline) {
             return known;
         }
         let wanted = [inode].into();
         let mut found = self.below_listeners(&wanted, deadline);
         // A server may have accepted the connection since nobody held it.
-        let is_nobodys = self.sockets.get(&inode).is_some_and(Known::is_nobodys);
+        let nobody_for = self.nobody_for;
+        let is_nobodys = |known: &Known| known.is_nobodys(nobody_for);
+        let is_nobodys = self.sockets.get(&inode).is_some_and(is_nobodys);
         if found.is_empty() && is_nobodys {
             let (named, _) = self.processes(Some(deadline));
             self.look(&named, &wanted, deadline, &mut found);
@@ -156,11 +164,11 @@ impl Scanner {
 
     /// Looks for the processes of several sockets at once, so that [`Self::holders`] knows them.
     pub(super) fn prepare(&mut self, inodes: impl IntoIterator<Item = u32>) {
-        let deadline = Instant::now() + BUDGET;
+        let deadline = Instant::now() + self.budget;
         let mut wanted: Wanted = inodes.into_iter().take(MOST_SOCKETS / 2).collect();
         wanted.retain(|inode| {
             let known = self.sockets.get(inode);
-            known.is_none_or(|known| known.holders.is_empty() && !known.is_nobodys())
+            known.is_none_or(|known| known.holders.is_empty() && !known.is_nobodys(self.nobody_for))
         });
         // One alone is looked for when it is asked for.
         if wanted.len() < 2 {
@@ -197,7 +205,7 @@ impl Scanner {
     /// Looks again at the processes that held a socket and at their children; nobody holds it any
     /// more if none of these does.
     pub(super) fn again(&mut self, inode: u32) -> Vec<Holder> {
-        let deadline = Instant::now() + BUDGET;
+        let deadline = Instant::now() + self.budget;
         let known = self.sockets.get(&inode);
         let Some(holders) = known.and_then(|known| self.follow(&known.holders, inode, deadline))
         else {
@@ -214,7 +222,7 @@ impl Scanner {
 
     /// Which of these sockets programs hold that are named as if they spoke SSH.
     pub(super) fn named(&mut self, wanted: &Wanted) -> Found {
-        let deadline = Instant::now() + BUDGET;
+        let deadline = Instant::now() + self.budget;
         let (named, _) = self.processes(Some(deadline));
         let mut found = Found::new();
         if self.look(&named, wanted, deadline, &mut found).is_some() {
@@ -323,7 +331,7 @@ impl Scanner {
     /// Looks at all processes, as far as there is time; the next time at those that were left.
     pub(super) fn scan(&mut self, wanted: &Wanted, deadline: Instant) -> Found {
         self.counters.scans += 1;
-        let (first, mut rest) = self.processes(deadline.checked_sub(BUDGET / 2));
+        let (first, mut rest) = self.processes(deadline.checked_sub(self.budget / 2));
         let newest = rest.first().copied();
         self.resume(&mut rest);
         let mut found = Found::new();

@@ -53,6 +53,7 @@ impl Talk {
             side,
             sequence,
             length,
+            is_pushed: sequence & 3 != 3,
             time_ns: self.now_ns,
             bytes,
         });

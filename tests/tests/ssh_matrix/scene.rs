@@ -1,7 +1,7 @@
 //! Servers, clients and what they do, one case after the other.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::Write as _,
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     process::Command,
@@ -11,7 +11,7 @@ use std::{
 
 use monitor_core::time::Timestamp;
 use tests::lab::server::account::{Account, PASSWORD, PYTHON, USER, sessions_work};
-use tests::lab::{self, Lab, NODE, Namespace, Peer, Pod, Transport, process};
+use tests::lab::{self, Lab, NODE, Namespace, Peer, Pod, process};
 
 /// How long a client may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -48,34 +48,19 @@ pub(super) struct Scene<'lab> {
     pub(super) cases: Vec<Case>,
 }
 
+// === impl Case ===
+
+impl Case {
+    /// Whether not to be deceived is enough.
+    pub(super) fn is_hostile(&self) -> bool {
+        self.name.starts_with("hostile")
+    }
+}
+
 fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let ns = since.expect("a time after 1970").as_nanos();
     Timestamp::from_nanoseconds(i64::try_from(ns).expect("a time before 2262"))
-}
-
-/// Sends some bytes, and reads until nothing comes for a while.
-fn talk(from: &Namespace, to: SocketAddr, bytes: &[u8]) {
-    from.run(|| {
-        let mut stream = TcpStream::connect_timeout(&to, PATIENCE).expect("a connection");
-        let limit = Some(Duration::from_millis(400));
-        stream.set_read_timeout(limit).expect("a limit");
-        stream.write_all(bytes).expect("a write");
-        let mut buffer = [0; 4_096];
-        while let Ok(1..) = stream.read(&mut buffer) {}
-    })
-    .expect("a namespace");
-}
-
-/// A TLS 1.2 ClientHello (RFC 5246 section 7.4.1.2) with one cipher suite.
-fn client_hello() -> Vec<u8> {
-    let mut hello = vec![3, 3];
-    hello.extend([7; 32]);
-    hello.extend([0, 0, 2, 0xC0, 0x2F, 1, 0]);
-    let length = u8::try_from(hello.len()).expect("a short one");
-    let mut bytes = vec![22, 3, 1, 0, length + 4, 1, 0, 0, length];
-    bytes.extend(hello);
-    bytes
 }
 
 /// Relays each connection to a port of the same namespace, and says something first. It ends with
@@ -128,7 +113,7 @@ impl<'lab> Scene<'lab> {
             out,
             tiny,
             pam: Account::sshd(node, 22, sessions_work()).expect("sshd"),
-            plain: Account::sshd(node, 2022, false).expect("sshd"),
+            plain: Account::sshd(node, 443, false).expect("sshd"),
             dropbear: Account::dropbear(node, 2222).expect("dropbear"),
             asyncssh: Account::asyncssh(node, 8022).expect("asyncssh"),
             away: Account::sshd(out, 2300, false).expect("sshd"),
@@ -205,6 +190,14 @@ impl<'lab> Scene<'lab> {
             let to = NODE.v6.into();
             run(scene.pam.ssh(scene.out, to, USER, "client_key").arg("true"));
         });
+        self.case("openssh, IPv6, wrong key", 22, sshd, |scene| {
+            let mut ssh = scene.pam.ssh(scene.out, NODE.v6.into(), USER, "wrong_key");
+            run(ssh.arg("-oBatchMode=yes"));
+        });
+        // Nothing to do, and no terminal.
+        self.case("openssh, empty session", 22, sshd, |scene| {
+            run(&mut scene.pam.ssh(scene.out, node, USER, "client_key"));
+        });
         self.case("openssh, root", 22, sshd, |scene| {
             run(scene
                 .pam
@@ -221,15 +214,15 @@ impl<'lab> Scene<'lab> {
             let ssh = scene.pam.ssh_password(scene.out, node, "wrong");
             run(&mut ssh.expect("ssh"));
         });
-        self.case("openssh, wrong password", 2022, sshd, |scene| {
+        self.case("openssh, wrong password", 443, sshd, |scene| {
             let ssh = scene.plain.ssh_password(scene.out, node, "wrong");
             run(&mut ssh.expect("ssh"));
         });
-        self.case("openssh, password", 2022, sshd, |scene| {
+        self.case("openssh, password", 443, sshd, |scene| {
             let ssh = scene.plain.ssh_password(scene.out, node, PASSWORD);
             run(ssh.expect("ssh").arg("true"));
         });
-        self.case("openssh, no such user", 2022, sshd, |scene| {
+        self.case("openssh, no such user", 443, sshd, |scene| {
             run(scene
                 .plain
                 .ssh(scene.out, node, "nobody-here", "wrong_key")
@@ -275,6 +268,11 @@ impl<'lab> Scene<'lab> {
         self.case("openssh to dropbear, aes256-ctr", 2222, dropbear, |scene| {
             let mut ssh = scene.dropbear.ssh(scene.out, node, USER, "client_key");
             run(ssh.args(["-c", "aes256-ctr", "sleep 0.3"]));
+        });
+        self.case("openssh to dropbear, IPv6, key", 2222, dropbear, |scene| {
+            let to = NODE.v6.into();
+            let mut ssh = scene.dropbear.ssh(scene.out, to, USER, "client_key");
+            run(ssh.arg("sleep 0.3"));
         });
         self.case("openssh to dropbear, wrong key", 2222, dropbear, |scene| {
             run(scene
@@ -330,7 +328,7 @@ impl<'lab> Scene<'lab> {
                 "paramiko to openssh, wrong password",
                 "paramiko",
                 0,
-                2022,
+                443,
                 false,
                 "wrong",
             ),
@@ -340,7 +338,7 @@ impl<'lab> Scene<'lab> {
                 "asyncssh to openssh, password",
                 "asyncssh",
                 0,
-                2022,
+                443,
                 false,
                 PASSWORD,
             ),
@@ -384,73 +382,12 @@ impl<'lab> Scene<'lab> {
         );
     }
 
-    /// Clients that call for answers of the size of a success.
-    pub(super) fn hostile(&mut self) {
-        let (ctr, etm) = ("hmac-sha2-256", "hmac-sha2-256-etm@openssh.com");
-        for (name, port, mac, process) in [
-            ("hostile to openssh, aes128-ctr", 2022, ctr, "sshd"),
-            ("hostile to openssh, aes128-ctr, etm", 2022, etm, "sshd"),
-            ("hostile to dropbear, aes128-ctr", 2222, ctr, "dropbear"),
-        ] {
-            self.case(name, port, (Some("ssh"), Some(process)), |scene| {
-                let path = scene.lab.directory().join("hostile_client.py");
-                let mut python = scene.out.command(PYTHON);
-                python.arg(path).arg(NODE.v4.to_string());
-                run(python.args([&port.to_string(), "aes128-ctr", mac]));
-            });
-        }
-    }
-
-    pub(super) fn strangers(&mut self) {
-        let sshd = SocketAddr::new(NODE.v4.into(), 22);
-        let probe = (Some("server_only"), None);
-        self.case("banner only", 22, probe, |scene| talk(scene.out, sshd, b""));
-        self.case("HTTP to sshd", 22, probe, |scene| {
-            talk(scene.out, sshd, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
-        });
-        self.case("TLS on port 22", 22, (None, None), Self::talk_tls);
-        self.case("TLS to sshd", 22, probe, |scene| {
-            talk(scene.out, sshd, &client_hello());
-        });
-        self.case(
-            "a banner and no more",
-            22,
-            (Some("ssh"), Some("sshd")),
-            |scene| {
-                talk(scene.out, sshd, b"SSH-2.0-scanner_1\r\n");
-            },
-        );
-    }
-
-    /// A TLS server on port 22 of another host, and a client on the node.
-    fn talk_tls(&self) {
-        let directory = self.lab.directory();
-        let path = |name: &str| directory.join(name).display().to_string();
-        let (key, certificate) = (path("tls.key"), path("tls.crt"));
-        let mut make = Command::new("openssl");
-        make.args([
-            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=lab",
-        ]);
-        process::checked(make.args(["-keyout", &key, "-out", &certificate])).expect("a key");
-        let mut server = self.out.command("openssl");
-        server.args([
-            "s_server",
-            "-accept",
-            "22",
-            "-key",
-            &key,
-            "-cert",
-            &certificate,
-        ]);
-        let server = self.out.spawn("tls", server.arg("-www")).expect("a server");
-        let listening = self.out.wait_listening(Transport::Tcp, 22, PATIENCE);
-        listening.unwrap_or_else(|error| panic!("{error}: {}", server.log()));
-        let mut client = self.lab.node().command("openssl");
-        let to = format!("{}:22", self.out.addresses.v4);
-        let output = process::output(client.args(["s_client", "-connect", &to]), PATIENCE);
-        let output = output.expect("a client");
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(text.contains("BEGIN CERTIFICATE"), "{text}");
+    /// Ports of the servers, and of what is before or behind one.
+    pub(super) fn ports(&self) -> Vec<u16> {
+        let mut ports: Vec<u16> = self.cases.iter().map(|case| case.port).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
     }
 
     pub(super) fn server(&self, port: u16) -> Option<&Account> {

@@ -103,12 +103,17 @@ impl FlowCell<'_> {
         }
     }
 
-    /// Writes what the event of a segment tells of this flow; kind, key, time and lengths are left.
+    /// Writes what the event of a segment tells of this flow and of its place; kind, key, time and
+    /// lengths are left.
     ///
     /// # Safety
     /// `head` must be valid for writing.
     #[inline(always)]
-    pub unsafe fn write_head<K>(&self, direction: usize, sequence: u32, head: *mut SegmentHead<K>) {
+    pub unsafe fn write_head<K>(
+        &self,
+        (direction, sequence, is_pushed): (usize, u32, bool),
+        head: *mut SegmentHead<K>,
+    ) {
         let flags = self.get(|hot| hot.flags);
         self.get_cold(|value| {
             // SAFETY: the caller's; written field by field, so that nothing is built on the stack.
@@ -119,7 +124,7 @@ impl FlowCell<'_> {
                 (*head).direction = direction as u8;
                 (*head).app = value.app;
                 (*head).prefix_length = value.prefix_length[direction & 1];
-                (*head).reserved = 0;
+                (*head).pushed = u8::from(is_pushed);
                 (*head).prefix_end = value.inspect_sequence[direction & 1];
                 (*head).prefix = value.prefix[direction & 1];
             }
@@ -130,15 +135,14 @@ impl FlowCell<'_> {
     #[cfg(not(target_arch = "bpf"))]
     pub fn head<K: Copy>(
         &self,
-        direction: usize,
-        sequence: u32,
+        place: (usize, u32, bool),
         (kind, key, time_ns): (u32, &K, u64),
     ) -> SegmentHead<K> {
         let mut head = core::mem::MaybeUninit::<SegmentHead<K>>::uninit();
         let to = head.as_mut_ptr();
         // SAFETY: memory of this type; all fields are written before it is read.
         unsafe {
-            self.write_head(direction, sequence, to);
+            self.write_head(place, to);
             (*to).kind = kind;
             (*to).key = *key;
             (*to).time_ns = time_ns;

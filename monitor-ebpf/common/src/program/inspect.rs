@@ -19,22 +19,37 @@ const OLD: u8 = 1;
 const MAX_DATAGRAMS: u8 = 4;
 /// Payload bytes that decide.
 const PREFIX: u8 = 8;
+/// By how much the flag PSH is shifted in a [`Place`]: to bit 15.
+const PUSHED: u32 = 15 - flag::PSH.trailing_zeros();
 
-/// Where a segment's payload is: direction, offset in the packet, length and sequence number in
-/// one word, since a function of the kernel program takes no more than five arguments.
+/// Where a segment's payload is: direction, offset in the packet, whether it was pushed, length and
+/// sequence number in one word, since a function of the kernel program takes no more than five
+/// arguments.
 #[derive(Clone, Copy)]
 pub(super) struct Place(u64);
 
 impl Place {
     #[inline(always)]
-    pub(super) const fn new(direction: usize, offset: u32, length: u32, sequence: u32) -> Self {
+    pub(super) const fn new(
+        direction: usize,
+        offset: u32,
+        length: u32,
+        sequence: u32,
+        header: u16,
+    ) -> Self {
         // An IP packet has at most 65,535 bytes, an offset is below 2^14.
         Self(
             (sequence as u64) << 32
                 | ((length & 0xffff) as u64) << 16
-                | ((offset & 0x7fff) as u64) << 1
+                | ((header & flag::PSH) as u64) << PUSHED
+                | ((offset & 0x3fff) as u64) << 1
                 | (direction & 1) as u64,
         )
+    }
+
+    #[inline(always)]
+    const fn is_pushed(self) -> bool {
+        self.0 >> (PUSHED + flag::PSH.trailing_zeros()) & 1 != 0
     }
 
     #[inline(always)]
@@ -44,7 +59,7 @@ impl Place {
 
     #[inline(always)]
     const fn offset(self) -> u32 {
-        (self.0 >> 1 & 0x7fff) as u32
+        (self.0 >> 1 & 0x3fff) as u32
     }
 
     #[inline(always)]
@@ -75,6 +90,8 @@ pub struct Chunk {
     pub length: u32,
     /// How many of them it has.
     pub captured: u32,
+    /// Whether it is the last.
+    pub is_last: bool,
 }
 
 /// The `index`th part of a segment of `length` bytes, of which `bytes` are wanted; `None` after the
@@ -92,12 +109,14 @@ pub const fn chunk(index: u32, length: u32, bytes: u32) -> Option<Chunk> {
             start,
             length: CHUNK_BYTES,
             captured: CHUNK_BYTES,
+            is_last: false,
         }
     } else {
         Chunk {
             start,
             length: length.saturating_sub(start),
             captured: rest,
+            is_last: true,
         }
     })
 }
@@ -115,10 +134,14 @@ impl Segment {
         self.place.offset()
     }
 
-    /// Direction, and sequence number of its first byte.
+    /// Direction, sequence number of its first byte, and whether its sender pushed it (PSH).
     #[inline(always)]
-    pub const fn place(&self) -> (usize, u32) {
-        (self.place.direction(), self.place.sequence())
+    pub const fn place(&self) -> (usize, u32, bool) {
+        (
+            self.place.direction(),
+            self.place.sequence(),
+            self.place.is_pushed(),
+        )
     }
 
     /// Every event with its bytes, for a backend that keeps them itself.
@@ -131,8 +154,8 @@ impl Segment {
         mut on_event: impl FnMut(&crate::abi::SegmentHead<K>, &[u8]),
     ) {
         let mut buffer = [0; CHUNK_BYTES as usize];
-        let (direction, sequence) = self.place();
-        let mut head = flow.head(direction, sequence, (kind, key, time_ns));
+        let (direction, sequence, is_pushed) = self.place();
+        let mut head = flow.head((direction, sequence, is_pushed), (kind, key, time_ns));
         let (length, bytes) = self.lengths();
         for part in (0..).map_while(|index| chunk(index, length, bytes)) {
             let is_there = packet.copy_to(self.offset() + part.start, part.captured, &mut buffer);
@@ -140,6 +163,7 @@ impl Segment {
             head.sequence = sequence.wrapping_add(part.start);
             head.length = part.length as u16;
             head.captured = captured as u16;
+            head.pushed = u8::from(is_pushed && part.is_last);
             on_event(&head, buffer.get(..captured).unwrap_or_default());
         }
     }

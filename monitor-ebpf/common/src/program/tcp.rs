@@ -7,6 +7,9 @@ use crate::{
     program::{Backend, Family, inspect},
 };
 
+/// Offset of the acknowledgement number in the header (RFC 9293 section 3.1).
+const ACKNOWLEDGEMENT: u32 = 8;
+
 /// Notes what a segment tells about its connection.
 #[inline(always)]
 pub(super) fn on_segment<A: Family, P: Packet, B: Backend>(
@@ -31,8 +34,13 @@ pub(super) fn on_segment<A: Family, P: Packet, B: Backend>(
     if header & flag::SYN != 0 {
         flags |= if header & flag::ACK == 0 {
             flag::OPENS
-        } else {
+        } else if before & flag::OPENS == 0
+            || flow.get(|value| value.flags[other & 1]) & flag::OPENS != 0
+        {
             flag::ACCEPTS
+        } else {
+            // Nobody accepts what it opened itself, but where both ends did.
+            0
         };
     }
 
@@ -53,11 +61,12 @@ pub(super) fn on_segment<A: Family, P: Packet, B: Backend>(
                 *count = count.wrapping_add(1 - syn);
             });
         }
-        if flags & flag::INSPECTED == 0 {
+        if B::INSPECTS && flags & flag::INSPECTED == 0 {
             if before & (flag::SYN | flag::DATA) == 0 {
                 flow.update_cold(|cold| cold.inspect_sequence[direction & 1] = sequence);
             }
-            let place = inspect::Place::new(direction, transport.payload, payload, sequence);
+            let place =
+                inspect::Place::new(direction, transport.payload, payload, sequence, header);
             flags |= inspect::segment::<A, P, B>(packet, backend, key, flow, place);
         }
         flags |= flag::DATA;
@@ -82,6 +91,24 @@ pub(super) fn on_segment<A: Family, P: Packet, B: Backend>(
         };
         flow.update_cold(|cold| cold.handshake_rtt_ns = if elapsed == 0 { 1 } else { elapsed });
         flow.update(|hot| hot.flags[direction & 1] = flags | flag::TIMED);
+        let (next, theirs) = flow.get(|hot| (hot.next_sequence[other & 1], hot.flags[other & 1]));
+        let begins = flow.get_cold(|cold| cold.inspect_sequence[other & 1]);
+        if next != begins && theirs & flag::DATA == 0 {
+            let copy = *flow;
+            acknowledged(packet, &copy, other, network.transport);
+        }
+    }
+}
+
+/// There were SYN-ACKs that differ: the connection begins with the one that was acknowledged.
+#[inline(never)]
+fn acknowledged<P: Packet>(packet: &P, flow: &FlowCell<'_>, accepting: usize, header: u32) {
+    if let Some(next) = packet
+        .copy::<u32>(header + ACKNOWLEDGEMENT)
+        .map(u32::from_be)
+    {
+        flow.update(|hot| hot.next_sequence[accepting & 1] = next);
+        flow.update_cold(|cold| cold.inspect_sequence[accepting & 1] = next);
     }
 }
 
@@ -128,8 +155,18 @@ fn on_syn<A: Family, P: Packet, B: Backend>(
             }
         });
     } else {
-        flow.update(|hot| hot.next_sequence[direction & 1] = next);
-        flow.update_cold(|cold| cold.inspect_sequence[direction & 1] = next);
+        let is_first = own & flag::ACCEPTS == 0;
+        let is_opened = opposite & flag::OPENS != 0;
+        // Whoever opened it has begun before; and once its end has taken one SYN-ACK, it discards others.
+        let is_settled = own & flag::OPENS != 0
+            || is_opened && (own & flag::DATA != 0 || opposite & flag::TIMED != 0);
+        if !is_settled {
+            flow.update(|hot| hot.next_sequence[direction & 1] = next);
+            // Which of several counts, the ACK that follows tells.
+            if is_first || !is_opened {
+                flow.update_cold(|cold| cold.inspect_sequence[direction & 1] = next);
+            }
+        }
     }
     // A server's first packet is not the flow's, and another socket may have the ports by now.
     let cgroup_id = packet.cgroup_id();

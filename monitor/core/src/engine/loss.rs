@@ -15,6 +15,9 @@ pub enum LossStage {
     /// Connections that began with text and made room for others before it was known whether an SSH
     /// banner follows.
     SshPending,
+    /// Sources, servers and HASSHes of failed SSH connections that made room for others although they
+    /// still counted.
+    SshHistories,
     /// Too many questions at a time about who holds an SSH connection.
     Owner,
     /// Too many questions at a time about how connections are translated.
@@ -33,11 +36,12 @@ pub enum LossStage {
 
 impl LossStage {
     /// Every stage, from the kernel outwards.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::KernelRing,
         Self::Channel,
         Self::SshConnections,
         Self::SshPending,
+        Self::SshHistories,
         Self::Owner,
         Self::Translation,
         Self::Cgroup,
@@ -53,6 +57,7 @@ impl LossStage {
             Self::Channel => "channel",
             Self::SshConnections => "ssh_connections",
             Self::SshPending => "ssh_pending",
+            Self::SshHistories => "ssh_histories",
             Self::Owner => "owner",
             Self::Translation => "translation",
             Self::Cgroup => "cgroup",

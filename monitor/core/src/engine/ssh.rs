@@ -72,6 +72,7 @@ impl Books {
                 side,
                 sequence: event.prefix_end.wrapping_sub(prefix),
                 length: prefix,
+                is_pushed: false,
                 time_ns: event.time_ns,
                 bytes: &event.prefix,
             });
@@ -80,6 +81,7 @@ impl Books {
             side,
             sequence: event.sequence,
             length: event.length,
+            is_pushed: event.is_pushed,
             time_ns: event.time_ns,
             bytes: &event.bytes,
         });

@@ -20,6 +20,9 @@ pub struct SegmentEvent {
     pub sequence: u32,
     /// Payload bytes.
     pub length: u32,
+    /// Whether it ends what its sender wrote at once, for all that is known: its last bytes were pushed
+    /// (PSH).
+    pub is_pushed: bool,
     /// Precise clock in nanoseconds.
     pub time_ns: u64,
     /// [`monitor_common::abi::flag`]s of both directions until then.
@@ -47,6 +50,7 @@ impl SegmentEvent {
             sent: usize::from(head.direction) == TX,
             sequence: head.sequence,
             length: u32::from(head.length),
+            is_pushed: head.pushed != 0,
             time_ns: head.time_ns,
             flags: head.flags,
             app: App::from_code(head.app),

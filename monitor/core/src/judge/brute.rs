@@ -1,8 +1,9 @@
 //! Brute force, spraying and scanning of SSH servers, from what came of single connections.
 //!
 //! Attempts are counted, not connections: OpenSSH slows down who fails, so that guesses come in few
-//! connections. State is bounded: at most [`SOURCES`] sources with [`EVENTS`](history::EVENTS) connections each;
-//! the one that came first makes room.
+//! connections. State is bounded: at most [`HISTORIES`] with [`EVENTS`](history::EVENTS) connections each;
+//! the one that came first makes room, of what anyone may have as many of as they like first: HASSHes, then
+//! servers. What is forgotten although it still counts is [counted](Watch::forgotten).
 //!
 //! What is certain and what is not are kept apart. A failed connection counts as it is. One whose
 //! outcome is not known counts towards a threshold of its own, and what it makes is less grave. One
@@ -29,8 +30,10 @@ use crate::{
 use history::{EVENTS, History, Seen};
 use rules::{brute_force, scan, spray_at, spray_from};
 
-/// Sources (and servers, and HASSHes) that are remembered.
-const SOURCES: usize = 4_096;
+/// Sources, servers and HASSHes that are remembered.
+const HISTORIES: usize = 4_096;
+/// Servers, and HASSHes, among them that no source makes room for.
+const SHARE: usize = HISTORIES / 4;
 
 /// When something is reported. Defaults: 10 failed attempts or 5 failed connections to one server, or
 /// 30 connections of which it is not known what came of them, 5 failed connections to 3 servers, 3
@@ -113,6 +116,19 @@ enum Who {
     Hassh(Hassh),
 }
 
+// === impl Who ===
+
+impl Who {
+    /// Which of [`Watch::orders`].
+    const fn kind(&self) -> usize {
+        match self {
+            Self::Source(_) => 0,
+            Self::Server(..) => 1,
+            Self::Hassh(_) => 2,
+        }
+    }
+}
+
 /// The MD5 itself.
 type Hassh = [u8; 16];
 
@@ -121,9 +137,10 @@ type Hassh = [u8; 16];
 pub(crate) struct Watch {
     thresholds: Thresholds,
     histories: HashMap<Who, History>,
-    /// Their keys, in the order in which they came.
-    order: VecDeque<Who>,
+    /// Their keys, in the order in which they came: of sources, servers, HASSHes.
+    orders: [VecDeque<Who>; 3],
     told: Told<Statement>,
+    forgotten: u64,
 }
 
 // === impl Thresholds ===
@@ -215,8 +232,9 @@ impl Watch {
         Self {
             thresholds,
             histories: HashMap::new(),
-            order: VecDeque::new(),
+            orders: Default::default(),
             told: Told::default(),
+            forgotten: 0,
         }
     }
 
@@ -230,7 +248,7 @@ impl Watch {
         let is_look = attempt.event == Event::Look;
         let thresholds = self.thresholds;
         let longest = thresholds.window.max(thresholds.memory);
-        let history = self.history(Who::Source(attempt.group));
+        let history = self.history(Who::Source(attempt.group), attempt.at_ns);
         history.add(seen.clone(), longest);
         let mut found = Vec::new();
         found.extend((!is_look).then(|| brute_force(&thresholds, history, attempt)));
@@ -238,11 +256,12 @@ impl Watch {
         found.extend(is_look.then(|| scan(&thresholds, history, attempt)));
         if is_failure {
             let (ip, port) = attempt.target;
-            let history = self.history(Who::Server(ip, port));
+            let history = self.history(Who::Server(ip, port), attempt.at_ns);
             history.add(seen.clone(), longest);
             found.push(spray_at(&thresholds, history, attempt));
             if let Some(hassh) = seen.hassh {
-                self.history(Who::Hassh(hassh)).add(seen, longest);
+                self.history(Who::Hassh(hassh), attempt.at_ns)
+                    .add(seen, longest);
             }
         }
         let found: Vec<_> = found.into_iter().flatten().collect();
@@ -308,16 +327,36 @@ impl Watch {
         })
     }
 
-    fn history(&mut self, who: Who) -> &mut History {
+    /// Sources, servers and HASSHes that made room although what was seen of them still counted.
+    pub(crate) const fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
+    fn history(&mut self, who: Who, now_ns: u64) -> &mut History {
         if !self.histories.contains_key(&who) {
-            if self.histories.len() >= SOURCES
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.histories.remove(&oldest);
+            if self.histories.len() >= HISTORIES {
+                self.make_room(now_ns);
             }
-            self.order.push_back(who.clone());
+            self.orders[who.kind()].push_back(who.clone());
         }
         self.histories.entry(who).or_default()
+    }
+
+    fn make_room(&mut self, now_ns: u64) {
+        let [sources, servers, hasshes] = &mut self.orders;
+        let order = if hasshes.len() > SHARE {
+            hasshes
+        } else if servers.len() > SHARE {
+            servers
+        } else {
+            sources
+        };
+        let history = order
+            .pop_front()
+            .and_then(|oldest| self.histories.remove(&oldest));
+        let longest = self.thresholds.window.max(self.thresholds.memory);
+        let still_counts = |history: History| history.since(now_ns, longest).next().is_some();
+        self.forgotten += u64::from(history.is_some_and(still_counts));
     }
 }
 

@@ -10,6 +10,7 @@
 mod judge;
 mod model;
 mod proof;
+mod reader;
 
 pub(super) use judge::{Judgement, judge};
 pub(super) use model::{Model, Records};

@@ -32,6 +32,8 @@ pub(super) struct Stream {
     pieces: Vec<Piece>,
     /// End of what was left out of the pieces.
     more_end: Option<u32>,
+    /// The longest segment as long as the bytes were kept; more than 16 bits can say is that much.
+    longest: u16,
     is_settled: bool,
     is_released: bool,
 }
@@ -43,6 +45,8 @@ pub(super) struct Piece {
     pub(super) start: u32,
     /// Offset past its last byte.
     pub(super) end: u32,
+    /// Whether its sender pushed its last byte.
+    pub(super) is_pushed: bool,
     /// When it passed, nanoseconds.
     pub(super) time_ns: u64,
 }
@@ -103,7 +107,16 @@ impl Stream {
         };
         let end = start.saturating_add(length);
         self.is_settled |= end > SETTLED;
-        self.record(start, end, segment.time_ns);
+        if !self.is_released {
+            let length = u16::try_from(segment.length).unwrap_or(u16::MAX);
+            self.longest = self.longest.max(length);
+        }
+        self.record(Piece {
+            start,
+            end,
+            is_pushed: segment.is_pushed,
+            time_ns: segment.time_ns,
+        });
         let captured = segment.bytes.len().min(segment.length as usize);
         let bytes = segment
             .bytes
@@ -171,6 +184,11 @@ impl Stream {
     /// Sizes and times, ascending by offset.
     pub(super) fn pieces(&self) -> &[Piece] {
         &self.pieces
+    }
+
+    /// Payload bytes of the longest segment until the bytes were [released](Self::release).
+    pub(super) fn longest(&self) -> u32 {
+        self.longest.into()
     }
 
     /// Whether more segments passed than [`Self::pieces`] has.
@@ -297,8 +315,9 @@ impl Stream {
         self.buffer.resize(end, 0);
     }
 
-    /// Notes the parts of `start..end` that no segment carried before.
-    fn record(&mut self, start: u32, end: u32, time_ns: u64) {
+    /// Notes the parts of a segment that no other carried before.
+    fn record(&mut self, whole: Piece) {
+        let Piece { start, end, .. } = whole;
         let mut at = start;
         let mut news = Vec::new();
         for piece in &mut self.pieces {
@@ -306,7 +325,8 @@ impl Stream {
                 continue;
             }
             if piece.start == start && piece.end == end {
-                piece.time_ns = piece.time_ns.min(time_ns);
+                piece.time_ns = piece.time_ns.min(whole.time_ns);
+                piece.is_pushed |= whole.is_pushed;
             }
             if at < piece.start {
                 news.push((at, piece.start));
@@ -317,6 +337,7 @@ impl Stream {
             news.push((at, end));
         }
         for (start, end) in news {
+            let is_pushed = whole.is_pushed && end == whole.end;
             let index = self.pieces.partition_point(|piece| piece.start < start);
             if self.pieces.len() == MAX_PIECES {
                 // One more for a moment; doubling would be for nothing.
@@ -327,7 +348,8 @@ impl Stream {
                 Piece {
                     start,
                     end,
-                    time_ns,
+                    is_pushed,
+                    ..whole
                 },
             );
             if self.pieces.len() > MAX_PIECES

@@ -7,6 +7,7 @@ pub(super) mod fixture;
 mod hostile;
 mod identity;
 mod property;
+mod window;
 
 use fixture::{
     CHACHA, DROPBEAR, GCM, OPENSSH, Owned, Talk, kexinit, kexinit_payload, packet, session,

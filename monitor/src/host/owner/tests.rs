@@ -4,6 +4,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use super::super::scan::BUDGET;
 use super::*;
 
 /// Ends its processes whatever happens.
@@ -22,7 +23,11 @@ impl Drop for Crowd {
 
 fn finder() -> Option<Finder> {
     match Finder::new() {
-        Ok(finder) => Some(finder),
+        Ok(mut finder) => {
+            // What is found does not depend on how busy the machine is.
+            finder.scanner.budget = Duration::from_secs(100);
+            Some(finder)
+        }
         Err(Missing::Capabilities(missing)) => {
             assert!(missing_for_processes() == missing && !missing.is_empty());
             None
@@ -68,6 +73,9 @@ fn own_connections_are_found() {
     assert_eq!(finder.find(&nobody).expect("an answer"), None);
 }
 
+/// What a look at 2,000 processes may take.
+const MOST: Duration = Duration::from_millis(50);
+
 fn time_on_processor() -> Duration {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("schedstat");
     let time = text.split(' ').next().and_then(|time| time.parse().ok());
@@ -87,30 +95,46 @@ fn two_thousand_processes_take_little_time() {
         sleep.arg("120").stdin(Stdio::null());
         crowd.0.push(sleep.spawn().expect("a process"));
     }
+    // A look that has all the time it wants; then one that has as much as in the daemon.
     let mut measure = |what: &str, inode: Option<u32>, forget: bool| {
-        let mut took = Vec::new();
-        for round in 0..20 {
-            if forget {
-                finder.scanner = Scanner::new(Path::new("/proc")).expect("a scanner");
+        let mut medians = Vec::new();
+        for budget in [Duration::from_secs(100), BUDGET] {
+            let (mut took, mut given_up) = (Vec::new(), 0);
+            for round in 0..20 {
+                if forget {
+                    finder.scanner = Scanner::new(Path::new("/proc")).expect("a scanner");
+                }
+                finder.scanner.budget = budget;
+                finder.scanner.counters = Counters::default();
+                let (start, before) = (Instant::now(), time_on_processor());
+                let wanted = [inode.unwrap_or(u32::MAX - round)].into();
+                let holders = finder.scanner.scan(&wanted, start + budget);
+                let on_processor = time_on_processor().saturating_sub(before);
+                took.push((on_processor, start.elapsed()));
+                let gave_up = finder.scanner.counters.scans_given_up > 0;
+                given_up += u32::from(gave_up);
+                assert!(gave_up || holders.is_empty() == inode.is_none());
+                assert!(budget == BUDGET || !gave_up, "all of it was looked at");
             }
-            finder.scanner.counters = Counters::default();
-            let (start, before) = (Instant::now(), time_on_processor());
-            let wanted = [inode.unwrap_or(u32::MAX - round)].into();
-            let holders = finder.scanner.scan(&wanted, start + BUDGET);
-            let on_processor = time_on_processor().saturating_sub(before);
-            took.push((on_processor, start.elapsed()));
-            let gave_up = finder.scanner.counters.scans_given_up > 0;
-            assert!(gave_up || holders.is_empty() == inode.is_none());
+            took.sort_unstable();
+            let (median, most) = (took[took.len() / 2], took[took.len() - 1]);
+            println!(
+                "{what}, {budget:?} at most: on the processor and by the clock: median {median:?}, \
+                 most {most:?}; {given_up} of 20 given up"
+            );
+            medians.push(median.0);
         }
-        took.sort_unstable();
-        let (median, most) = (took[took.len() / 2], took[took.len() - 1]);
-        println!("{what}: on the processor and by the clock: median {median:?}, most {most:?}");
-        median.0
+        let [whole, cut] = medians[..] else {
+            unreachable!("two budgets");
+        };
+        // By the clock of this thread: how busy the machine is is another question.
+        assert!(whole < MOST, "{what}: {whole:?}");
+        assert!(cut < MOST, "{what}: {cut:?}");
     };
     let (_listener, client, tuple) = connection();
     let inode = finder.asker.ask(tuple.local, tuple.remote);
     let inode = inode.expect("an answer").map(|found| found.inode);
-    let first = measure("held by nobody, first scan", None, true);
+    measure("held by nobody, first scan", None, true);
     measure("held by nobody, later scan", None, false);
     measure(
         "held by the last that is looked at, first scan",
@@ -142,5 +166,4 @@ fn two_thousand_processes_take_little_time() {
     println!("again, with 2,000 children: {:?}", start.elapsed());
     assert!(again.is_some());
     println!("{:?}", finder.counters());
-    assert!(first.as_millis() < 50, "{first:?}");
 }

@@ -95,13 +95,19 @@ impl Kernel {
     /// Where the kernel lacks a helper that is not essential, the program is loaded without it:
     /// that is found out by trying.
     pub fn load(options: &LoadOptions) -> Result<Self, LoadError> {
-        match Self::load_with(options, true) {
-            Err(LoadError::Program { .. }) => Self::load_with(options, false),
+        Self::load_object(object::PROGRAMS, options)
+    }
+
+    /// The same of another object, for the benchmark.
+    #[doc(hidden)]
+    pub fn load_object(object: &[u8], options: &LoadOptions) -> Result<Self, LoadError> {
+        match Self::load_with(object, options, true) {
+            Err(LoadError::Program { .. }) => Self::load_with(object, options, false),
             result => result,
         }
     }
 
-    fn load_with(options: &LoadOptions, cgroup: bool) -> Result<Self, LoadError> {
+    fn load_with(object: &[u8], options: &LoadOptions, cgroup: bool) -> Result<Self, LoadError> {
         // Without BTF in the kernel the maps are created without type information.
         let btf = Btf::from_sys_fs().ok();
         let cgroup = u8::from(cgroup);
@@ -122,7 +128,7 @@ impl Kernel {
             .map_max_entries(names::SPARE4, split4.1)
             .map_max_entries(names::SPARE6, split6.1)
             .map_max_entries(names::EVENTS, options.event_ring_bytes)
-            .load(object::PROGRAMS)
+            .load(object)
             .map_err(|error| {
                 if is_permission(&error) {
                     LoadError::Privileges(io::Error::from_raw_os_error(libc::EPERM))

@@ -3,8 +3,10 @@
 //!
 //! Absolute values move between machines and runs; paired differences and ratios within one run
 //! hold. The programs run by `BPF_PROG_TEST_RUN`; only [`real`] attaches them, in a lab.
-//! [`replay`] measures the same logic over a capture.
+//! [`inspect`] compares them with themselves without the look at payload, [`replay`] measures the same
+//! logic over a capture.
 
+mod inspect;
 mod real;
 mod replay;
 
@@ -25,6 +27,7 @@ use monitor_common::abi::{
 
 /// Measures what a packet costs.
 #[derive(Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 struct Args {
     /// Interleaved rounds per case.
     #[arg(long, default_value_t = 15)]
@@ -32,6 +35,9 @@ struct Args {
     /// Packets per round.
     #[arg(long, default_value_t = 200_000)]
     packets: u32,
+    /// Only what looking at payload costs, while it is looked at and afterwards.
+    #[arg(long)]
+    inspect: bool,
     /// Only packets on a real path.
     #[arg(long)]
     real: bool,
@@ -49,8 +55,10 @@ struct Args {
 struct Drive {
     mask: u32,
     count: u32,
+    shift: u32,
+    step: u32,
 }
-// SAFETY: repr(C), two integers, no padding.
+// SAFETY: repr(C), four integers, no padding.
 unsafe impl Pod for Drive {}
 
 /// The candidates and their driver.
@@ -61,7 +69,12 @@ struct Bench {
     empty: ProgramFd,
     hash: ProgramFd,
     nodewatch: ProgramFd,
+    /// The same without the look at payload.
+    plain: ProgramFd,
     kernel: Kernel,
+    plain_kernel: Kernel,
+    /// Payload bytes of the packets.
+    step: u32,
     missed: bool,
 }
 
@@ -82,11 +95,17 @@ impl Packet {
 
     /// A TCP segment without payload, padded to 80 bytes.
     fn frame(self) -> Vec<u8> {
-        let mut frame = vec![0; 80];
+        self.frame_with(&[])
+    }
+
+    /// The same with payload.
+    fn frame_with(self, payload: &[u8]) -> Vec<u8> {
+        let length = 20 + u16::try_from(payload.len()).expect("a short payload");
+        let mut frame = vec![0; 80.max(74 + payload.len())];
         let transport = match self {
             Self::V4 => {
                 frame[12..16].copy_from_slice(&[0x08, 0x00, 0x45, 0x00]);
-                frame[16..18].copy_from_slice(&40_u16.to_be_bytes());
+                frame[16..18].copy_from_slice(&(20 + length).to_be_bytes());
                 frame[22..24].copy_from_slice(&[64, 6]);
                 frame[26..30].copy_from_slice(&[10, 0, 0, 1]);
                 frame[30..34].copy_from_slice(&[10, 1, 0, 1]);
@@ -94,7 +113,7 @@ impl Packet {
             }
             Self::V6 => {
                 frame[12..15].copy_from_slice(&[0x86, 0xdd, 0x60]);
-                frame[18..20].copy_from_slice(&20_u16.to_be_bytes());
+                frame[18..20].copy_from_slice(&length.to_be_bytes());
                 frame[20..23].copy_from_slice(&[6, 64, 0xfd]);
                 frame[38] = 0xfd;
                 frame[53] = 1;
@@ -103,27 +122,15 @@ impl Packet {
         };
         frame[transport + 2..transport + 4].copy_from_slice(&443_u16.to_be_bytes());
         frame[transport + 12..transport + 14].copy_from_slice(&[0x50, 0x10]);
+        frame[transport + 20..][..payload.len()].copy_from_slice(payload);
         frame
     }
 }
 
 impl Bench {
     fn new() -> Result<Self> {
-        let mut kernel = Kernel::load(&LoadOptions {
-            max_flows4: DEFAULT_FLOWS4,
-            max_flows6: DEFAULT_FLOWS6,
-            event_ring_bytes: EVENT_RING_BYTES,
-            log_level: 0,
-        })?;
-        // The loopback interface, which test runs name as the packet's.
-        kernel.register(Interface {
-            ifindex: 1,
-            id: 1,
-            point: point::UPLINK,
-            link: link::ETHERNET,
-            _pad: [0; 2],
-        })?;
-        let nodewatch = by_id(kernel.program_id(Hook::Ingress).context("no program id")?)?;
+        let (kernel, nodewatch) = load(object::PROGRAMS)?;
+        let (plain_kernel, plain) = load(object::PLAIN)?;
         let mut object = EbpfLoader::new().load(object::BENCH)?;
         for name in ["bench_empty", "bench_hash", "bench_drive"] {
             classifier_mut(&mut object, name)?.load()?;
@@ -139,7 +146,10 @@ impl Bench {
             empty,
             hash,
             nodewatch,
+            plain,
             kernel,
+            plain_kernel,
+            step: 0,
             missed: false,
         })
     }
@@ -150,9 +160,16 @@ impl Bench {
             Who::Empty => &self.empty,
             Who::Hash => &self.hash,
             Who::Nodewatch => &self.nodewatch,
+            Who::Plain => &self.plain,
         };
         self.candidate.set(0, program, 0)?;
-        self.drive.set(0, Drive { mask, count: from }, 0)?;
+        let drive = Drive {
+            mask,
+            count: from,
+            shift: mask.count_ones(),
+            step: self.step,
+        };
+        self.drive.set(0, drive, 0)?;
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
         options.repeat = packets;
@@ -265,15 +282,7 @@ impl Bench {
     }
 
     fn clear(&mut self) -> Result<()> {
-        let mut flows4: Vec<(FlowKey4, FlowValue)> = Vec::new();
-        self.kernel.read_flows4(&mut flows4)?;
-        let keys4: Vec<_> = flows4.iter().map(|(key, _)| *key).collect();
-        self.kernel.take_flows4(&keys4)?;
-        let mut flows6: Vec<(FlowKey6, FlowValue)> = Vec::new();
-        self.kernel.read_flows6(&mut flows6)?;
-        let keys6: Vec<_> = flows6.iter().map(|(key, _)| *key).collect();
-        self.kernel.take_flows6(&keys6)?;
-        Ok(())
+        clear(&mut self.kernel)
     }
 }
 
@@ -282,6 +291,40 @@ enum Who {
     Empty,
     Hash,
     Nodewatch,
+    Plain,
+}
+
+/// Loads a packet program, with the loopback interface, which test runs name as the packet's.
+fn load(object: &[u8]) -> Result<(Kernel, ProgramFd)> {
+    let options = LoadOptions {
+        max_flows4: DEFAULT_FLOWS4,
+        max_flows6: DEFAULT_FLOWS6,
+        event_ring_bytes: EVENT_RING_BYTES,
+        log_level: 0,
+    };
+    let mut kernel = Kernel::load_object(object, &options)?;
+    kernel.register(Interface {
+        ifindex: 1,
+        id: 1,
+        point: point::UPLINK,
+        link: link::ETHERNET,
+        _pad: [0; 2],
+    })?;
+    let program = by_id(kernel.program_id(Hook::Ingress).context("no program id")?)?;
+    Ok((kernel, program))
+}
+
+/// Removes all flows.
+fn clear(kernel: &mut Kernel) -> Result<()> {
+    let mut flows4: Vec<(FlowKey4, FlowValue)> = Vec::new();
+    kernel.read_flows4(&mut flows4)?;
+    let keys4: Vec<_> = flows4.iter().map(|(key, _)| *key).collect();
+    kernel.take_flows4(&keys4)?;
+    let mut flows6: Vec<(FlowKey6, FlowValue)> = Vec::new();
+    kernel.read_flows6(&mut flows6)?;
+    let keys6: Vec<_> = flows6.iter().map(|(key, _)| *key).collect();
+    kernel.take_flows6(&keys6)?;
+    Ok(())
 }
 
 /// Measurements of interleaved rounds, in nanoseconds per packet.
@@ -362,6 +405,10 @@ fn main() -> Result<ExitCode> {
         return Ok(ExitCode::from(u8::from(args.check && missed)));
     }
     let mut bench = Bench::new()?;
+    if args.inspect {
+        inspect::run(&mut bench, &args)?;
+        return Ok(ExitCode::from(u8::from(args.check && bench.missed)));
+    }
     println!(
         "verified instructions: ingress {:?}, egress {:?}",
         bench.kernel.verified_instructions(Hook::Ingress),
@@ -383,6 +430,7 @@ fn main() -> Result<ExitCode> {
     bench.new_flows(&args)?;
     bench.overload(&args)?;
     bench.reading()?;
+    inspect::run(&mut bench, &args)?;
     bench.missed |= real::run(args.rounds.min(9))?;
     bench.missed |= replay::run(args.rounds.min(5))?;
     Ok(if args.check && bench.missed {

@@ -41,9 +41,16 @@ impl Sshd {
             .directory()
             .join(format!("{}-sshd-{port}", namespace.name()));
         fs::create_dir(&directory).context("cannot make sshd's directory")?;
-        for key in ["host_key", "client_key", "wrong_key"] {
+        // Host keys as a system that is installed has them: their length tells a login that was slow.
+        for (key, kind, bits) in [
+            ("host_key", "ed25519", "256"),
+            ("host_key_ecdsa", "ecdsa", "256"),
+            ("host_key_rsa", "rsa", "3072"),
+            ("client_key", "ed25519", "256"),
+            ("wrong_key", "ed25519", "256"),
+        ] {
             let mut keygen = Command::new("ssh-keygen");
-            keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f"]);
+            keygen.args(["-q", "-t", kind, "-b", bits, "-N", "", "-C", "lab", "-f"]);
             process::checked(keygen.arg(directory.join(key)))?;
         }
         let path = |name: &str| directory.join(name).display().to_string();
@@ -54,11 +61,13 @@ impl Sshd {
         .context("cannot authorize the client's key")?;
         let config = format!(
             "Port {port}\nListenAddress 0.0.0.0\nListenAddress ::\nHostKey {}\n\
-             AuthorizedKeysFile {}\nPidFile none\nStrictModes no\nUsePAM no\n\
+             HostKey {}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes no\nUsePAM no\n\
              PermitRootLogin prohibit-password\nPasswordAuthentication no\n\
              KbdInteractiveAuthentication no\nPermitUserRC no\nPrintMotd no\nPrintLastLog no\n\
              UseDNS no\nX11Forwarding no\nMaxStartups {startups}\nLogLevel VERBOSE\n",
             path("host_key"),
+            path("host_key_ecdsa"),
+            path("host_key_rsa"),
             path("authorized_keys")
         );
         fs::write(directory.join("sshd_config"), config).context("cannot write sshd_config")?;

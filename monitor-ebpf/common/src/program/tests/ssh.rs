@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, vec, vec::Vec};
 use crate::{
     abi::{CAPTURE_BYTES, CAPTURE_EVENTS, CHUNK_BYTES, RX, TX, flag},
     classify::App,
-    fixture::{ACK, FAMILIES, IN, OUT, PORTS, SYN, World, back, ip, tcp},
+    fixture::{ACK, FAMILIES, IN, OUT, PORTS, PSH, SYN, World, back, ip, tcp},
 };
 
 const BANNER: &[u8] = b"SSH-2.0-OpenSSH_9.6\r\n";
@@ -168,6 +168,31 @@ fn a_long_segment_is_told_in_parts() {
     let length: u32 = told.iter().map(|told| u32::from(told.length)).sum();
     assert_eq!(length, 9_000);
     assert_eq!(stream(&world, TX), whole(&data[..CAPTURE_BYTES as usize]));
+}
+
+#[test]
+fn what_was_pushed_is_told_with_its_last_byte() {
+    let world = connected();
+    send(&world, 1, BANNER);
+    let push = |sequence, data: &[u8]| {
+        let segment = tcp(back(PORTS), sequence, ACK | PSH, data);
+        world.receive(&ip(IN, 6, segment)).expect("counted");
+    };
+    push(1, b"short");
+    push(6, &[7; CHUNK_BYTES as usize + 1]);
+    push(2_055, &[7; CAPTURE_BYTES as usize]);
+    let told = world.told.borrow();
+    let pushed: Vec<_> = told
+        .iter()
+        .map(|told| (told.direction, told.is_pushed))
+        .collect();
+    let [no, yes] = [false, true];
+    let of_remote = [yes, no, yes, no, no, yes];
+    let expected: Vec<_> = [(TX, no)]
+        .into_iter()
+        .chain(of_remote.map(|pushed| (RX, pushed)))
+        .collect();
+    assert_eq!(pushed, expected);
 }
 
 #[test]

@@ -380,3 +380,74 @@ fn the_first_data_of_a_midstream_connection_is_new_at_any_sequence() {
         assert_eq!(value.next_sequence[TX], sequence.wrapping_add(4));
     }
 }
+
+/// An ACK of the local end.
+fn acknowledge(peers: &Peers, sequence: u32, next: u32) {
+    let mut segment = tcp(PORTS, sequence, ACK, &[]);
+    segment[8..12].copy_from_slice(&next.to_be_bytes());
+    peers.world.send(&ip(OUT, 6, segment)).expect("counted");
+}
+
+const BANNER: &[u8] = b"SSH-2.0-OpenSSH_9.6\r\n";
+
+#[test]
+fn of_several_syn_acks_the_one_that_is_acknowledged_counts() {
+    // As told first, last, and neither: then by what the opening end acknowledged.
+    for taken in [500, 700, 900] {
+        let peers = Peers::new();
+        peers.send(100, SYN, &[]);
+        for sequence in [500, 900, 700] {
+            peers.receive(sequence, SYN | ACK, &[]);
+        }
+        acknowledge(&peers, 101, taken + 1);
+        let value = peers.value();
+        assert_eq!(value.next_sequence, [101, taken + 1]);
+        assert_eq!(value.inspect_sequence, [101, taken + 1]);
+        peers.receive(taken + 1, ACK, BANNER);
+        assert_eq!(peers.value().app, App::Ssh as u8, "{taken}");
+    }
+    // An ACK of what was never sent changes nothing where there was no doubt.
+    let peers = Peers::new();
+    peers.send(100, SYN, &[]);
+    peers.receive(500, SYN | ACK, &[]);
+    peers.receive(500, SYN | ACK, &[]);
+    acknowledge(&peers, 101, 9_999);
+    assert_eq!(peers.value().inspect_sequence, [101, 501]);
+}
+
+#[test]
+fn a_later_syn_ack_hides_nothing() {
+    for (out, back) in FAMILIES {
+        let connected = || {
+            let peers = Peers {
+                world: World::new(),
+                out,
+                back,
+            };
+            peers.connect();
+            peers
+        };
+        // Of the accepting end, before its data and among it.
+        let peers = connected();
+        peers.receive(90_000, SYN | ACK, &[]);
+        let (first, rest) = BANNER.split_at(3);
+        peers.receive(501, ACK, first);
+        peers.receive(90_000, SYN | ACK, &[]);
+        peers.receive(504, ACK, rest);
+        let value = peers.value();
+        assert_eq!(
+            (value.app, &value.prefix[RX]),
+            (App::Ssh as u8, b"SSH-2.0-")
+        );
+        assert_eq!(value.next_sequence[RX], 501 + 21);
+        assert_eq!(value.retransmits, [0, 0]);
+        // Of the end that opened the connection, which accepts nothing.
+        let peers = connected();
+        peers.send(90_000, SYN | ACK, &[]);
+        peers.send(101, ACK, BANNER);
+        let value = peers.value();
+        assert_eq!(value.app, App::Ssh as u8);
+        assert_eq!(value.flags[TX] & flag::ACCEPTS, 0);
+        assert_eq!(value.generation, 0);
+    }
+}

@@ -160,11 +160,44 @@ impl Connection {
 /// where they do not tell.
 fn local_is_client(key: &FlowKey, flags: [u16; 2]) -> bool {
     let [tx, rx] = [flags[TX], flags[RX]];
-    if (tx & flag::OPENS) | (rx & flag::ACCEPTS) != 0 {
-        true
-    } else if (rx & flag::OPENS) | (tx & flag::ACCEPTS) != 0 {
-        false
-    } else {
-        key.local_port() > key.remote_port()
+    // A SYN tells more than a SYN-ACK, which whoever sent the SYN may add.
+    for (by_local, by_remote) in [
+        (tx & flag::OPENS, rx & flag::OPENS),
+        (rx & flag::ACCEPTS, tx & flag::ACCEPTS),
+    ] {
+        if (by_local != 0) != (by_remote != 0) {
+            return by_local != 0;
+        }
+    }
+    key.local_port() > key.remote_port()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use monitor_common::abi::{FlowKey4, scope};
+
+    #[test]
+    fn who_is_the_client() {
+        let key = FlowKey::from(FlowKey4 {
+            local: 1,
+            remote: 2,
+            local_port: 22,
+            remote_port: 50_000,
+            scope: scope(1, 6),
+        });
+        let (opens, accepts) = (flag::OPENS, flag::ACCEPTS);
+        for (tx, rx, expected) in [
+            (opens, accepts, true),
+            (accepts, opens, false),
+            (0, opens, false),
+            (0, accepts, true),
+            (0, 0, false),
+            // A client that sends a SYN-ACK, too, is no server.
+            (accepts, opens | accepts, false),
+            (opens | accepts, accepts, true),
+        ] {
+            assert_eq!(local_is_client(&key, [tx, rx]), expected, "{tx:x} {rx:x}");
+        }
     }
 }

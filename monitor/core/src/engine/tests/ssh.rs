@@ -32,6 +32,7 @@ pub(super) fn segment_at(time_ns: u64, key: FlowKey, sent: bool, bytes: &[u8], a
         sent,
         sequence: 1,
         length: u32::try_from(bytes.len()).unwrap(),
+        is_pushed: true,
         time_ns,
         flags,
         app,

@@ -116,6 +116,7 @@ fn status_and_summary_tell_the_totals() {
             "channel": 0,
             "ssh_connections": 0,
             "ssh_pending": 0,
+            "ssh_histories": 0,
             "owner": 0,
             "translation": 0,
             "cgroup": 0,

@@ -256,15 +256,49 @@ fn state_is_bounded() {
             ..attempt(1, 1, Event::Failure, u64::from(index))
         });
     }
-    assert_eq!(watch.histories.len(), SOURCES);
+    assert_eq!(watch.histories.len(), HISTORIES);
     for index in 0..1_000 {
         watch.ended(&attempt(1, 1, Event::Failure, index));
     }
     let who = Who::Source([203, 0, 113, 1].into());
     assert_eq!(watch.histories[&who].seen.len(), EVENTS);
     // 18 MiB when all are full, as `tests/ssh_memory.rs` takes it.
-    assert_eq!((SOURCES, EVENTS, size_of::<Seen>()), (4_096, 64, 72));
+    assert_eq!((HISTORIES, EVENTS, size_of::<Seen>()), (4_096, 64, 72));
     assert!(watch.histories[&who].seen.capacity() <= EVENTS);
+}
+
+#[test]
+fn a_hassh_for_every_connection_pushes_no_source_out() {
+    let mut watch = Watch::new(Thresholds::default());
+    for index in 0..4 {
+        watch.ended(&attempt(7, 1, Event::Failure, index));
+    }
+    for index in 0..3 * HISTORIES as u64 {
+        let hassh = format!("{index:032x}");
+        watch.ended(&Attempt {
+            hassh: Some(&hassh),
+            ..attempt(1, 1, Event::Failure, 10 + index)
+        });
+    }
+    assert_eq!(watch.histories.len(), HISTORIES);
+    assert!(watch.forgotten() > 2 * HISTORIES as u64, "each is counted");
+    let found = watch.ended(&attempt(7, 1, Event::Failure, 50_000));
+    assert_eq!(kinds(found), [FindingKind::SshBruteForce]);
+}
+
+#[test]
+fn what_no_longer_counts_makes_room_without_a_loss() {
+    let mut watch = Watch::new(Thresholds::default());
+    for index in 0..2 * HISTORIES {
+        let source = u32::try_from(index).expect("few").to_be_bytes();
+        let at_ns = 60 * MINUTE * u64::from(index >= HISTORIES);
+        watch.ended(&Attempt {
+            source: source.into(),
+            group: source.into(),
+            ..attempt(1, 1, Event::Look, at_ns)
+        });
+    }
+    assert_eq!((watch.histories.len(), watch.forgotten()), (HISTORIES, 0));
 }
 
 #[test]

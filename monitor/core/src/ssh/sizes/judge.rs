@@ -6,50 +6,16 @@ use super::{
         stream::{Piece, Stream},
     },
     model::{Model, Quirk, Records},
-    proof::is_host_keys,
+    reader::{ACCEPT, Burst, IGNORE, MAX_ANSWER, Reader, SUCCESS},
 };
 
-/// Payloads: USERAUTH_SUCCESS is one byte, an empty IGNORE five, SERVICE_ACCEPT names
-/// `ssh-userauth`.
-const SUCCESS: u32 = 1;
-const IGNORE: u32 = 5;
-const ACCEPT: u32 = 17;
 /// SERVICE_ACCEPT is among that many first packets of the server, EXT_INFO before it.
 const MAX_BEFORE_ACCEPT: usize = 8;
 /// A single answer after that long is a real attempt that failed: the `none` probe is answered at
 /// once, while OpenSSH and PAM delay other failures.
 const SLOW_NS: u64 = 250_000_000;
-/// Payload of a refusal: a list of methods of at least `password`, and of at most all that there are.
-const MIN_REFUSAL: u32 = 6 + 8;
-const MAX_REFUSAL: u32 = 6 + 90;
-/// Payload of an EXT_INFO with the least `server-sig-algs` (RFC 8308 section 3.1).
-const MIN_EXT_INFO: u32 = 1 + 4 + 4 + 15 + 4 + 11;
 /// More answers than failed attempts can have (MaxAuthTries is 6, some answers are prompts).
 const MAX_ANSWERS: usize = 20;
-/// More bytes than a burst of failure, prompt, or echo of a 4096-bit key can have.
-const MAX_ANSWER: u32 = 640;
-
-/// Sizes of what the server sent at once, encrypted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Burst {
-    sizes: Vec<u32>,
-    /// Bytes that the client sent since the burst before.
-    asked: u64,
-    /// Since the client's last segment, nanoseconds.
-    delay_ns: u64,
-    /// Whether the client sent anything before.
-    is_answer: bool,
-}
-
-/// How answers are told.
-#[derive(Clone, Copy, Debug)]
-struct Reader {
-    model: Model,
-    /// An IGNORE precedes each.
-    has_ignore: bool,
-    /// The sizes are those of packets, not of segments.
-    is_exact: bool,
-}
 
 /// What the sizes tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +59,7 @@ fn outcome(
     login: &mut Option<Login>,
 ) -> Authentication {
     let (bursts, is_complete) = bursts(model, records, client, server);
-    let Some((reader, answers)) = answers(model, &bursts) else {
+    let Some((reader, answers)) = answers(model, &bursts, server.longest()) else {
         let is_silent = bursts.iter().all(|burst| !burst.is_answer);
         return if ended && is_complete && is_silent {
             by_sizes(AuthOutcome::None, 0)
@@ -170,9 +136,10 @@ fn bursts(
         .collect();
     requests.sort_unstable();
     let mut bursts: Vec<Burst> = Vec::new();
-    let (mut asked_before, mut now) = (0, 0);
+    let (mut asked_before, mut now, mut before_ns) = (0, 0, None);
     let mut push = |size: u32, time_ns: u64| {
         now = time_ns.max(now);
+        let gap_ns = before_ns.replace(now).map_or(0, |before| now - before);
         let asked = requests.partition_point(|(time, _)| *time <= now);
         if asked > asked_before || bursts.is_empty() {
             let last = asked.checked_sub(1).and_then(|last| requests.get(last));
@@ -182,11 +149,14 @@ fn bursts(
                 asked: since.iter().map(|(_, size)| u64::from(*size)).sum(),
                 delay_ns: last.map_or(0, |(last, _)| now - last),
                 is_answer: asked > 0,
+                gap_ns,
+                most_gap_ns: 0,
             });
             asked_before = asked;
         }
         if let Some(burst) = bursts.last_mut() {
             burst.sizes.push(size);
+            burst.most_gap_ns = burst.most_gap_ns.max(gap_ns);
         }
     };
     let pieces = server.pieces();
@@ -209,8 +179,9 @@ fn bursts(
             .is_none_or(|last| last.end as usize <= records.end);
         return (bursts, is_complete);
     }
-    // What shows no boundaries is taken by the segment.
+    // What shows no boundaries is taken by what the server wrote at once, which ends where it pushed.
     let mut end = u32::try_from(records.end).unwrap_or(u32::MAX);
+    let mut written = 0;
     for piece in pieces
         .iter()
         .filter(|piece| piece.end as usize > records.end)
@@ -218,10 +189,13 @@ fn bursts(
         if piece.start > end {
             return (bursts, false);
         }
-        push(piece.end - piece.start.max(end), piece.time_ns);
+        written += piece.end - piece.start.max(end);
         end = piece.end;
+        if piece.is_pushed {
+            push(std::mem::take(&mut written), piece.time_ns);
+        }
     }
-    (bursts, is_complete)
+    (bursts, is_complete && written == 0)
 }
 
 fn is_gapless(pieces: &[Piece]) -> bool {
@@ -231,7 +205,7 @@ fn is_gapless(pieces: &[Piece]) -> bool {
 }
 
 /// The bursts after SERVICE_ACCEPT, and how to read them. None: there is no SERVICE_ACCEPT.
-fn answers(model: &Model, bursts: &[Burst]) -> Option<(Reader, Vec<Burst>)> {
+fn answers(model: &Model, bursts: &[Burst], longest: u32) -> Option<(Reader, Vec<Burst>)> {
     for model in [*model, model.wide()] {
         let Some((burst, unit)) = find(bursts, model.size(ACCEPT)) else {
             continue;
@@ -262,6 +236,8 @@ fn answers(model: &Model, bursts: &[Burst]) -> Option<(Reader, Vec<Burst>)> {
             model,
             has_ignore,
             is_exact: model.shows_lengths(),
+            longest,
+            accept_gap_ns: bursts.get(burst).map_or(0, |burst| burst.most_gap_ns),
         };
         return Some((reader, answers));
     }
@@ -280,113 +256,4 @@ fn find(bursts: &[Burst], wanted: u32) -> Option<(usize, usize)> {
         .take(MAX_BEFORE_ACCEPT)
         .find(|(_, _, is_answer, size)| *is_answer && *size == wanted)
         .map(|(index, unit, _, _)| (index, unit))
-}
-
-// === impl Reader ===
-
-impl Reader {
-    fn size(&self, payload: u32) -> u32 {
-        self.model.size(payload)
-    }
-
-    fn is_success(&self, answer: &Burst, is_first: bool) -> bool {
-        let [first, second @ ..] = answer.sizes.as_slice() else {
-            return false;
-        };
-        let success = self.size(SUCCESS);
-        if *first == success {
-            return true;
-        }
-        // EXT_INFO or a banner precedes the success of a login without password: certain where
-        // sizes are those of packets.
-        is_first
-            && self.is_exact
-            && !self.has_ignore
-            && *first > self.size(ACCEPT)
-            && second.first() == Some(&success)
-    }
-
-    /// Answers before a login that were refusals for certain: those of one size, which came more
-    /// than once or is that of the refusal of `none`. A key that is accepted is answered once.
-    fn refusals(&self, before: &[Burst]) -> usize {
-        let last = |answer: &Burst| answer.sizes.last().copied();
-        let (none, rest) = match before {
-            [first, rest @ ..] if !self.model.is_first_real => (last(first), rest),
-            all => (None, all),
-        };
-        let count = |size| {
-            rest.iter()
-                .filter(|answer| last(answer) == Some(size))
-                .count()
-        };
-        rest.iter()
-            .filter_map(last)
-            .map(|size| (size, count(size)))
-            .filter(|(size, count)| *count > 1 || none == Some(*size))
-            .map(|(_, count)| count)
-            .max()
-            .unwrap_or(0)
-    }
-
-    /// Whether no segment before may be the beginning of a packet whose end is as short as a
-    /// success: whoever makes its window small has packets cut as it likes.
-    ///
-    /// A refusal has a list of methods that is not as long as one likes, EXT_INFO and a refusal are two
-    /// packets, and any other answer is one. Without its last bytes, as many as a success has, each of
-    /// these is something else.
-    fn is_uncut(&self, before: &[Burst]) -> bool {
-        let [first, others @ ..] = before else {
-            return true;
-        };
-        let all: u32 = first.sizes.iter().sum();
-        let is_refusal = self.model.is_packets(all, 1) && all <= self.size(MAX_REFUSAL);
-        let is_with_info = self.model.is_packets(all, 2)
-            && all >= self.size(MIN_EXT_INFO) + self.size(MIN_REFUSAL);
-        let is_one = |size: &u32| self.model.is_packets(*size, 1);
-        (is_refusal || is_with_info) && others.iter().all(|answer| answer.sizes.iter().all(is_one))
-    }
-
-    /// Whether the answer of the size of a success is one, and nothing that the client may get
-    /// without logging in.
-    fn is_certain(&self, answers: &[Burst], at: usize) -> bool {
-        let (before, rest) = answers.split_at_checked(at).unwrap_or_default();
-        // Nothing else is so short but the end of a packet that was cut, and NEWKEYS, which a client
-        // may have by a new key exchange at any time: then nothing is certain.
-        if self.size(SUCCESS) < self.size(IGNORE) {
-            if before.iter().any(|answer| self.may_be_kexinit(answer)) {
-                return false;
-            }
-            if self.is_exact || self.is_uncut(before) {
-                return true;
-            }
-            let is_whole = |size: &u32| self.model.is_whole(*size);
-            if !before
-                .iter()
-                .all(|answer| answer.sizes.iter().all(is_whole))
-            {
-                return false;
-            }
-        }
-        let [success, next @ ..] = rest else {
-            return false;
-        };
-        // The first attempt brings EXT_INFO and a banner.
-        let is_first = before.is_empty();
-        if is_first || self.has_ignore || before.iter().any(|answer| self.may_be_kexinit(answer)) {
-            return false;
-        }
-        let is_new = |size: u32| before.iter().all(|answer| !answer.sizes.contains(&size));
-        let follow = success.sizes.iter().skip(1).map(|size| (success, *size));
-        let next = next.first().into_iter();
-        let next = next.flat_map(|next| next.sizes.iter().map(move |size| (next, *size)));
-        follow.chain(next).any(|(burst, size)| {
-            let is_echo = self.model.is_pinged && burst.asked >= u64::from(size);
-            is_host_keys(&self.model, size) && is_new(size) && !is_echo
-        })
-    }
-
-    fn may_be_kexinit(&self, answer: &Burst) -> bool {
-        let may_be = |size: &u32| self.model.may_be_kexinit(*size);
-        may_be(&answer.sizes.iter().sum()) || answer.sizes.iter().any(may_be)
-    }
 }

@@ -4,7 +4,7 @@ use super::*;
 
 const ASYNCSSH: &str = "SSH-2.0-AsyncSSH_2.21.0";
 
-fn outcome(talk: &Talk) -> (AuthOutcome, Option<u32>) {
+pub(super) fn outcome(talk: &Talk) -> (AuthOutcome, Option<u32>) {
     let Authentication {
         outcome,
         attempts,
@@ -19,20 +19,20 @@ fn outcome(talk: &Talk) -> (AuthOutcome, Option<u32>) {
     (outcome, attempts)
 }
 
-const UNKNOWN: (AuthOutcome, Option<u32>) = (AuthOutcome::Unknown, None);
+pub(super) const UNKNOWN: (AuthOutcome, Option<u32>) = (AuthOutcome::Unknown, None);
 
-fn success(attempts: u32) -> (AuthOutcome, Option<u32>) {
+pub(super) fn success(attempts: u32) -> (AuthOutcome, Option<u32>) {
     (AuthOutcome::Success, Some(attempts))
 }
 
-fn failure(attempts: u32) -> (AuthOutcome, Option<u32>) {
+pub(super) fn failure(attempts: u32) -> (AuthOutcome, Option<u32>) {
     (AuthOutcome::Failure, Some(attempts))
 }
 
 const NO_ATTEMPT: (AuthOutcome, Option<u32>) = (AuthOutcome::None, Some(0));
 
 /// OpenSSH under chacha20 after SERVICE_ACCEPT.
-fn accepted() -> Talk {
+pub(super) fn accepted() -> Talk {
     Talk::handshake(OPENSSH, CHACHA, "m").answers(&[44])
 }
 
@@ -360,6 +360,17 @@ fn the_end_of_a_longer_packet_is_no_success() {
     let banner = accepted().answers(&[92 + 212 + 76]).answers(&[28]);
     assert_eq!(outcome(&banner), UNKNOWN);
     assert_eq!(outcome(&banner.answers(&[628])), success(1));
+}
+
+/// A server answers another key exchange with a KEXINIT and a reply that may be as long as host keys.
+#[test]
+fn the_reply_of_another_key_exchange_is_no_host_key() {
+    let talk = Talk::handshake(OPENSSH, GCM, "ignored").records(&[52]);
+    // RSA of 2048 bits under curve25519: 628 bytes.
+    let fake = talk.records(&[84]).records(&[36]);
+    let asked = fake.clone().records(&[1_076, 628, 36]);
+    assert_eq!(outcome(&asked), UNKNOWN);
+    assert_eq!(outcome(&fake.records(&[52, 628])), success(1));
 }
 
 #[test]

@@ -23,6 +23,7 @@ fn read(text: &str) -> Vec<Owned> {
             side,
             sequence: next().parse().unwrap(),
             length: next().parse().unwrap(),
+            is_pushed: true,
             time_ns: next().parse().unwrap(),
             bytes: next()
                 .as_bytes()

@@ -13,6 +13,7 @@ pub(in crate::ssh) struct Owned {
     pub(in crate::ssh) side: Side,
     pub(in crate::ssh) sequence: u32,
     pub(in crate::ssh) length: u32,
+    pub(in crate::ssh) is_pushed: bool,
     pub(in crate::ssh) time_ns: u64,
     pub(in crate::ssh) bytes: Vec<u8>,
 }
@@ -65,6 +66,7 @@ impl Owned {
             side: self.side,
             sequence: self.sequence,
             length: self.length,
+            is_pushed: self.is_pushed,
             time_ns: self.time_ns,
             bytes: &self.bytes,
         }
@@ -94,6 +96,7 @@ impl Talk {
             side,
             sequence: *next,
             length,
+            is_pushed: true,
             time_ns: self.now_ns,
             bytes,
         });

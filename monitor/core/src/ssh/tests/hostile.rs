@@ -168,6 +168,7 @@ fn lengths_and_sequences_that_lie() {
                     side,
                     sequence,
                     length,
+                    is_pushed: true,
                     time_ns: 0,
                     bytes,
                 });
@@ -191,6 +192,7 @@ fn memory_is_bounded() {
                 side,
                 sequence,
                 length,
+                is_pushed: true,
                 time_ns: u64::from(index),
                 bytes,
             });
@@ -209,6 +211,7 @@ fn stray() -> Owned {
         side: Side::Client,
         sequence: Talk::default().next[Side::Client as usize] - 1,
         length: 1,
+        is_pushed: true,
         time_ns: 5_000_000,
         bytes: b"x".to_vec(),
     }

@@ -16,6 +16,7 @@ fn split(segment: &Owned, cuts: &[usize]) -> Vec<Owned> {
             pieces.push(Owned {
                 sequence: segment.sequence.wrapping_add(u32::try_from(from).unwrap()),
                 length: u32::try_from(to - from).unwrap(),
+                is_pushed: segment.is_pushed && to == segment.bytes.len(),
                 bytes: segment.bytes[from..to].to_vec(),
                 ..segment.clone()
             });
@@ -135,6 +136,7 @@ fn any_segment() -> impl Strategy<Value = Owned> {
             },
             sequence,
             length,
+            is_pushed: time_ns % 3 != 0,
             time_ns,
             bytes,
         },
