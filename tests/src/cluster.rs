@@ -11,6 +11,7 @@
 //! | [`control`], [`worker`] | what runs on the nodes |
 //! | [`image`] | container images without a registry |
 //! | [`objects`] | what is asked of the API server, by kubectl |
+//! | [`watch`] | a real Prometheus beside it, with our rules |
 //! | [`story`] | the agent in it: what the demonstration shows and the test asserts |
 
 mod authority;
@@ -20,6 +21,7 @@ pub mod machine;
 pub mod objects;
 pub mod programs;
 pub mod story;
+pub mod watch;
 mod worker;
 
 use std::net::Ipv4Addr;

@@ -1,5 +1,7 @@
 //! What `deploy` holds: its files, YAML as JSON values, names of metrics in queries.
 
+pub mod hurry;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,56 +11,6 @@ use monitor_core::metric;
 use serde_json::Value;
 
 use crate::lab::gate;
-
-/// Metrics that the daemon serves only where security groups and policies are declared, or a cluster
-/// is watched, with their labels.
-pub const DECLARED: &[(&str, &[&str])] = &[
-    (
-        "nodewatch_nsg_connections_total",
-        &["nsg", "rule", "access", "direction", "outcome"],
-    ),
-    (
-        "nodewatch_nsg_rule_last_match_timestamp_seconds",
-        &["nsg", "rule"],
-    ),
-    ("nodewatch_nsg_loads_total", &["result"]),
-    ("nodewatch_kubernetes_synced", &["resource"]),
-    ("nodewatch_kubernetes_objects", &["resource"]),
-    ("nodewatch_kubernetes_objects_skipped", &["resource"]),
-    ("nodewatch_kubernetes_events_total", &["resource"]),
-    (
-        "nodewatch_kubernetes_last_event_timestamp_seconds",
-        &["resource"],
-    ),
-    ("nodewatch_kubernetes_lists_total", &["resource"]),
-    ("nodewatch_kubernetes_errors_total", &["resource", "reason"]),
-    (
-        "nodewatch_policy_connections_total",
-        &[
-            "namespace",
-            "workload",
-            "direction",
-            "allowed",
-            "policy",
-            "outcome",
-        ],
-    ),
-    (
-        "nodewatch_policy_proposed_connections_total",
-        &[
-            "namespace",
-            "workload",
-            "direction",
-            "change",
-            "policy",
-            "outcome",
-        ],
-    ),
-    (
-        "nodewatch_policy_pods",
-        &["namespace", "direction", "coverage"],
-    ),
-];
 
 /// What the daemon tells of its own process.
 pub const PROCESS: &[&str] = &[

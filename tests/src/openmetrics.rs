@@ -1,5 +1,7 @@
 //! A strict reader of the OpenMetrics text format: what it accepts, any scraper accepts.
 
+pub mod promtool;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail, ensure};

@@ -7,7 +7,16 @@ use tests::lab::{self, gate};
 
 #[test]
 fn installed_by_its_manifests_it_names_judges_and_survives_in_a_real_cluster() {
-    let tools = ["kubectl", "openssl", "sshd", "strip", "iptables"];
+    let tools = [
+        "kubectl",
+        "openssl",
+        "sshd",
+        "strip",
+        "iptables",
+        "prometheus",
+        "promtool",
+        "dnsmasq",
+    ];
     let Some(_permit) = lab::require_with(&tools) else {
         return;
     };
@@ -19,19 +28,24 @@ fn installed_by_its_manifests_it_names_judges_and_survives_in_a_real_cluster() {
     let binary = daemon::binary().expect("a binary");
     let archive = image::agent(cluster.lab().directory(), binary).expect("an image");
     let mut story = Story::new(cluster, &archive).expect("a stage");
-    let acts: [Act; 12] = [
+    let acts: [Act; 17] = [
         Story::apply_as_it_is,
         Story::privileges,
         Story::dry_run,
         Story::workloads,
         Story::names,
         Story::violation,
+        Story::calm,
         Story::configure,
         Story::host_pods,
-        Story::ssh,
+        Story::watch,
+        Story::incident,
+        Story::follow,
         Story::drain,
         Story::account,
+        Story::resolved,
         Story::remove,
+        Story::agent_down,
     ];
     for act in acts {
         let start = std::time::Instant::now();

@@ -1,15 +1,14 @@
 //! `/metrics` as real scrapers see it, and the health endpoints.
 
 use std::fs;
-use std::io::Write;
 use std::net::SocketAddr;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use tests::account;
 use tests::daemon::{self, Daemon, LISTEN};
 use tests::lab::server::nginx::Nginx;
 use tests::lab::{self, Guard, Lab, Namespace, Pod, Transport, client, process, wait};
+use tests::openmetrics::promtool;
 
 /// How long a scrape may take here, where there are few series.
 const SCRAPE: Duration = Duration::from_millis(150);
@@ -63,7 +62,7 @@ fn the_exposition_is_clean() {
             "{family}"
         );
     }
-    promtool(&lab, &answer.body);
+    promtool::check(&answer.body, lab.directory()).expect("nothing to say");
 }
 
 const FLOW_LABELS: &[&str] = &[
@@ -239,49 +238,6 @@ fn a_small_series_cap_keeps_the_sums() {
     });
     let series = series.count();
     assert!(series <= 40 + 8, "{series} series over a cap of 40");
-}
-
-/// What `promtool check metrics` says of the text; its parser wants the older format, where a
-/// counter's name in `# TYPE` carries the suffix.
-fn promtool(lab: &Lab, openmetrics: &str) {
-    let text = classic(openmetrics);
-    let mut command = lab.node().command("promtool");
-    command.args(["check", "metrics"]).stdin(Stdio::piped());
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("promtool");
-    child
-        .stdin
-        .take()
-        .expect("a pipe")
-        .write_all(text.as_bytes())
-        .expect("written");
-    let output = child.wait_with_output().expect("an end");
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    assert!(
-        output.status.success() && said.trim().is_empty(),
-        "promtool: {said}"
-    );
-}
-
-fn classic(openmetrics: &str) -> String {
-    let mut text = String::new();
-    let counters: Vec<&str> = openmetrics
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
-        .collect();
-    for line in openmetrics
-        .lines()
-        .filter(|line| *line != "# EOF" && !line.starts_with("# UNIT"))
-    {
-        let mut words: Vec<String> = line.splitn(4, ' ').map(str::to_owned).collect();
-        if line.starts_with("# ") && counters.contains(&words[2].as_str()) {
-            words[2].push_str("_total");
-        }
-        text.push_str(&words.join(" "));
-        text.push('\n');
-    }
-    text
 }
 
 /// Two pods, one of which serves the other; they live as long as what is returned.

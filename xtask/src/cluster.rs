@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::build::Profile;
-use crate::image;
+use crate::image::{self, Arch};
 use crate::kube::{self, PROGRAMS, Part};
 use crate::programs::{self, Options};
 use crate::setup::{self, Group};
@@ -21,7 +21,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
     let mut environment = vec![(PROGRAMS, kube)];
     // Taking it down needs no image.
     if !options.begins_with("down") {
-        environment.push((IMAGE, image::build(workspace)?));
+        environment.push((IMAGE, image::build(workspace, Arch::HERE)?));
     }
     // It only starts others: the profile that is built quickest.
     programs::run_with(workspace, "cluster", Profile::Debug, options, &environment)

@@ -100,7 +100,7 @@ enum Chore {
     /// Archive of the binary, licences and README for a release
     Dist,
     /// The container image, with neither a container engine nor a registry
-    Image,
+    Image(image::Options),
 }
 
 fn main() -> ExitCode {
@@ -141,7 +141,7 @@ fn run(chore: Chore) -> Result<ExitCode> {
         Chore::Demo(options) => return programs::run(&workspace, "demo", &options),
         Chore::Fuzz(options) => fuzz::run(&workspace, &options)?,
         Chore::Dist => dist::run(&workspace)?,
-        Chore::Image => image::run(&workspace)?,
+        Chore::Image(options) => image::run(&workspace, &options)?,
     }
     Ok(ExitCode::SUCCESS)
 }

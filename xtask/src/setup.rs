@@ -28,6 +28,8 @@ pub(crate) enum Group {
     Deploy,
     /// What builds the container image
     Image,
+    /// What compiles for aarch64 on another machine (`cargo xtask image --arch aarch64`)
+    Cross,
     /// What builds the targets for libFuzzer
     Fuzz,
     /// QEMU and what unpacks kernels
@@ -37,7 +39,7 @@ pub(crate) enum Group {
 // === impl Group ===
 
 impl Group {
-    /// All of them.
+    /// All of them but what only a foreign image needs.
     pub(crate) const ALL: &[Self] = &[
         Self::Build,
         Self::Lint,

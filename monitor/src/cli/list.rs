@@ -16,7 +16,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{
     exit::Refused,
     filter::FilterArgs,
-    output::{Format, Output, complain},
+    interrupt::Interrupted,
+    output::{Format, Output, complain, end_unless_read},
     table::{Cell, Columns, table},
 };
 use crate::{
@@ -29,6 +30,8 @@ use crate::{
 
 /// Records without a wish for another number.
 const LAST: usize = 20;
+/// Whoever follows and reads nothing for so long is taken to be gone.
+const UNREAD: Duration = Duration::from_mins(10);
 
 /// Flags of every list.
 #[derive(Debug, clap::Args)]
@@ -127,6 +130,10 @@ async fn print(args: ListArgs, shape: &Shape) -> anyhow::Result<usize> {
     let mut client = Client::ask(&args.socket, &request).await?;
     let mut printer = Printer::new(args.output, args.numeric, args.follow, shape);
     let mut lost = 0;
+    // Also where nobody reads what is printed, and this thread waits for that.
+    if args.follow {
+        Interrupted::watch();
+    }
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Refused::Start)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Refused::Start)?;
     loop {
@@ -248,6 +255,7 @@ impl<'a> Printer<'a> {
         }
         self.printed += 1;
         if self.follow {
+            end_unless_read(UNREAD);
             self.output.flush()
         } else {
             Ok(())

@@ -3,11 +3,17 @@
 use std::{
     env,
     io::{self, BufWriter, IsTerminal as _, Write},
+    os::fd::AsFd,
+    time::{Duration, Instant},
 };
 
 use clap::ValueEnum;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
 
-use super::exit::Refused;
+use super::exit::{REFUSED, Refused};
 
 /// How records are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -110,6 +116,34 @@ fn closed(result: io::Result<()>) -> anyhow::Result<()> {
     })
 }
 
+/// Ends the program where standard output has taken nothing for so long. Whoever read it may be gone without a word:
+/// `kubectl exec` without a terminal leaves a command in the container, with its output in a pipe that stays open.
+pub(super) fn end_unless_read(within: Duration) {
+    if !takes(&io::stdout(), within) {
+        complain(&format!(
+            "nobody has read what is printed for {} s",
+            within.as_secs()
+        ));
+        // What is buffered has nowhere to go.
+        std::process::exit(REFUSED.into());
+    }
+}
+
+/// Whether a file can be written to, or tells of an error, within a time.
+fn takes(file: &impl AsFd, within: Duration) -> bool {
+    let start = Instant::now();
+    loop {
+        let left = within.saturating_sub(start.elapsed());
+        let left = Timespec::try_from(left).ok();
+        match poll(&mut [PollFd::new(file, PollFlags::OUT)], left.as_ref()) {
+            Ok(0) => return false,
+            // A signal; what it means is others' matter.
+            Err(Errno::INTR) => {}
+            Ok(_) | Err(_) => return true,
+        }
+    }
+}
+
 /// Prints a line about ourselves to standard error, which may be closed.
 pub(super) fn complain(message: &str) {
     let _ = writeln!(io::stderr(), "nodewatch: {message}");
@@ -136,6 +170,19 @@ pub(super) const RESET: &str = "\u{1b}[0m";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pipe_that_nobody_reads_takes_nothing() {
+        let (reader, mut writer) = io::pipe().expect("a pipe");
+        let soon = Duration::from_millis(20);
+        assert!(takes(&writer, soon));
+        while takes(&writer, soon) {
+            writer.write_all(&[0; 4096]).expect("written");
+        }
+        // Who has closed it is told of by the write.
+        drop(reader);
+        assert!(takes(&writer, soon));
+    }
 
     struct Gone;
 

@@ -9,13 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
-use tests::cluster::story::{Act, Story, say};
+use tests::cluster::story::{Act, IMAGE, Story, say};
 use tests::cluster::{Cluster, NEEDS, Network, image, programs};
 use tests::daemon;
 use tests::lab::{gate, interrupt, sweep, wait};
 
-/// Environment variable with the archive of the agent's image; without it one is made of the binary.
-const IMAGE: &str = "NODEWATCH_IMAGE";
 /// What `up` left for `down`.
 const STATE: &str = "/run/nodewatch-cluster.json";
 /// How long a start and an end may take.
@@ -93,6 +91,7 @@ fn build(size: Size) -> Result<Story> {
         size.nodes,
         start.elapsed().as_secs_f64()
     ));
+    // Without one it is made of the binary.
     let image = match std::env::var_os(IMAGE) {
         Some(archive) => PathBuf::from(archive),
         None => image::agent(cluster.lab().directory(), daemon::binary()?)?,
@@ -118,7 +117,7 @@ fn demo(size: Size) -> Result<()> {
 }
 
 fn tell(story: &Story) -> Result<()> {
-    let acts: [(&str, Act); 13] = [
+    let acts: [(&str, Act); 18] = [
         (
             "kubectl apply -k deploy/overlays/minimal",
             Story::apply_as_it_is,
@@ -134,19 +133,24 @@ fn tell(story: &Story) -> Result<()> {
         ),
         ("names of both ends", Story::names),
         ("a policy violation", Story::violation),
+        ("calm before the incident", Story::calm),
         (
-            "a configuration: from where SSH is expected",
+            "a configuration: SSH, a security group, metrics for a Prometheus",
             Story::configure,
         ),
         ("a pod on the host's network", Story::host_pods),
-        ("SSH to the node", Story::ssh),
+        ("a real Prometheus", Story::watch),
+        ("an incident", Story::incident),
         ("what a user sees", Story::look),
+        ("connections as they happen", Story::follow),
         ("drain and uncordon under traffic", Story::drain),
+        ("the alerts are resolved", Story::resolved),
         (
             "without each of the capabilities",
             Story::without_each_capability,
         ),
         ("kubectl delete -k", Story::remove),
+        ("a node without its agent", Story::agent_down),
     ];
     for (what, act) in acts {
         if interrupt::happened() {
@@ -209,7 +213,7 @@ fn up(size: Size) -> Result<()> {
     println!(
         "\nTo try:\n  export KUBECONFIG={kubeconfig}\n  \
          {enter}kubectl get pods -A -o wide\n  \
-         {enter}kubectl -n nodewatch exec ds/nodewatch -- nodewatch flows -f\n  \
+         {enter}kubectl -n nodewatch exec -it ds/nodewatch -- nodewatch flows -f\n  \
          {enter}kubectl -n nodewatch exec ds/nodewatch -- nodewatch findings --all\n\n\
          `cargo xtask cluster down` removes it."
     );

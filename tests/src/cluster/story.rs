@@ -1,12 +1,16 @@
 //! What happens in the demonstration and in the test: our manifests as a user applies them, workloads,
 //! policies, SSH, an update, a drain. Each act says what it saw and fails when that is not what it should be.
 
+mod alarm;
+mod load;
+mod look;
+mod overlay;
 mod privileges;
 mod shop;
 
+use std::cell::OnceCell;
 use std::fs;
-use std::net::IpAddr;
-use std::path::PathBuf;
+use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -15,10 +19,13 @@ use serde_json::Value;
 
 use super::Cluster;
 use super::objects::name;
+use super::watch::Watch;
 use crate::deploy;
 use crate::lab::server::sshd::Sshd;
 use crate::lab::{Peer, process, wait};
 
+/// Environment variable with the archive of the agent's image, as it is released.
+pub const IMAGE: &str = "NODEWATCH_IMAGE";
 /// The agent's namespace.
 const AGENT: &str = "nodewatch";
 /// Finds its pods.
@@ -33,6 +40,8 @@ const TOLD: Duration = Duration::from_secs(45);
 /// A cluster with the agent, workloads and an SSH server.
 #[derive(Debug)]
 pub struct Story {
+    /// Who scrapes the agents, on the host inside.
+    watch: OnceCell<Watch>,
     /// Inside the virtual network: SSH from here is expected.
     inside: Peer,
     /// Outside of it.
@@ -50,6 +59,7 @@ impl Story {
         cluster.import(image)?;
         let lab = cluster.lab();
         Ok(Self {
+            watch: OnceCell::new(),
             inside: lab.add_inside()?,
             outside: lab.add_outside()?,
             sshd: Sshd::start(lab.node(), 22)?,
@@ -250,25 +260,6 @@ impl Story {
         Ok(())
     }
 
-    /// `kubectl exec` into the agent, as a user looks.
-    pub fn look(&self) -> Result<()> {
-        for command in [
-            &["flows", "--last", "12"][..],
-            &["findings", "--last", "6"],
-            &["ssh"],
-            &["status"],
-        ] {
-            let shown = [
-                &["exec", "-n", AGENT, "ds/nodewatch", "--", "nodewatch"],
-                command,
-            ]
-            .concat();
-            say(&format!("kubectl {}", shown.join(" ")));
-            print!("{}", indented(&self.cluster.ask(&shown)?));
-        }
-        Ok(())
-    }
-
     /// `kubectl drain` and `uncordon` while clients run: the agent stays, its account is right, and the
     /// pods that come back are named by their new addresses.
     pub fn drain(&self) -> Result<()> {
@@ -288,8 +279,9 @@ impl Story {
         self.never_restarted(&after)?;
         self.account()?;
         self.cluster.ask(&["uncordon", &node])?;
+        // All but the intruder, which is gone by then.
         self.cluster
-            .wait_pods("shop", "shop", shop::PODS, ROLLOUT)?;
+            .wait_pods("shop", "shop", shop::PODS - 1, ROLLOUT)?;
         say(&format!(
             "drained and uncordoned in {:.1} s; the agent stayed, and its account is right",
             start.elapsed().as_secs_f64()
@@ -332,8 +324,10 @@ impl Story {
     }
 
     fn cluster_metrics(&self, node: usize) -> Result<String> {
-        let namespace = self.cluster.namespace(node);
-        Ok(crate::daemon::http(namespace, crate::daemon::LISTEN, "/metrics")?.body)
+        // The component scrape: at the node's address.
+        let address = self.cluster.nodes()[node].address;
+        let address = SocketAddr::new(address.into(), crate::daemon::LISTEN.port());
+        Ok(crate::daemon::http(&self.inside, address, "/metrics")?.body)
     }
 
     fn roll_out(&self) -> Result<()> {
@@ -427,26 +421,6 @@ impl Story {
             }
             Err(error) => format!("the agent tells nothing: {error:#}"),
         })
-    }
-
-    /// A copy of the manifests with an overlay of this cluster.
-    fn overlay(&self) -> Result<PathBuf> {
-        let copy = self.cluster.lab().directory().join("deploy");
-        let from = deploy::path("deploy");
-        process::checked(Command::new("cp").arg("-r").arg(from).arg(&copy))?;
-        let overlay = copy.join("overlays/lab");
-        fs::create_dir(&overlay)?;
-        fs::write(
-            overlay.join("kustomization.yaml"),
-            "resources: [../minimal]\ncomponents: [../../components/host-pods]\nconfigMapGenerator:\n- name: nodewatch-config\n  \
-             namespace: nodewatch\n  behavior: merge\n  files: [nodewatch.toml]\n",
-        )?;
-        fs::write(
-            overlay.join("nodewatch.toml"),
-            "log_format = \"json\"\nevent_log = \"-\"\nexpect_ssh = [\"admin=10.224.0.0/16\"]\n\
-             range = [\"office=203.0.113.0/24\"]\n",
-        )?;
-        Ok(overlay)
     }
 }
 

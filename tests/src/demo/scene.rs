@@ -1,7 +1,7 @@
 //! The lab of the demonstration, its servers, and what the clients do.
 
 use std::fmt::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -121,6 +121,16 @@ impl Scene {
         text
     }
 
+    /// The pods' names and IPv4 addresses.
+    pub fn pods(&self) -> [(&'static str, Ipv4Addr); 3] {
+        [
+            ("web", &self.web),
+            ("shop", &self.shop),
+            ("worker", &self.worker),
+        ]
+        .map(|(name, pod)| (name, pod.addresses.v4))
+    }
+
     /// The command by which the administrator logs in to the node.
     pub fn login(&self) -> Command {
         self.node_ssh.login(&self.outside, NODE.v4.into())
@@ -176,6 +186,7 @@ impl Scene {
         Ok(vec![
             ("ssh to the node", login),
             ("http between pods", get(&self.shop, "http", web4, "/")),
+            ("a black hole", black_hole),
             (
                 "https from outside",
                 get(&self.visitor, "https", web4, "/big"),
@@ -217,7 +228,6 @@ impl Scene {
                 client::traffic(&self.shop, &["icmp", "--to", &inside_text, "--count", "3"])?,
             ),
             ("a refused port", get(&self.worker, "http", inside, "/")),
-            ("a black hole", black_hole),
         ])
     }
 }

@@ -81,6 +81,16 @@ pub(crate) const NEEDS: &[Need] = &[
     program(Group::Image, "buildah", &["buildah"]),
     // TLS has some C and assembly in it, built for the static binary, too
     program(Group::Image, "musl-gcc", &["musl-tools"]),
+    program(
+        Group::Cross,
+        "aarch64-linux-gnu-gcc",
+        &["gcc-aarch64-linux-gnu"],
+    ),
+    file(
+        Group::Cross,
+        "/usr/aarch64-linux-gnu/include/string.h",
+        &["libc6-dev-arm64-cross"],
+    ),
     // libFuzzer is C++
     program(Group::Fuzz, "c++", &["g++"]),
     // kernels in virtual machines

@@ -1,7 +1,7 @@
 //! What became of a connection.
 
 use monitor_common::{
-    abi::flag::{ACCEPTS, ACK, OPENS, RST, UNREACHABLE},
+    abi::flag::{ACCEPTS, ACK, FIN, OPENS, RST, UNREACHABLE},
     classify::App,
 };
 
@@ -19,6 +19,7 @@ const ECHO_REQUEST6: u16 = 128;
 /// | TCP | outcome |
 /// |---|---|
 /// | no SYN from either end | midstream |
+/// | B sent SYN-ACK, A sent ACK, FIN from both | established: an RST after both ends have closed ends nothing |
 /// | B sent SYN-ACK, A sent ACK, then RST from either | reset |
 /// | B sent SYN-ACK, A sent ACK | established |
 /// | B sent SYN-ACK, RST from either | reset |
@@ -63,7 +64,9 @@ pub(super) fn of(key: &FlowKey, flow: &Tracked, forward: usize) -> Outcome {
 }
 
 fn tcp(a: u16, b: u16) -> Outcome {
-    let reset = (a | b) & RST != 0;
+    // Whose socket is gone answers what comes late, a FIN that is acknowledged twice for one, with RST.
+    let closed = a & b & FIN != 0;
+    let reset = (a | b) & RST != 0 && !closed;
     let ended_well = if reset {
         Outcome::Reset
     } else {
@@ -86,7 +89,7 @@ fn tcp(a: u16, b: u16) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use monitor_common::abi::flag::{DATA, FIN, FIRST, PSH, SYN};
+    use monitor_common::abi::flag::{DATA, FIRST, PSH, SYN};
 
     use super::*;
     use crate::fixture::{key4, tracked, value};
@@ -126,6 +129,9 @@ mod tests {
         );
         check(A_SYN | ACK | RST, B_SYN, Outcome::Reset);
         check(A_SYN | ACK, B_SYN | RST, Outcome::Reset);
+        check(A_SYN | ACK | FIN, B_SYN | RST, Outcome::Reset);
+        check(A_SYN | ACK | RST, B_SYN | FIN, Outcome::Reset);
+        check(A_SYN | ACK | FIN | RST, B_SYN | FIN, Outcome::Established);
         check(A_SYN, B_SYN | RST, Outcome::Reset);
         check(A_SYN | RST, B_SYN, Outcome::Reset);
         check(A_SYN, B_SYN, Outcome::Unanswered);

@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -48,43 +49,13 @@ impl<'lab> Prometheus<'lab> {
         }
         let config = namespace.directory().join("prometheus.yml");
         fs::write(&config, text).context("cannot write the configuration")?;
-        let mut command = namespace.command("prometheus");
-        command
-            .arg(format!("--config.file={}", config.display()))
-            .arg(format!(
-                "--storage.tsdb.path={}",
-                namespace.directory().join("tsdb").display()
-            ))
-            .arg(format!("--web.listen-address={LISTEN}"))
-            .arg("--log.level=warn");
-        let guard = namespace.spawn("prometheus", &mut command)?;
-        let mut started = Self { guard, namespace };
-        let ready = wait::until("Prometheus to be ready", START, || {
-            let answer = daemon::http(namespace, LISTEN, "/-/ready");
-            let yes = answer.is_ok_and(|answer| answer.status == 200);
-            (yes || !started.guard.is_running()).then_some(yes)
-        });
-        match ready {
-            Ok(true) => Ok(started),
-            _ => bail!("Prometheus did not start:\n{}", started.guard.log()),
-        }
+        let guard = launch(namespace, namespace.command("prometheus"), &config)?;
+        Ok(Self { guard, namespace })
     }
 
     /// The samples that a query gives now; an error names what is wrong with it.
     pub fn query(&self, query: &str) -> Result<Vec<Value>> {
-        let mut path = "/api/v1/query?query=".to_owned();
-        for byte in query.bytes() {
-            write!(path, "%{byte:02x}")?;
-        }
-        let answer = daemon::http(self.namespace, LISTEN, &path)?;
-        let value: Value = serde_json::from_str(&answer.body).context("no JSON")?;
-        if value["status"] != "success" {
-            bail!("{query}: {}", value["error"]);
-        }
-        match &value["data"]["result"] {
-            Value::Array(samples) => Ok(samples.clone()),
-            other => bail!("{query}: {other}"),
-        }
+        self::query(self.namespace, query)
     }
 
     /// What it wrote.
@@ -93,23 +64,55 @@ impl<'lab> Prometheus<'lab> {
     }
 }
 
-/// Serves a text at every path until the process ends.
-pub fn exporter(namespace: &Namespace, address: SocketAddr, text: String) -> Result<()> {
-    let listener = namespace.run(|| TcpListener::bind(address))??;
-    std::thread::Builder::new()
-        .name("exporter".to_owned())
-        .spawn(move || {
-            for mut stream in listener.incoming().flatten() {
-                let mut request = [0; 4096];
-                let _ = stream.read(&mut request);
-                let _ = write!(
-                    stream,
-                    "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\n\
-                     Content-Length: {}\r\nConnection: close\r\n\r\n{text}",
-                    text.len()
-                );
-            }
-        })
-        .context("cannot start a thread")?;
-    Ok(())
+/// Starts Prometheus with a configuration and waits until it is ready; `command` is the program in the
+/// namespace, with arguments of its own.
+pub fn launch(namespace: &Namespace, mut command: Command, config: &Path) -> Result<Guard> {
+    command
+        .arg(format!("--config.file={}", config.display()))
+        .arg(format!(
+            "--storage.tsdb.path={}",
+            namespace.directory().join("tsdb").display()
+        ))
+        .arg(format!("--web.listen-address={LISTEN}"))
+        .arg("--log.level=warn");
+    let mut guard = namespace.spawn("prometheus", &mut command)?;
+    let ready = wait::until("Prometheus to be ready", START, || {
+        let answer = daemon::http(namespace, LISTEN, "/-/ready");
+        let yes = answer.is_ok_and(|answer| answer.status == 200);
+        (yes || !guard.is_running()).then_some(yes)
+    });
+    match ready {
+        Ok(true) => Ok(guard),
+        _ => bail!("Prometheus did not start:\n{}", guard.log()),
+    }
+}
+
+/// The samples that a query gives now to the Prometheus of a namespace; an error names what is wrong with it.
+pub fn query(namespace: &Namespace, query: &str) -> Result<Vec<Value>> {
+    let mut path = "/api/v1/query?query=".to_owned();
+    for byte in query.bytes() {
+        write!(path, "%{byte:02x}")?;
+    }
+    match &data(namespace, &path).context(query.to_owned())?["result"] {
+        Value::Array(samples) => Ok(samples.clone()),
+        other => bail!("{query}: {other}"),
+    }
+}
+
+/// The alerts that the Prometheus of a namespace has now: labels, annotations, `state` (pending or firing) and
+/// since when.
+pub fn alerts(namespace: &Namespace) -> Result<Vec<Value>> {
+    match &data(namespace, "/api/v1/alerts")?["alerts"] {
+        Value::Array(alerts) => Ok(alerts.clone()),
+        other => bail!("alerts: {other}"),
+    }
+}
+
+fn data(namespace: &Namespace, path: &str) -> Result<Value> {
+    let answer = daemon::http(namespace, LISTEN, path)?;
+    let mut value: Value = serde_json::from_str(&answer.body).context("no JSON")?;
+    if value["status"] != "success" {
+        bail!("{}", value["error"]);
+    }
+    Ok(value["data"].take())
 }
