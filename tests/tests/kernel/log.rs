@@ -11,7 +11,7 @@ use crate::loaded::{LOOPBACK, Loaded, OPTIONS, kernel_version};
 /// less of what they saw before.
 fn budget() -> u32 {
     if kernel_version() >= (6, 12) {
-        200_000
+        300_000
     } else {
         400_000
     }

@@ -12,8 +12,8 @@ const SMALLEST_SPLIT: u32 = 4_096;
 /// Divides the capacity for flows of a family into near places (a power of two, or none; the first
 /// ones) and spare ones.
 ///
-/// Half of each: by chance, three of four flows have a near place when half the capacity is used,
-/// nearly all when an eighth is.
+/// A quarter is near: by chance, three of four flows have a near place when a quarter of the capacity is
+/// used, nine of ten when an eighth is.
 pub const fn split(capacity: u32) -> (u32, u32) {
     if capacity < SMALLEST_SPLIT {
         return (0, capacity);

@@ -155,23 +155,34 @@ fn on_syn<A: Family, P: Packet, B: Backend>(
             }
         });
     } else {
-        let is_first = own & flag::ACCEPTS == 0;
-        let is_opened = opposite & flag::OPENS != 0;
-        // Whoever opened it has begun before; and once its end has taken one SYN-ACK, it discards others.
-        let is_settled = own & flag::OPENS != 0
-            || is_opened && (own & flag::DATA != 0 || opposite & flag::TIMED != 0);
-        if !is_settled {
-            flow.update(|hot| hot.next_sequence[direction & 1] = next);
-            // Which of several counts, the ACK that follows tells.
-            if is_first || !is_opened {
-                flow.update_cold(|cold| cold.inspect_sequence[direction & 1] = next);
-            }
-        }
+        let copy = *flow;
+        accept(&copy, direction, next);
     }
     // A server's first packet is not the flow's, and another socket may have the ports by now.
     let cgroup_id = packet.cgroup_id();
     if cgroup_id != 0 {
         flow.update_cold(|cold| cold.cgroup_id = cgroup_id);
+    }
+}
+
+/// A SYN-ACK: where the stream of the end that sends it begins.
+///
+/// Not inlined: what it decides by would be followed through all that comes after.
+#[inline(never)]
+fn accept(flow: &FlowCell<'_>, direction: usize, next: u32) {
+    let (own, opposite) =
+        flow.get(|hot| (hot.flags[direction & 1], hot.flags[(direction ^ 1) & 1]));
+    let is_first = own & flag::ACCEPTS == 0;
+    let is_opened = opposite & flag::OPENS != 0;
+    // Whoever opened it has begun before; and once its end has taken one SYN-ACK, it discards others.
+    let is_settled = own & flag::OPENS != 0
+        || is_opened && (own & flag::DATA != 0 || opposite & flag::TIMED != 0);
+    if !is_settled {
+        flow.update(|hot| hot.next_sequence[direction & 1] = next);
+        // Which of several counts, the ACK that follows tells.
+        if is_first || !is_opened {
+            flow.update_cold(|cold| cold.inspect_sequence[direction & 1] = next);
+        }
     }
 }
 

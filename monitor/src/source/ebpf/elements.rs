@@ -18,7 +18,7 @@ pub(super) struct Elements<T> {
     map: Map,
     /// Address space for all of them.
     memory: NonNull<u8>,
-    /// Bytes of it, whole pages.
+    /// Bytes of it, whole pages; only what is mapped once mapping more has failed.
     length: usize,
     /// How many of them are mapped.
     mapped: usize,
@@ -58,6 +58,9 @@ impl<T> Elements<T> {
         if wanted <= self.mapped {
             return Ok(());
         }
+        if wanted > self.length {
+            return Err(io::Error::from(io::ErrorKind::OutOfMemory));
+        }
         let end = wanted.next_multiple_of(STEP).min(self.length);
         let offset = libc::off_t::try_from(self.mapped).map_err(io::Error::other)?;
         // SAFETY: in place of a part of the reservation made in `new`, to which nothing refers yet.
@@ -72,7 +75,10 @@ impl<T> Elements<T> {
             )
         };
         if mapped == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
+            let error = io::Error::last_os_error();
+            // Older kernels have unmapped the place by then, and something else may come to be there.
+            self.length = self.mapped;
+            return Err(error);
         }
         self.mapped = end;
         Ok(())
@@ -92,6 +98,6 @@ impl<T> Elements<T> {
 impl<T> Drop for Elements<T> {
     fn drop(&mut self) {
         // SAFETY: the reservation made in `new`; nothing borrows from it any longer.
-        unsafe { libc::munmap(self.memory.as_ptr().cast(), self.length) };
+        unsafe { libc::munmap(self.memory.as_ptr().cast(), self.length.max(self.mapped)) };
     }
 }
