@@ -127,7 +127,7 @@ fn binary(workspace: &Workspace, arch: Arch) -> Result<PathBuf> {
         // Names of functions stay, for backtraces; lines would be half of the image.
         .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
         .env("CARGO_PROFILE_RELEASE_STRIP", "debuginfo")
-        // What is resident of the program, and fetched by each node, is a third less.
+        // 3 MiB less are resident, and 1.3 MiB less fetched by each node.
         .env("CARGO_PROFILE_RELEASE_LTO", "fat")
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1");
     if arch != Arch::HERE {
