@@ -41,6 +41,7 @@ pub(crate) fn objects(scene: &Scene, api: &ApiServer<'_>) -> Result<()> {
             .await?;
         cluster.create(node()).await?;
         cluster.create(policy()).await?;
+        cluster.create(proposed()).await?;
         for (name, address) in pods {
             cluster.create(pod(name, address)).await?;
         }
@@ -73,6 +74,17 @@ fn policy() -> Value {
             "podSelector": {"matchLabels": {"app": "web"}}, "policyTypes": ["Ingress"],
             "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "worker"}}}]}],
         },
+    })
+}
+
+/// Nothing may leave the shop, were this in force.
+fn proposed() -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {
+            "name": "later", "namespace": "shop", "annotations": {"nodewatch.io/mode": "propose"},
+        },
+        "spec": {"podSelector": {}, "policyTypes": ["Egress"]},
     })
 }
 
