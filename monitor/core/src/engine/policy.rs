@@ -26,7 +26,7 @@ use crate::{
         State, Translated, VERSION,
     },
     flow::{FlowKey, Judged, Mark, Tracked},
-    netpol::{Flow, Options, Part, Policies, PolicyChange, Verdict},
+    netpol::{Flow, Options, Part, Policies, PolicyChange, Verdict, behind_service},
     time::Timestamp,
 };
 use count::Counts;
@@ -142,17 +142,22 @@ impl Judge {
 
     /// Whether what a flow is judged by changed so shortly before it began, or after, that the
     /// network may have gone by something else.
-    fn is_fresh(&self, flow: &Flow, start: Timestamp) -> bool {
+    fn is_fresh(&self, cluster: &Cluster, flow: &Flow, start: Timestamp) -> bool {
+        let of = |namespace: &str| self.changed.get(namespace).copied().unwrap_or(START);
         let since = |end: &End| {
-            end.pod.as_ref().map_or(START, |known| {
-                let changed = self.changed.get(&known.pod.namespace).copied();
-                known.since.max(changed.unwrap_or(START))
-            })
+            end.pod
+                .as_ref()
+                .map_or(START, |known| known.since.max(of(&known.pod.namespace)))
         };
-        let last = self
+        let mut last = self
             .all_changed
             .max(since(&flow.source))
             .max(since(&flow.destination));
+        // Of a service, it is those behind it that are judged.
+        if let Some((namespace, ends)) = behind_service(cluster, flow) {
+            let ends = ends.iter().map(since).max();
+            last = last.max(of(&namespace)).max(ends.unwrap_or(START));
+        }
         last != START && start < last.saturating_add(GRACE)
     }
 }
@@ -236,7 +241,7 @@ impl Books {
             via_service: chosen.is_some(),
             ..Flow::new(source, destination, key.protocol(), port)
         };
-        let is_fresh = self.policy.is_fresh(&question, flow.start);
+        let is_fresh = self.policy.is_fresh(cluster, &question, flow.start);
         flow.policy = Some(Arc::new(self.policy.judge(cluster, &question)));
         flow.set(Mark::Fresh, is_fresh);
     }
