@@ -255,7 +255,10 @@ impl Engine {
             Input::FlowEnded { key, value } => table.ended(&key, &value, clock, books),
             Input::Proposed(changes) => books.policy.propose_changes(changes),
             Input::ProposedByFiles(changes) => books.policy.propose(changes),
-            Input::Kubernetes(status) => self.kubernetes = Some(status),
+            Input::Kubernetes(status) => {
+                books.await_pods();
+                self.kubernetes = Some(status);
+            }
             Input::Owner(answer) => books.owner_found(answer, table),
             Input::Conntrack(available) => books.translations.set_available(available),
             Input::Cgroups(answers) => books.cgroups_found(answers, table),
@@ -294,6 +297,7 @@ impl Engine {
             Input::Tick => {
                 books.cgroup_tick(table);
                 books.translation_tick(table);
+                books.policy_tick(table);
                 books.ssh_tick(clock, table);
                 let untracked = books.ssh.untracked();
                 let forgotten = books.ssh.forgotten();

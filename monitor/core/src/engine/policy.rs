@@ -9,6 +9,7 @@
 //! | allowed by a policy | unanswered | policy-over-blocked |
 //! | anything else | | none |
 
+mod await_pod;
 mod count;
 mod proposal;
 
@@ -29,6 +30,7 @@ use crate::{
     netpol::{Flow, Options, Part, Policies, PolicyChange, Verdict, behind_service},
     time::Timestamp,
 };
+use await_pod::{Awaited, Naming};
 use count::Counts;
 use proposal::{Name, Proposal};
 
@@ -59,6 +61,7 @@ pub(super) struct Judge {
     /// When a cluster-scoped policy changed last.
     all_changed: Timestamp,
     told: HashMap<Told, Timestamp>,
+    awaited: Awaited,
     counts: Counts,
 }
 
@@ -79,6 +82,7 @@ impl Judge {
             changed: HashMap::new(),
             all_changed: START,
             told: HashMap::new(),
+            awaited: Awaited::default(),
             counts: Counts::default(),
         }
     }
@@ -200,8 +204,8 @@ fn declared_by(verdict: &Verdict, kind: FindingKind) -> String {
 }
 
 impl Books {
-    /// Judges a connection by the policies, once it is known who opened it.
-    pub(super) fn judge_policy(&mut self, key: &FlowKey, flow: &mut Tracked) {
+    /// Judges a connection by the policies, once it is known who opened it, and between whom it is.
+    pub(super) fn judge_policy(&mut self, key: &FlowKey, flow: &mut Tracked, is_final: bool) {
         if flow.policy.is_some() || flow.has(Mark::Multicast) || !self.names.cluster().has_pods() {
             return;
         }
@@ -210,7 +214,6 @@ impl Books {
         if !orientation.is_known || !(self.policy.everywhere || point == Some(Point::Workload)) {
             return;
         }
-        let cluster = self.names.cluster();
         let shown = Pair::of(key, orientation.source_is_local);
         // Policies are about pods, whatever address the source used for them. Who the source is
         // behind an address that it was given is left as the pod sees it.
@@ -220,8 +223,13 @@ impl Books {
             .map(|translation| translation.reached.destination)
             .filter(|chosen| orientation.source_is_local && *chosen != shown.destination);
         let answers = chosen.unwrap_or(shown.destination);
-        let [source, destination] =
-            [shown.source.ip(), answers.ip()].map(|ip| cluster.end_at(ip, flow.start));
+        let ips = [shown.source.ip(), answers.ip()];
+        let naming = self.naming(key, flow, ips, is_final);
+        if naming == Naming::Awaited {
+            return;
+        }
+        let cluster = self.names.cluster();
+        let [source, destination] = ips.map(|ip| cluster.end_at(ip, flow.start));
         if source.pod.is_none() && destination.pod.is_none() {
             return;
         }
@@ -243,7 +251,10 @@ impl Books {
         };
         let is_fresh = self.policy.is_fresh(cluster, &question, flow.start);
         flow.policy = Some(Arc::new(self.policy.judge(cluster, &question)));
-        flow.set(Mark::Fresh, is_fresh);
+        flow.set(Mark::Fresh, is_fresh || naming == Naming::Unsure);
+        if is_final && !is_fresh && naming == Naming::Unsure {
+            self.policy.awaited.closed(key, flow, ips, self.now);
+        }
     }
 
     /// Counts a connection whose outcome is decided, and tells where it is not as declared.

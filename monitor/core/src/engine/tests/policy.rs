@@ -391,4 +391,5 @@ fn rows_are_bounded() {
 }
 
 mod coverage;
+mod fresh;
 mod proposed;
