@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use monitor_core::{
-    cluster::Change,
+    cluster::{Change, Namespace},
+    event::Labels,
     netpol::{PolicyChange, TierKind},
 };
 
@@ -94,7 +95,12 @@ fn objects(changes: &[Change]) -> BTreeMap<Key, &Change> {
 
 fn gone(key: &Key) -> Change {
     match key {
-        Key::Namespace(name) => Change::NamespaceGone(Arc::clone(name)),
+        // Not declared is not deleted: what is declared in it stays in force, as where no file ever
+        // declared its namespace.
+        Key::Namespace(name) => Change::Namespace(Namespace {
+            name: Arc::clone(name),
+            labels: Labels::default(),
+        }),
         Key::Node(name) => Change::NodeGone(Arc::clone(name)),
         Key::Service(namespace, name) => {
             Change::ServiceGone(Arc::clone(namespace), Arc::clone(name))
@@ -131,6 +137,13 @@ fn policy_gone(key: &PolicyKey) -> PolicyChange {
 
 #[cfg(test)]
 mod tests {
+    use monitor_core::{
+        cluster::Cluster,
+        event::Protocol,
+        netpol::{Flow, Options, Policies},
+        time::Timestamp,
+    };
+
     use super::*;
 
     fn names(difference: &Difference) -> Vec<String> {
@@ -184,7 +197,7 @@ mod tests {
         assert_eq!(
             names(&Difference::between(&before, &after)),
             [
-                "-namespace x",
+                "+namespace x",
                 "-pod gone",
                 "+pod new",
                 "+pod other",
@@ -193,5 +206,48 @@ mod tests {
                 "+policy other",
             ]
         );
+    }
+
+    #[test]
+    fn policies_outlive_the_object_of_their_namespace() {
+        let namespace =
+            "{apiVersion: v1, kind: Namespace, metadata: {name: x, labels: {a: b}}}\n---\n";
+        let rest = "{apiVersion: v1, kind: Pod, metadata: {name: p, namespace: x}, status: {podIP: 10.0.0.1}}
+---
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: deny, namespace: x}, spec: {podSelector: {}, policyTypes: [Ingress]}}
+";
+        let before = Manifests::parse("m", &format!("{namespace}{rest}"));
+        let after = Manifests::parse("m", rest);
+        let mut cluster = Cluster::new();
+        let mut policies = Policies::new(Options::default());
+        let apply = |cluster: &mut Cluster, policies: &mut Policies, difference: Difference| {
+            for change in difference.cluster {
+                cluster.apply(change, Timestamp::from_seconds(1));
+            }
+            for change in difference.policies {
+                policies.apply(change);
+            }
+        };
+        let allowed = |cluster: &Cluster, policies: &mut Policies| {
+            let [outside, pod] =
+                ["192.0.2.1", "10.0.0.1"].map(|ip| cluster.end_of_ip(ip.parse().unwrap()));
+            let flow = Flow::new(outside, pod, Protocol::TCP, 80);
+            policies.judge(cluster, &flow).allowed
+        };
+        let none = Manifests::parse("m", "");
+        apply(
+            &mut cluster,
+            &mut policies,
+            Difference::between(&none, &before),
+        );
+        assert_eq!(allowed(&cluster, &mut policies), Some(false));
+        assert!(cluster.namespace_labels("x").unwrap().contains_key("a"));
+        apply(
+            &mut cluster,
+            &mut policies,
+            Difference::between(&before, &after),
+        );
+        assert_eq!(allowed(&cluster, &mut policies), Some(false));
+        assert!(!cluster.namespace_labels("x").unwrap().contains_key("a"));
     }
 }
