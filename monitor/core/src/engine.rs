@@ -364,7 +364,8 @@ impl Engine {
     }
 
     fn tick(&mut self) -> Vec<FlowKey> {
-        if self.now.saturating_since(self.swept) >= SWEEP {
+        // A clock that was set back tells nothing of how long it is.
+        if self.now < self.swept || self.now.saturating_since(self.swept) >= SWEEP {
             self.swept = self.now;
             self.books.sweep_series(self.now, self.config.series_ttl);
             self.books.cover_pods();

@@ -101,7 +101,9 @@ impl Judge {
             }
             PolicyChange::NamespacedGone(namespace, _) => self.note(Arc::clone(namespace), now),
             PolicyChange::Tier(_) | PolicyChange::TierGone(..) => {
-                self.all_changed = self.all_changed.max(now);
+                if now != START {
+                    self.all_changed = now;
+                }
             }
         }
         if let Some(proposal) = &mut self.proposal
@@ -139,30 +141,36 @@ impl Judge {
         }
         if self.changed.len() >= MAX_CHANGED && !self.changed.contains_key(&namespace) {
             self.changed.clear();
-            self.all_changed = self.all_changed.max(now);
+            self.all_changed = now;
         }
         self.changed.insert(namespace, now);
     }
 
     /// Whether what a flow is judged by changed so shortly before it began, or after, that the
     /// network may have gone by something else.
-    fn is_fresh(&self, cluster: &Cluster, flow: &Flow, start: Timestamp) -> bool {
-        let of = |namespace: &str| self.changed.get(namespace).copied().unwrap_or(START);
-        let since = |end: &End| {
+    fn is_fresh(&self, cluster: &Cluster, flow: &Flow, start: Timestamp, now: Timestamp) -> bool {
+        // What is said to change later than now was before a clock was set back: long since, or
+        // not long since. Nothing is silenced for longer than it should be.
+        let is_fresh = |changed: Timestamp| {
+            changed != START
+                && changed <= now.saturating_add(GRACE)
+                && start < changed.saturating_add(GRACE)
+        };
+        let is_new = |namespace: &str| {
+            let changed = self.changed.get(namespace);
+            changed.is_some_and(|changed| is_fresh(*changed))
+        };
+        let of = |end: &End| {
             end.pod
                 .as_ref()
-                .map_or(START, |known| known.since.max(of(&known.pod.namespace)))
+                .is_some_and(|known| is_fresh(known.since) || is_new(&known.pod.namespace))
         };
-        let mut last = self
-            .all_changed
-            .max(since(&flow.source))
-            .max(since(&flow.destination));
-        // Of a service, it is those behind it that are judged.
-        if let Some((namespace, ends)) = behind_service(cluster, flow) {
-            let ends = ends.iter().map(since).max();
-            last = last.max(of(&namespace)).max(ends.unwrap_or(START));
+        if is_fresh(self.all_changed) || of(&flow.source) || of(&flow.destination) {
+            return true;
         }
-        last != START && start < last.saturating_add(GRACE)
+        // Of a service, it is those behind it that are judged.
+        behind_service(cluster, flow)
+            .is_some_and(|(namespace, ends)| is_new(&namespace) || ends.iter().any(of))
     }
 }
 
@@ -249,7 +257,9 @@ impl Books {
             via_service: chosen.is_some(),
             ..Flow::new(source, destination, key.protocol(), port)
         };
-        let is_fresh = self.policy.is_fresh(cluster, &question, flow.start);
+        let is_fresh = self
+            .policy
+            .is_fresh(cluster, &question, flow.start, self.now);
         flow.policy = Some(Arc::new(self.policy.judge(cluster, &question)));
         flow.set(Mark::Fresh, is_fresh || naming == Naming::Unsure);
         if is_final && !is_fresh && naming == Naming::Unsure {
@@ -312,7 +322,11 @@ impl Books {
         };
         let about = (kind, from.clone(), to.clone(), protocol, port);
         let last = self.policy.told.get(&about);
-        if last.is_some_and(|last| flow.end() < last.saturating_add(TOLD)) {
+        // One that is told of as later was so before a clock was set back.
+        let is_lately = |last: &Timestamp| {
+            flow.end() < last.saturating_add(TOLD) && *last < flow.end().saturating_add(TOLD)
+        };
+        if last.is_some_and(is_lately) {
             return;
         }
         if self.policy.told.len() >= MAX_TOLD {

@@ -234,3 +234,42 @@ fn a_change_behind_a_service_has_its_grace() {
         }
     }
 }
+
+#[test]
+fn a_clock_that_is_set_back_silences_nothing() {
+    // All of these come at second 5,000; then it is 100 again.
+    let tier = || PolicyChange::TierGone(crate::netpol::TierKind::Admin, "x".into());
+    let changes: [fn() -> Input; 3] = [
+        || Input::Policies(vec![egress("deny-all", &[])]),
+        || Input::Cluster(vec![peer("cart-0", "10.244.1.7", "new", 1)]),
+        || Input::Tick,
+    ];
+    for (index, change) in changes.into_iter().enumerate() {
+        let mut engine = engine_of(vec![egress("deny-all", &[])]);
+        at(&mut engine, 5_000, change());
+        at(&mut engine, 5_000, Input::Policies(vec![tier()]));
+        let records = connection(&mut engine, key(443), 50, [A, B]);
+        assert_eq!(findings(&records).len(), 1, "{index}");
+    }
+    // A change that comes after counts.
+    let mut engine = engine_of(vec![egress("deny-all", &[])]);
+    at(&mut engine, 5_000, Input::Policies(vec![tier()]));
+    at(&mut engine, 100, Input::Policies(vec![tier()]));
+    assert!(findings(&connection(&mut engine, key(443), 95, [A, B])).is_empty());
+    // The same is told of again.
+    let mut engine = engine_of(vec![egress("deny-all", &[])]);
+    let records = connection(&mut engine, key(443), 5_000, [A, B]);
+    assert_eq!(findings(&records).len(), 1);
+    let later = key4(VETH, Protocol::TCP, 40_001, 443);
+    let records = connection(&mut engine, later, 50, [A, B]);
+    assert_eq!(findings(&records).len(), 1);
+}
+
+#[test]
+fn a_clock_that_is_set_back_does_not_keep_pods_from_being_looked_at() {
+    let mut engine = engine();
+    at(&mut engine, 5_000, Input::Tick);
+    engine.declare(vec![pod("cart-0", "10.244.1.7")], vec![]);
+    at(&mut engine, 100, Input::Tick);
+    assert_eq!(engine.snapshot().status.policy.unwrap().pods, 1);
+}
