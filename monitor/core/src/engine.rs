@@ -368,6 +368,7 @@ impl Engine {
         if self.now < self.swept || self.now.saturating_since(self.swept) >= SWEEP {
             self.swept = self.now;
             self.books.sweep_series(self.now, self.config.series_ttl);
+            self.books.sweep_policy(self.config.series_ttl);
             self.books.cover_pods();
         }
         let used = self.table.live().map(|live| live as u64);

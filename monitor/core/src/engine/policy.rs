@@ -282,7 +282,7 @@ impl Books {
                 (_, Some(false)) => FindingKind::PolicyWouldDeny,
                 _ => return,
             };
-            self.count_proposed(key, flow, outcome, proposed, kind);
+            self.count_proposed(key, flow, outcome, &judged, kind);
             self.tell_policy(key, flow, outcome, kind, proposed);
         }
     }
