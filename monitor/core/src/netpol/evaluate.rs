@@ -77,7 +77,7 @@ impl<'a> Case<'a> {
     /// it holds all of its family. Both ends of a connection have addresses of one family.
     fn hold_unknown<'b>(
         &self,
-        nets: impl Iterator<Item = (&'b IpNet, bool)> + Clone,
+        nets: &(impl Iterator<Item = (&'b IpNet, bool)> + Clone),
     ) -> Option<bool> {
         let family = self.subject().ip.map(|ip| ip.is_ipv4());
         let is_of = |net: &IpNet, is_ipv4: bool| net.addr().is_ipv4() == is_ipv4;

@@ -67,6 +67,37 @@ impl Difference {
     }
 }
 
+// === impl Manifests ===
+
+impl Manifests {
+    /// These, and beside them what earlier ones declared and these do not: where a part of these
+    /// cannot be read, it is not known to be gone.
+    #[must_use]
+    pub fn beside(mut self, before: &Self) -> Self {
+        let new = objects(&self.cluster);
+        let kept = objects(&before.cluster)
+            .into_iter()
+            .filter(|(key, _)| !new.contains_key(key))
+            .map(|(_, change)| change.clone());
+        let kept: Vec<_> = kept.collect();
+        self.cluster.extend(kept);
+        self.policies = policies_beside(self.policies, &before.policies);
+        self
+    }
+}
+
+/// Policies, and beside them those of earlier ones that are not among them.
+pub fn policies_beside(mut after: Vec<PolicyChange>, before: &[PolicyChange]) -> Vec<PolicyChange> {
+    let new = policies(&after);
+    let kept = policies(before)
+        .into_iter()
+        .filter(|(key, _)| !new.contains_key(key))
+        .map(|(_, change)| change.clone());
+    let kept: Vec<_> = kept.collect();
+    after.extend(kept);
+    after
+}
+
 /// Objects by what they are; of several with one name the last, as if they were applied in order.
 fn objects(changes: &[Change]) -> BTreeMap<Key, &Change> {
     let keyed = changes.iter().filter_map(|change| {

@@ -201,14 +201,14 @@ impl Case<'_> {
     fn block(&self, block: &IpBlock) -> Fit {
         self.held(match self.peer().ip {
             Some(ip) => Some(block.contains(ip)),
-            None => self.hold_unknown([(&block.net, block.is_everything())].into_iter()),
+            None => self.hold_unknown(&[(&block.net, block.is_everything())].into_iter()),
         })
     }
 
     /// What blocks that each hold all of one family are together.
     fn blocks_together(&self, peers: &[Peer]) -> Fit {
         self.held(
-            self.hold_unknown(peers.iter().filter_map(|peer| match peer {
+            self.hold_unknown(&peers.iter().filter_map(|peer| match peer {
                 Peer::Block(block) => Some((&block.net, block.is_everything())),
                 Peer::Unknown | Peer::Pods { .. } => None,
             })),

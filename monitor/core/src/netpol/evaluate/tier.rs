@@ -156,7 +156,7 @@ impl Case<'_> {
                 Some(ip) => when(nets.iter().any(|net| net.contains(&ip))),
                 None => {
                     let nets = nets.iter().map(|net| (net, net.prefix_len() == 0));
-                    self.hold_unknown(nets)
+                    self.hold_unknown(&nets)
                         .map_or(Match::Unclear(NO_ADDRESS), when)
                 }
             },
