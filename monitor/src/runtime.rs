@@ -159,6 +159,8 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
         loaded.chain
     });
     let web = config.web_config.clone().map(web::reload).transpose()?;
+    // Before they are read: what is written meanwhile is a change.
+    let stamp = manifests::Places::of(config).stamp();
     let mut declared = Manifests::read(&config.manifests)?;
     manifests::log(&declared);
     let proposed = manifests::proposed(&config.proposed, &mut declared)?;
@@ -216,7 +218,11 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
         engine.step(Input::Kubernetes(status), now());
     }
     let given = Given {
-        known: manifests::Known { declared, proposed },
+        known: manifests::Known {
+            declared,
+            proposed,
+            stamp,
+        },
         watch,
         web,
         cluster,
@@ -315,10 +321,7 @@ async fn serve(
         interval: config.poll_interval,
     };
     cluster.start(&ends.inputs);
-    let places = manifests::Places {
-        declared: config.manifests.clone(),
-        proposed: config.proposed.clone(),
-    };
+    let places = manifests::Places::of(config);
     if !places.is_empty() {
         let inputs = ends.inputs.downgrade();
         tokio::spawn(manifests::watch(places, known, inputs));

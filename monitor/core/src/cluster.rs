@@ -386,6 +386,12 @@ impl Cluster {
         }
     }
 
+    /// Whether a pod held an address at a time, as far as pods are told of: not one that had it
+    /// shortly before.
+    pub(crate) fn is_held(&self, ip: IpAddr, at: Timestamp) -> bool {
+        self.addresses.is_held(normalise(ip), at)
+    }
+
     /// A pod as the end of a flow. A host-network pod is its node. `family` is an address of the
     /// other end, where that is known: of a dual-stack pod the address of the same family is meant.
     pub fn end_of_pod(&self, pod: &Arc<KnownPod>, family: Option<IpAddr>) -> End {

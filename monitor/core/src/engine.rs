@@ -255,7 +255,10 @@ impl Engine {
             Input::FlowEnded { key, value } => table.ended(&key, &value, clock, books),
             Input::Proposed(changes) => books.policy.propose_changes(changes),
             Input::ProposedByFiles(changes) => books.policy.propose(changes),
-            Input::Kubernetes(status) => self.kubernetes = Some(status),
+            Input::Kubernetes(status) => {
+                books.await_pods();
+                self.kubernetes = Some(status);
+            }
             Input::Owner(answer) => books.owner_found(answer, table),
             Input::Conntrack(available) => books.translations.set_available(available),
             Input::Cgroups(answers) => books.cgroups_found(answers, table),
@@ -294,6 +297,7 @@ impl Engine {
             Input::Tick => {
                 books.cgroup_tick(table);
                 books.translation_tick(table);
+                books.policy_tick(table);
                 books.ssh_tick(clock, table);
                 let untracked = books.ssh.untracked();
                 let forgotten = books.ssh.forgotten();
@@ -360,9 +364,11 @@ impl Engine {
     }
 
     fn tick(&mut self) -> Vec<FlowKey> {
-        if self.now.saturating_since(self.swept) >= SWEEP {
+        // A clock that was set back tells nothing of how long it is.
+        if self.now < self.swept || self.now.saturating_since(self.swept) >= SWEEP {
             self.swept = self.now;
             self.books.sweep_series(self.now, self.config.series_ttl);
+            self.books.sweep_policy(self.config.series_ttl);
             self.books.cover_pods();
         }
         let used = self.table.live().map(|live| live as u64);

@@ -29,6 +29,23 @@ pub(crate) fn key4(
     })
 }
 
+/// An IPv4 key between these addresses and ports, the local one first.
+pub(crate) fn key4_between(
+    interface_id: u32,
+    protocol: Protocol,
+    local: (&str, u16),
+    remote: (&str, u16),
+) -> FlowKey {
+    let bits = |text: &str| text.parse::<Ipv4Addr>().unwrap().to_bits();
+    FlowKey::V4(FlowKey4 {
+        local: bits(local.0),
+        remote: bits(remote.0),
+        local_port: local.1,
+        remote_port: remote.1,
+        scope: scope(interface_id, protocol.0),
+    })
+}
+
 /// A value with these packets by direction, 100 bytes each.
 pub(crate) fn value(packets: [u64; 2]) -> FlowValue {
     FlowValue {

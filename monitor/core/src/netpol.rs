@@ -25,6 +25,7 @@ pub use model::{
     Action, Direction, IpBlock, NetworkPolicy, Peer, PodSet, PolicyPort, PortMatch, Rule, Tier,
     TierKind, TierPeer, TierPolicy, TierPort, TierRule,
 };
+pub(crate) use policies::behind_service;
 pub use policies::{Explanation, Options, Policies, PolicyChange};
 pub use selector::{Operator, Requirement, Selector};
 pub use trace::{Stage, Step};

@@ -19,7 +19,7 @@ use monitor_core::{
 };
 use serde_json::Value;
 
-pub use difference::Difference;
+pub use difference::{Difference, policies_beside};
 pub use files::{ManifestError, Stamp};
 
 use super::decode::{Decoded, Fault, Object, decode, title};

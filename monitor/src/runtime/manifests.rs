@@ -5,7 +5,10 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use monitor_core::{engine::Input, netpol::PolicyChange};
 use tokio::{sync::mpsc, time};
 
-use crate::kube::manifests::{Difference, ManifestError, Manifests, Stamp};
+use crate::{
+    config::Config,
+    kube::manifests::{Difference, ManifestError, Manifests, Stamp, policies_beside},
+};
 
 /// Time between two looks at the files.
 const LOOK: Duration = Duration::from_secs(2);
@@ -42,6 +45,14 @@ pub(super) fn proposed(
 pub(super) struct Known {
     pub(super) declared: Manifests,
     pub(super) proposed: Option<Vec<PolicyChange>>,
+    /// Of the files, before they were read.
+    pub(super) stamp: [Stamp; 2],
+}
+
+/// What was read, and whether a part of it could not be.
+struct Reading {
+    known: Known,
+    is_broken: bool,
 }
 
 /// Where both are.
@@ -54,17 +65,26 @@ pub(super) struct Places {
 // === impl Places ===
 
 impl Places {
+    /// Those that a configuration names.
+    pub(super) fn of(config: &Config) -> Self {
+        Self {
+            declared: config.manifests.clone(),
+            proposed: config.proposed.clone(),
+        }
+    }
+
     /// Whether there is nothing to watch.
     pub(super) fn is_empty(&self) -> bool {
         self.declared.is_empty() && self.proposed.is_empty()
     }
 
-    fn stamp(&self) -> [Stamp; 2] {
+    /// What the files look like now.
+    pub(super) fn stamp(&self) -> [Stamp; 2] {
         [&self.declared, &self.proposed].map(|paths| Stamp::of(paths))
     }
 
-    /// Reads both; nothing where a part of them cannot be read.
-    fn read(&self) -> Result<Option<Known>, ManifestError> {
+    /// Reads both.
+    fn read(&self, stamp: [Stamp; 2]) -> Result<Reading, ManifestError> {
         let mut declared = Manifests::read(&self.declared)?;
         log(&declared);
         let proposed = if self.proposed.is_empty() {
@@ -75,47 +95,86 @@ impl Places {
             Some(proposed)
         };
         let is_broken = |manifests: &Manifests| manifests.is_broken;
-        if is_broken(&declared) || proposed.as_ref().is_some_and(is_broken) {
-            return Ok(None);
-        }
+        let is_broken = is_broken(&declared) || proposed.as_ref().is_some_and(is_broken);
         let proposed = declared.take_proposed(proposed);
-        Ok(Some(Known { declared, proposed }))
+        let known = Known {
+            declared,
+            proposed,
+            stamp,
+        };
+        Ok(Reading { known, is_broken })
+    }
+}
+
+// === impl Known ===
+
+impl Known {
+    /// What can be read of the files, and beside it what was declared before: that it cannot be
+    /// read does not say that it is gone.
+    fn with(&self, part: Self) -> Self {
+        let before = self.proposed.as_deref().unwrap_or_default();
+        Self {
+            declared: part.declared.beside(&self.declared),
+            proposed: part
+                .proposed
+                .map(|proposed| policies_beside(proposed, before)),
+            stamp: part.stamp,
+        }
     }
 }
 
 /// Hands on what changes in the files, until the engine ends. What cannot be read whole changes
-/// nothing: a file may be half written.
+/// nothing at first: a file may be half written. At the next look, if nobody has written on, all
+/// that can be read counts; what cannot stays as it was.
 pub(super) async fn watch(places: Places, first: Known, inputs: mpsc::WeakSender<Input>) {
     let places = Arc::new(places);
-    let mut stamp = places.stamp();
+    let mut stamp = first.stamp.clone();
     let mut known = first;
+    let mut part = None;
     loop {
         time::sleep(LOOK).await;
         let look = {
             let (places, stamp) = (Arc::clone(&places), stamp.clone());
             tokio::task::spawn_blocking(move || {
                 let now = places.stamp();
-                (now != stamp).then(|| (now, places.read()))
+                (now != stamp).then(|| (now.clone(), places.read(now)))
             })
         };
-        let Ok(Some((now, read))) = look.await else {
+        let Ok(look) = look.await else {
             continue;
         };
-        stamp = now;
-        let now = match read {
-            Ok(Some(now)) => now,
-            Ok(None) => {
-                tracing::warn!("manifests stay as they were until all can be read");
-                continue;
-            }
-            Err(error) => {
-                tracing::warn!("manifests stay as they were: {error}");
-                continue;
+        let now = match look {
+            None => match part.take() {
+                Some(part) => known.with(part),
+                None => continue,
+            },
+            Some((now, read)) => {
+                stamp = now;
+                part = None;
+                match read {
+                    Ok(Reading {
+                        known,
+                        is_broken: false,
+                    }) => known,
+                    Ok(Reading { known, .. }) => {
+                        tracing::warn!("what of the manifests cannot be read stays as it was");
+                        part = Some(known);
+                        continue;
+                    }
+                    Err(error) => {
+                        tracing::warn!("manifests stay as they were: {error}");
+                        continue;
+                    }
+                }
             }
         };
         let Difference { cluster, policies } = Difference::between(&known.declared, &now.declared);
         let is_proposal_new = now.proposed != known.proposed;
         let (objects, rules) = (cluster.len(), policies.len());
+        if objects + rules == 0 && !is_proposal_new {
+            known = now;
+            continue;
+        }
         // The engine ends when the source has dropped its sender: this one does not count.
         let Some(inputs) = inputs.upgrade() else {
             return;
@@ -174,9 +233,11 @@ mod tests {
             declared: paths,
             proposed: Vec::new(),
         };
+        let stamp = places.stamp();
         let first = Known {
             declared: first,
             proposed: None,
+            stamp,
         };
         let watching = tokio::spawn(watch(places, first, sender.downgrade()));
         // Half written, then whole, in a way that a look between both would see.
@@ -208,6 +269,41 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_stays_broken_holds_nothing_else_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str| directory.path().join(name);
+        fs::write(file("m.yaml"), POD).unwrap();
+        let places = Places {
+            declared: vec![directory.path().to_owned()],
+            proposed: Vec::new(),
+        };
+        let first = places.read(places.stamp()).unwrap().known;
+        // Between the reading and the first look.
+        fs::write(file("p.yaml"), POLICY).unwrap();
+        let (sender, mut inputs) = mpsc::channel(8);
+        let watching = tokio::spawn(watch(places, first, sender.downgrade()));
+        let (cluster, policies) = next(&mut inputs).await;
+        assert_eq!((cluster.len(), policies.len()), (0, 1));
+        fs::write(file("m.yaml"), format!("{POD}---\n{{apiVersion: ")).unwrap();
+        fs::write(file("p.yaml"), POLICY.replace("name: p,", "name: q,")).unwrap();
+        let (cluster, policies) = next(&mut inputs).await;
+        assert!(cluster.is_empty(), "{cluster:?}");
+        let [PolicyChange::Namespaced(policy)] = &policies[..] else {
+            panic!("one is new, and none is known to be gone: {policies:?}");
+        };
+        assert_eq!(&*policy.name, "q");
+        // All can be read again: what is gone is.
+        fs::write(file("m.yaml"), "").unwrap();
+        let (cluster, policies) = next(&mut inputs).await;
+        assert!(matches!(&cluster[..], [Change::PodGone(..)]), "{cluster:?}");
+        assert!(
+            matches!(&policies[..], [PolicyChange::NamespacedGone(_, name)] if &**name == "p"),
+            "{policies:?}"
+        );
+        watching.abort();
+    }
+
+    #[tokio::test]
     async fn what_is_proposed_changes_with_its_files() {
         let directory = tempfile::tempdir().unwrap();
         let [declared, proposed] = ["declared", "proposed"].map(|name| directory.path().join(name));
@@ -218,7 +314,7 @@ mod tests {
             declared: vec![declared.clone()],
             proposed: vec![proposed.clone()],
         };
-        let first = places.read().unwrap().unwrap();
+        let first = places.read(places.stamp()).unwrap().known;
         assert_eq!(first.proposed.as_deref(), Some(&[][..]));
         let (sender, mut inputs) = mpsc::channel(8);
         let watching = tokio::spawn(watch(places, first, sender.downgrade()));

@@ -239,6 +239,25 @@ status: {phase: Pending}
     let verdict = world.verdict("y/a", "x/new", "TCP", 80);
     assert_eq!(verdict.allowed, None);
     assert!(verdict.reason().expect("a reason").contains("address"));
+    // It will be of the family of the other end's, and blocks are of one family.
+    let to = |blocks: &str| {
+        let rules = format!("egress: [{{to: [{blocks}]}}]");
+        let spec = format!("{{podSelector: {{}}, policyTypes: [Egress], {rules}}}");
+        let policies = ["x", "y"].map(|namespace| policy(namespace, "block", &spec));
+        let [in_x, in_y] = policies;
+        let mut world = World::new(&[
+            in_x,
+            in_y,
+            pending.to_owned(),
+            pending.replace("new", "more"),
+        ]);
+        ["y/a", "x/more"].map(|source| world.allows(source, "x/new"))
+    };
+    let (four, six) = ("{ipBlock: {cidr: 0.0.0.0/0}}", "{ipBlock: {cidr: '::/0'}}");
+    assert_eq!(to(four), [Some(true), None]);
+    assert_eq!(to(six), [Some(false), None]);
+    assert_eq!(to("{ipBlock: {cidr: 'fd00::/8'}}"), [Some(false), None]);
+    assert_eq!(to(&format!("{four}, {six}")), [Some(true), Some(true)]);
 }
 
 #[test]

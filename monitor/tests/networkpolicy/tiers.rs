@@ -403,6 +403,22 @@ fn rule_57_networks_match_pods_and_nodes() {
         assert!(!verdict.egress.plugin_dependent);
     }
     assert_eq!(world.allows("x/a", "2001:db8::1"), Some(true));
+    // An address that is not known yet is of the family of the other end's, which may not be known.
+    let pending = |name: &str| {
+        format!(
+            "\n---\n{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: x}}, status: {{phase: Pending}}}}"
+        )
+    };
+    let to = |networks: &str| {
+        let rule = egress(&format!(
+            "{{action: Deny, to: [{{networks: [{networks}]}}]}}"
+        ));
+        let mut world = World::new(&[cnp("p", "Admin", 1, &rule), pending("new"), pending("more")]);
+        ["y/a", "x/more"].map(|source| world.allows(source, "x/new"))
+    };
+    assert_eq!(to("0.0.0.0/0"), [Some(false), None]);
+    assert_eq!(to("'::/0'"), [Some(true), None]);
+    assert_eq!(to("0.0.0.0/0, '::/0'"), [Some(false), Some(false)]);
     // Passing what goes to pods before keeps it.
     let pass = format!("{{action: Pass, to: [{{{EVERYONE}}}]}}, {rule}");
     let mut world = World::new(&[cnp("p", "Admin", 1, &egress(&pass))]);

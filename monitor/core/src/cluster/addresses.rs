@@ -195,6 +195,12 @@ impl Addresses {
             .map(|holder| &holder.pod)
     }
 
+    /// Whether a pod held an address at a time: not only shortly before.
+    pub(super) fn is_held(&self, ip: IpAddr, at: Timestamp) -> bool {
+        let mut holders = self.by_ip.get(&ip).into_iter().flatten();
+        holders.any(|holder| holder.from <= at && holder.until.is_none_or(|until| at < until))
+    }
+
     /// Addresses that are held or were.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {

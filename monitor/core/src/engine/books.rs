@@ -181,9 +181,13 @@ impl Books {
 
     /// Judges a connection, and tells of it once its outcome is decided.
     pub(super) fn settle(&mut self, key: &FlowKey, flow: &mut Tracked, is_final: bool) {
-        self.judge_policy(key, flow);
+        let was_judged = flow.policy.is_some();
+        self.judge_policy(key, flow, is_final);
         let outcome = flow.outcome(key);
         let was_counted = flow.has(Mark::Counted);
+        if was_counted && !was_judged {
+            self.policy_decided(key, flow, outcome);
+        }
         if is_decided(outcome) && !flow.has(Mark::Counted) {
             // What it is counted for may be known only by now.
             if flow.cgroup_id != 0
@@ -286,6 +290,12 @@ impl Effects for Books {
     }
 
     fn closed(&mut self, key: &FlowKey, flow: &Tracked) {
+        let mut judged = None;
+        if self.awaits_pod(key, flow) {
+            // Without a last reading: it waits no longer.
+            self.settle(key, judged.insert(flow.clone()), true);
+        }
+        let flow = judged.as_ref().unwrap_or(flow);
         if !flow.has(Mark::Counted) {
             let outcome = flow.outcome(key);
             self.count(key, flow, outcome);

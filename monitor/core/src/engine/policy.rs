@@ -9,6 +9,7 @@
 //! | allowed by a policy | unanswered | policy-over-blocked |
 //! | anything else | | none |
 
+mod await_pod;
 mod count;
 mod proposal;
 
@@ -26,9 +27,10 @@ use crate::{
         State, Translated, VERSION,
     },
     flow::{FlowKey, Judged, Mark, Tracked},
-    netpol::{Flow, Options, Part, Policies, PolicyChange, Verdict},
+    netpol::{Flow, Options, Part, Policies, PolicyChange, Verdict, behind_service},
     time::Timestamp,
 };
+use await_pod::{Awaited, Naming};
 use count::Counts;
 use proposal::{Name, Proposal};
 
@@ -59,6 +61,7 @@ pub(super) struct Judge {
     /// When a cluster-scoped policy changed last.
     all_changed: Timestamp,
     told: HashMap<Told, Timestamp>,
+    awaited: Awaited,
     counts: Counts,
 }
 
@@ -79,6 +82,7 @@ impl Judge {
             changed: HashMap::new(),
             all_changed: START,
             told: HashMap::new(),
+            awaited: Awaited::default(),
             counts: Counts::default(),
         }
     }
@@ -97,7 +101,9 @@ impl Judge {
             }
             PolicyChange::NamespacedGone(namespace, _) => self.note(Arc::clone(namespace), now),
             PolicyChange::Tier(_) | PolicyChange::TierGone(..) => {
-                self.all_changed = self.all_changed.max(now);
+                if now != START {
+                    self.all_changed = now;
+                }
             }
         }
         if let Some(proposal) = &mut self.proposal
@@ -135,25 +141,36 @@ impl Judge {
         }
         if self.changed.len() >= MAX_CHANGED && !self.changed.contains_key(&namespace) {
             self.changed.clear();
-            self.all_changed = self.all_changed.max(now);
+            self.all_changed = now;
         }
         self.changed.insert(namespace, now);
     }
 
     /// Whether what a flow is judged by changed so shortly before it began, or after, that the
     /// network may have gone by something else.
-    fn is_fresh(&self, flow: &Flow, start: Timestamp) -> bool {
-        let since = |end: &End| {
-            end.pod.as_ref().map_or(START, |known| {
-                let changed = self.changed.get(&known.pod.namespace).copied();
-                known.since.max(changed.unwrap_or(START))
-            })
+    fn is_fresh(&self, cluster: &Cluster, flow: &Flow, start: Timestamp, now: Timestamp) -> bool {
+        // What is said to change later than now was before a clock was set back: long since, or
+        // not long since. Nothing is silenced for longer than it should be.
+        let is_fresh = |changed: Timestamp| {
+            changed != START
+                && changed <= now.saturating_add(GRACE)
+                && start < changed.saturating_add(GRACE)
         };
-        let last = self
-            .all_changed
-            .max(since(&flow.source))
-            .max(since(&flow.destination));
-        last != START && start < last.saturating_add(GRACE)
+        let is_new = |namespace: &str| {
+            let changed = self.changed.get(namespace);
+            changed.is_some_and(|changed| is_fresh(*changed))
+        };
+        let of = |end: &End| {
+            end.pod
+                .as_ref()
+                .is_some_and(|known| is_fresh(known.since) || is_new(&known.pod.namespace))
+        };
+        if is_fresh(self.all_changed) || of(&flow.source) || of(&flow.destination) {
+            return true;
+        }
+        // Of a service, it is those behind it that are judged.
+        behind_service(cluster, flow)
+            .is_some_and(|(namespace, ends)| is_new(&namespace) || ends.iter().any(of))
     }
 }
 
@@ -195,8 +212,8 @@ fn declared_by(verdict: &Verdict, kind: FindingKind) -> String {
 }
 
 impl Books {
-    /// Judges a connection by the policies, once it is known who opened it.
-    pub(super) fn judge_policy(&mut self, key: &FlowKey, flow: &mut Tracked) {
+    /// Judges a connection by the policies, once it is known who opened it, and between whom it is.
+    pub(super) fn judge_policy(&mut self, key: &FlowKey, flow: &mut Tracked, is_final: bool) {
         if flow.policy.is_some() || flow.has(Mark::Multicast) || !self.names.cluster().has_pods() {
             return;
         }
@@ -205,7 +222,6 @@ impl Books {
         if !orientation.is_known || !(self.policy.everywhere || point == Some(Point::Workload)) {
             return;
         }
-        let cluster = self.names.cluster();
         let shown = Pair::of(key, orientation.source_is_local);
         // Policies are about pods, whatever address the source used for them. Who the source is
         // behind an address that it was given is left as the pod sees it.
@@ -215,8 +231,13 @@ impl Books {
             .map(|translation| translation.reached.destination)
             .filter(|chosen| orientation.source_is_local && *chosen != shown.destination);
         let answers = chosen.unwrap_or(shown.destination);
-        let [source, destination] =
-            [shown.source.ip(), answers.ip()].map(|ip| cluster.end_at(ip, flow.start));
+        let ips = [shown.source.ip(), answers.ip()];
+        let naming = self.naming(key, flow, ips, is_final);
+        if naming == Naming::Awaited {
+            return;
+        }
+        let cluster = self.names.cluster();
+        let [source, destination] = ips.map(|ip| cluster.end_at(ip, flow.start));
         if source.pod.is_none() && destination.pod.is_none() {
             return;
         }
@@ -236,9 +257,14 @@ impl Books {
             via_service: chosen.is_some(),
             ..Flow::new(source, destination, key.protocol(), port)
         };
-        let is_fresh = self.policy.is_fresh(&question, flow.start);
+        let is_fresh = self
+            .policy
+            .is_fresh(cluster, &question, flow.start, self.now);
         flow.policy = Some(Arc::new(self.policy.judge(cluster, &question)));
-        flow.set(Mark::Fresh, is_fresh);
+        flow.set(Mark::Fresh, is_fresh || naming == Naming::Unsure);
+        if is_final && !is_fresh && naming == Naming::Unsure {
+            self.policy.awaited.closed(key, flow, ips, self.now);
+        }
     }
 
     /// Counts a connection whose outcome is decided, and tells where it is not as declared.
@@ -256,7 +282,7 @@ impl Books {
                 (_, Some(false)) => FindingKind::PolicyWouldDeny,
                 _ => return,
             };
-            self.count_proposed(key, flow, outcome, proposed, kind);
+            self.count_proposed(key, flow, outcome, &judged, kind);
             self.tell_policy(key, flow, outcome, kind, proposed);
         }
     }
@@ -296,7 +322,11 @@ impl Books {
         };
         let about = (kind, from.clone(), to.clone(), protocol, port);
         let last = self.policy.told.get(&about);
-        if last.is_some_and(|last| flow.end() < last.saturating_add(TOLD)) {
+        // One that is told of as later was so before a clock was set back.
+        let is_lately = |last: &Timestamp| {
+            flow.end() < last.saturating_add(TOLD) && *last < flow.end().saturating_add(TOLD)
+        };
+        if last.is_some_and(is_lately) {
             return;
         }
         if self.policy.told.len() >= MAX_TOLD {

@@ -8,6 +8,8 @@ mod tier;
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::{
     Action, Direction, Flow, NetworkPolicy, Part, Tier, TierPolicy,
     trace::{Stage, Trace},
@@ -69,6 +71,29 @@ impl<'a> Case<'a> {
             Direction::Ingress => &self.flow.source,
             Direction::Egress => &self.flow.destination,
         }
+    }
+
+    /// Whether networks hold an address of the other end that is not known; each comes with whether
+    /// it holds all of its family. Both ends of a connection have addresses of one family.
+    fn hold_unknown<'b>(
+        &self,
+        nets: &(impl Iterator<Item = (&'b IpNet, bool)> + Clone),
+    ) -> Option<bool> {
+        let family = self.subject().ip.map(|ip| ip.is_ipv4());
+        let is_of = |net: &IpNet, is_ipv4: bool| net.addr().is_ipv4() == is_ipv4;
+        let mut fitting = nets.clone();
+        if !fitting.any(|(net, _)| family.is_none_or(|is_ipv4| is_of(net, is_ipv4))) {
+            return Some(false);
+        }
+        let hold_all = |is_ipv4| {
+            let mut nets = nets.clone();
+            nets.any(|(net, is_everything)| is_everything && is_of(net, is_ipv4))
+        };
+        let is_held = match family {
+            Some(is_ipv4) => hold_all(is_ipv4),
+            None => hold_all(true) && hold_all(false),
+        };
+        is_held.then_some(true)
     }
 
     fn namespace_labels(&self, pod: &KnownPod) -> Labels {

@@ -242,7 +242,7 @@ impl IpBlock {
         self.net.contains(&ip) && !self.except.iter().any(|net| net.contains(&ip))
     }
 
-    /// Whether every address of every family that the block could be asked for is in it.
+    /// Whether every address of its family is in it.
     pub(super) fn is_everything(&self) -> bool {
         self.net.prefix_len() == 0 && self.except.is_empty()
     }

@@ -12,7 +12,7 @@ use super::{
     trace::{Silent, Stage, Trace},
     verdict::Basis,
 };
-use crate::cluster::{Cluster, KnownPod, PodId, Service};
+use crate::cluster::{Cluster, End, KnownPod, PodId, Service};
 
 /// Verdicts that are kept.
 const MAX_VERDICTS: usize = 1 << 16;
@@ -328,15 +328,30 @@ impl Policies {
     }
 }
 
-/// The service that a flow's destination is.
+/// The service that a flow's destination is. What a service has led to is none, though its address
+/// may be one's: a node that has an external address of the service whose pods use its network.
 fn service_of(cluster: &Cluster, flow: &Flow) -> Option<Arc<Service>> {
-    if flow.destination.pod.is_some() {
+    if flow.destination.pod.is_some() || flow.via_service {
         return None;
     }
-    let port = Some((flow.protocol, flow.port));
-    cluster
-        .service_of(flow.destination.ip?, port)
-        .map(Arc::clone)
+    let ip = flow.destination.ip?;
+    let service = cluster.service_of(ip, Some((flow.protocol, flow.port)))?;
+    // A service takes its ports from a node's address; at all others the node itself answers.
+    let is_node = flow.is_own_node || cluster.node_of(ip).is_some();
+    let has_port = || {
+        let mut ports = service.ports.iter();
+        ports.any(|port| port.protocol == flow.protocol && port.port == flow.port)
+    };
+    (!is_node || has_port()).then(|| Arc::clone(service))
+}
+
+/// The namespace of the service that a flow's destination is, and the ends behind it, as far as
+/// they are known.
+pub(crate) fn behind_service(cluster: &Cluster, flow: &Flow) -> Option<(Arc<str>, Vec<End>)> {
+    let service = service_of(cluster, flow)?;
+    let flows = backends(cluster, flow, &service).unwrap_or_default();
+    let ends = flows.into_iter().map(|flow| flow.destination).collect();
+    Some((Arc::clone(&service.namespace), ends))
 }
 
 /// The flow to each of the pods behind a service.
@@ -352,6 +367,8 @@ fn backends(cluster: &Cluster, flow: &Flow, service: &Service) -> Result<Vec<Flo
             destination,
             port,
             via_service: true,
+            // What is said of the service's address does not hold for those behind it.
+            is_own_node: flow.is_own_node && flow.source.pod.is_none(),
             ..*flow
         })
         .collect())
@@ -397,3 +414,6 @@ fn merge(service: &Service, verdicts: &[Arc<Verdict>]) -> Verdict {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,6 +55,8 @@ struct Assumption {
     holds: BTreeSet<IpNet>,
     /// Whether domain names have the address.
     has_name: bool,
+    /// Whether the address is of IPv4.
+    is_ipv4: bool,
 }
 
 /// All that may come out of one direction.
@@ -65,6 +67,16 @@ pub(super) struct Outcomes {
     pub(super) is_open: bool,
     /// Policies responsible, where nothing is open.
     pub(super) by: BTreeSet<String>,
+}
+
+// === impl Assumption ===
+
+impl Assumption {
+    /// Whether a network holds the address that is not known.
+    fn holds(&self, net: &IpNet) -> bool {
+        let is_ipv4 = matches!(net, IpNet::V4(_));
+        is_ipv4 == self.is_ipv4 && (net.prefix_len() == 0 || self.holds.contains(net))
+    }
 }
 
 // === impl Outcomes ===
@@ -213,12 +225,12 @@ impl Everything {
 
     /// All that may come out for a pod's ingress or egress.
     pub(super) fn direction(&self, question: &Question, is_ingress: bool) -> Outcomes {
-        let (subject, peer) = if is_ingress {
+        let (place, peer) = if is_ingress {
             (question.destination, question.source)
         } else {
             (question.source, question.destination)
         };
-        let Some(subject) = subject.pod else {
+        let Some(subject) = place.pod else {
             return Outcomes::one(true, []);
         };
         let is_itself = question.source.pod == question.destination.pod;
@@ -226,10 +238,21 @@ impl Everything {
             return Outcomes::one(true, []);
         }
         // What depends on what is not known: every combination of it.
-        let nets: Vec<IpNet> = if peer.pod.is_some() && peer.ip.is_none() {
+        let all = if peer.pod.is_some() && peer.ip.is_none() {
             self.nets()
         } else {
             Vec::new()
+        };
+        let nets: Vec<IpNet> = all
+            .iter()
+            .filter(|net| net.prefix_len() > 0)
+            .take(COMBINED)
+            .copied()
+            .collect();
+        // Both ends have addresses of one family.
+        let families = match place.ip {
+            Some(ip) => vec![ip.is_ipv4()],
+            None => vec![true, false],
         };
         let mut outcomes = Outcomes::default();
         for combination in 0..1_u32 << nets.len() {
@@ -239,17 +262,23 @@ impl Everything {
                 &[false]
             };
             for has_name in names.iter().copied() {
-                let holds = nets
-                    .iter()
-                    .enumerate()
-                    .filter(|(index, _)| combination >> index & 1 == 1)
-                    .map(|(_, net)| *net)
-                    .collect();
-                let assumption = Assumption { holds, has_name };
-                outcomes.join(self.tiered(question, is_ingress, subject, peer, &assumption));
+                for is_ipv4 in families.iter().copied() {
+                    let holds = nets
+                        .iter()
+                        .enumerate()
+                        .filter(|(index, _)| combination >> index & 1 == 1)
+                        .map(|(_, net)| *net)
+                        .collect();
+                    let assumption = Assumption {
+                        holds,
+                        has_name,
+                        is_ipv4,
+                    };
+                    outcomes.join(self.tiered(question, is_ingress, subject, peer, &assumption));
+                }
             }
         }
-        outcomes.is_open |= !nets.is_empty() || peer.pod.is_none() && self.has_names();
+        outcomes.is_open |= !all.is_empty() || peer.pod.is_none() && self.has_names();
         outcomes
     }
 
@@ -263,7 +292,7 @@ impl Everything {
         peers.any(|peer| matches!(peer, TierPeer::DomainNames(_)))
     }
 
-    /// Networks that may hold an address that is not known, each but those that hold all.
+    /// Networks that may hold an address that is not known.
     fn nets(&self) -> Vec<IpNet> {
         let mut nets = BTreeSet::new();
         for policy in &self.policies {
@@ -287,10 +316,7 @@ impl Everything {
                 }
             }
         }
-        nets.into_iter()
-            .filter(|net| net.prefix_len() > 0)
-            .take(COMBINED)
-            .collect()
+        nets.into_iter().collect()
     }
 
     fn tiered(
@@ -439,7 +465,7 @@ impl Everything {
             (TierPeer::DomainNames(_), None) => action == Action::Accept && assumption.has_name,
             (TierPeer::Networks(nets), _) => nets.iter().any(|net| match end.ip {
                 Some(ip) => in_net(*net, ip),
-                None => net.prefix_len() == 0 || assumption.holds.contains(net),
+                None => assumption.holds(net),
             }),
         }
     }

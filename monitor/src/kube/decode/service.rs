@@ -14,6 +14,13 @@ use super::{
 /// Label with the name of the service that a slice is of.
 const SERVICE: &str = "kubernetes.io/service-name";
 
+/// Addresses of a service.
+const MAX_IPS: usize = 256;
+/// Ports of a service.
+const MAX_PORTS: usize = 1_024;
+/// Ports at addresses: each is a place where the service is found.
+const MAX_PLACES: usize = 8_192;
+
 /// A node.
 pub(super) fn node(root: &Field<'_>) -> Result<Node, Fault> {
     let status = root.get("status");
@@ -45,8 +52,15 @@ pub(super) fn service(root: &Field<'_>) -> Result<Service, Fault> {
     }
     ips.sort();
     ips.dedup();
+    if ips.len() > MAX_IPS {
+        return Err(spec.fault(format!("more than {MAX_IPS} addresses")));
+    }
     let mut ports = Vec::new();
-    for item in spec.get("ports").items()? {
+    let list = spec.get("ports");
+    for item in list.items()? {
+        if ports.len() == MAX_PORTS {
+            return Err(list.fault(format!("more than {MAX_PORTS} ports")));
+        }
         let port = item.get("port").port()?;
         let target = item.get("targetPort");
         ports.push(ServicePort {
@@ -63,6 +77,10 @@ pub(super) fn service(root: &Field<'_>) -> Result<Service, Fault> {
                 Some(_) => TargetPort::Number(target.port()?),
             },
         });
+    }
+    if ips.len() * ports.len() > MAX_PLACES {
+        let message = format!("more than {MAX_PLACES} ports, each counted at each address");
+        return Err(list.fault(message));
     }
     Ok(Service {
         namespace: namespace_of(root)?,
@@ -143,6 +161,38 @@ mod tests {
             Decoded::Object(Object::EndpointSlice(slice), _) => Ok(slice),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_service_has_so_many_addresses_and_ports_at_most() {
+        let service = |ips: usize, ports: usize| {
+            let ips: Vec<_> = (0..ips)
+                .map(|number| format!("192.0.{}.{}", number / 256, number % 256))
+                .collect();
+            let ports: Vec<_> = (1..=ports).map(|port| json!({"port": port})).collect();
+            let value = json!({
+                "apiVersion": "v1", "kind": "Service",
+                "metadata": {"name": "api", "namespace": "shop"},
+                "spec": {"externalIPs": ips, "ports": ports},
+            });
+            match decode(&value) {
+                Ok(Decoded::Object(Object::Service(service), _)) => {
+                    Ok((service.ips.len(), service.ports.len()))
+                }
+                Ok(other) => panic!("{other:?}"),
+                Err(fault) => Err(fault.to_string()),
+            }
+        };
+        for fits in [(256, 32), (8, 1_024), (0, 1_024)] {
+            assert_eq!(service(fits.0, fits.1), Ok(fits));
+        }
+        let refused = |ips, ports| service(ips, ports).unwrap_err();
+        assert_eq!(refused(257, 1), "spec: more than 256 addresses");
+        assert_eq!(refused(1, 1_025), "spec.ports: more than 1024 ports");
+        assert_eq!(
+            refused(256, 33),
+            "spec.ports: more than 8192 ports, each counted at each address"
+        );
     }
 
     #[test]

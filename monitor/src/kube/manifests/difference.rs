@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use monitor_core::{
-    cluster::Change,
+    cluster::{Change, Namespace},
+    event::Labels,
     netpol::{PolicyChange, TierKind},
 };
 
@@ -66,6 +67,37 @@ impl Difference {
     }
 }
 
+// === impl Manifests ===
+
+impl Manifests {
+    /// These, and beside them what earlier ones declared and these do not: where a part of these
+    /// cannot be read, it is not known to be gone.
+    #[must_use]
+    pub fn beside(mut self, before: &Self) -> Self {
+        let new = objects(&self.cluster);
+        let kept = objects(&before.cluster)
+            .into_iter()
+            .filter(|(key, _)| !new.contains_key(key))
+            .map(|(_, change)| change.clone());
+        let kept: Vec<_> = kept.collect();
+        self.cluster.extend(kept);
+        self.policies = policies_beside(self.policies, &before.policies);
+        self
+    }
+}
+
+/// Policies, and beside them those of earlier ones that are not among them.
+pub fn policies_beside(mut after: Vec<PolicyChange>, before: &[PolicyChange]) -> Vec<PolicyChange> {
+    let new = policies(&after);
+    let kept = policies(before)
+        .into_iter()
+        .filter(|(key, _)| !new.contains_key(key))
+        .map(|(_, change)| change.clone());
+    let kept: Vec<_> = kept.collect();
+    after.extend(kept);
+    after
+}
+
 /// Objects by what they are; of several with one name the last, as if they were applied in order.
 fn objects(changes: &[Change]) -> BTreeMap<Key, &Change> {
     let keyed = changes.iter().filter_map(|change| {
@@ -94,7 +126,12 @@ fn objects(changes: &[Change]) -> BTreeMap<Key, &Change> {
 
 fn gone(key: &Key) -> Change {
     match key {
-        Key::Namespace(name) => Change::NamespaceGone(Arc::clone(name)),
+        // Not declared is not deleted: what is declared in it stays in force, as where no file ever
+        // declared its namespace.
+        Key::Namespace(name) => Change::Namespace(Namespace {
+            name: Arc::clone(name),
+            labels: Labels::default(),
+        }),
         Key::Node(name) => Change::NodeGone(Arc::clone(name)),
         Key::Service(namespace, name) => {
             Change::ServiceGone(Arc::clone(namespace), Arc::clone(name))
@@ -131,6 +168,13 @@ fn policy_gone(key: &PolicyKey) -> PolicyChange {
 
 #[cfg(test)]
 mod tests {
+    use monitor_core::{
+        cluster::Cluster,
+        event::Protocol,
+        netpol::{Flow, Options, Policies},
+        time::Timestamp,
+    };
+
     use super::*;
 
     fn names(difference: &Difference) -> Vec<String> {
@@ -184,7 +228,7 @@ mod tests {
         assert_eq!(
             names(&Difference::between(&before, &after)),
             [
-                "-namespace x",
+                "+namespace x",
                 "-pod gone",
                 "+pod new",
                 "+pod other",
@@ -193,5 +237,48 @@ mod tests {
                 "+policy other",
             ]
         );
+    }
+
+    #[test]
+    fn policies_outlive_the_object_of_their_namespace() {
+        let namespace =
+            "{apiVersion: v1, kind: Namespace, metadata: {name: x, labels: {a: b}}}\n---\n";
+        let rest = "{apiVersion: v1, kind: Pod, metadata: {name: p, namespace: x}, status: {podIP: 10.0.0.1}}
+---
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: deny, namespace: x}, spec: {podSelector: {}, policyTypes: [Ingress]}}
+";
+        let before = Manifests::parse("m", &format!("{namespace}{rest}"));
+        let after = Manifests::parse("m", rest);
+        let mut cluster = Cluster::new();
+        let mut policies = Policies::new(Options::default());
+        let apply = |cluster: &mut Cluster, policies: &mut Policies, difference: Difference| {
+            for change in difference.cluster {
+                cluster.apply(change, Timestamp::from_seconds(1));
+            }
+            for change in difference.policies {
+                policies.apply(change);
+            }
+        };
+        let allowed = |cluster: &Cluster, policies: &mut Policies| {
+            let [outside, pod] =
+                ["192.0.2.1", "10.0.0.1"].map(|ip| cluster.end_of_ip(ip.parse().unwrap()));
+            let flow = Flow::new(outside, pod, Protocol::TCP, 80);
+            policies.judge(cluster, &flow).allowed
+        };
+        let none = Manifests::parse("m", "");
+        apply(
+            &mut cluster,
+            &mut policies,
+            Difference::between(&none, &before),
+        );
+        assert_eq!(allowed(&cluster, &mut policies), Some(false));
+        assert!(cluster.namespace_labels("x").unwrap().contains_key("a"));
+        apply(
+            &mut cluster,
+            &mut policies,
+            Difference::between(&before, &after),
+        );
+        assert_eq!(allowed(&cluster, &mut policies), Some(false));
+        assert!(!cluster.namespace_labels("x").unwrap().contains_key("a"));
     }
 }

@@ -1,6 +1,10 @@
 //! Connections counted by what policies say of them, and pods that no policy selects.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -9,9 +13,10 @@ use crate::{
     cluster::{Cluster, Phase, Pod},
     engine::books::Books,
     event::{FindingKind, Outcome},
-    flow::{FlowKey, Tracked},
+    flow::{FlowKey, Judged, Tracked},
     metric::{Fixed, Metric, OTHER, Text, Value},
     netpol::{Basis, Direction, Part, Verdict},
+    time::Timestamp,
 };
 
 /// Rows of a metric of connections.
@@ -53,8 +58,16 @@ struct Labels {
 /// Counters by labels, as many as there may be.
 #[derive(Debug, Default)]
 struct Counters {
-    rows: BTreeMap<Labels, u64>,
+    rows: BTreeMap<Labels, Row>,
     folded: u64,
+}
+
+/// One counter.
+#[derive(Debug)]
+struct Row {
+    count: u64,
+    /// When it was counted last, or its workload was there.
+    used: Timestamp,
 }
 
 /// Pods of this node by namespace: how many there are, and how many no policy selects, by
@@ -72,16 +85,32 @@ pub(super) struct Counts {
 // === impl Counters ===
 
 impl Counters {
-    fn count(&mut self, labels: Labels) {
+    fn count(&mut self, labels: Labels, now: Timestamp) {
         if self.rows.len() >= MAX_ROWS && !self.rows.contains_key(&labels) {
             self.folded += 1;
             return;
         }
-        *self.rows.entry(labels).or_default() += 1;
+        let row = self.rows.entry(labels).or_insert(Row {
+            count: 0,
+            used: now,
+        });
+        row.count += 1;
+        row.used = now;
+    }
+
+    /// Ends the rows of workloads that are gone, a while after.
+    fn sweep(&mut self, now: Timestamp, ttl: Duration, is_present: impl Fn(&str, &str) -> bool) {
+        self.rows.retain(|labels, row| {
+            // A clock that was set back tells nothing of how long it is.
+            if row.used > now || is_present(&labels.namespace, &labels.workload) {
+                row.used = now;
+            }
+            now.saturating_since(row.used) < ttl
+        });
     }
 
     fn samples(&self, metric: Metric, fixed: &mut Vec<Fixed>) {
-        fixed.extend(self.rows.iter().map(|(labels, count)| Fixed {
+        fixed.extend(self.rows.iter().map(|(labels, row)| Fixed {
             metric,
             labels: vec![
                 Text::Shared(Arc::clone(&labels.namespace)),
@@ -91,7 +120,7 @@ impl Counters {
                 Text::Shared(Arc::clone(&labels.policy)),
                 Text::Static(labels.outcome.name()),
             ],
-            value: Value::Counter(*count),
+            value: Value::Counter(row.count),
         }));
         if self.folded > 0 {
             fixed.push(Fixed {
@@ -182,6 +211,34 @@ impl Judge {
 }
 
 impl Books {
+    /// Ends rows of workloads none of whose pods is left.
+    pub(in crate::engine) fn sweep_policy(&mut self, ttl: Duration) {
+        let Self {
+            names, policy, now, ..
+        } = self;
+        let Counts {
+            connections,
+            proposed,
+            ..
+        } = &mut policy.counts;
+        let counters = [connections, proposed];
+        if counters.iter().all(|counters| counters.rows.is_empty()) {
+            return;
+        }
+        let pods = names.cluster().pods();
+        let present: HashSet<(&str, &str)> = pods
+            .map(|known| {
+                let workload = known.pod.workload.as_deref();
+                (&*known.pod.namespace, workload.unwrap_or_default())
+            })
+            .collect();
+        for counters in counters {
+            counters.sweep(*now, ttl, |namespace, workload| {
+                present.contains(&(namespace, workload))
+            });
+        }
+    }
+
     /// Looks which pods of this node no policy selects.
     pub(in crate::engine) fn cover_pods(&mut self) {
         let Self { names, policy, .. } = self;
@@ -224,31 +281,40 @@ impl Books {
             Some(false) => "false",
             None => "unknown",
         };
-        if let Some(labels) = self.policy_labels(key, flow, outcome, verdict, says) {
-            self.policy.counts.connections.count(labels);
+        if let Some(labels) = self.policy_labels(key, flow, outcome, verdict, None, says) {
+            let now = self.now;
+            self.policy.counts.connections.count(labels, now);
         }
     }
 
-    /// Counts a connection that would be denied, or allowed, by what is proposed.
+    /// Counts a connection that would be denied, or allowed, by what is proposed: as
+    /// [`Self::count_policy`] does, so that one between two pods counts at each of them.
     pub(super) fn count_proposed(
         &mut self,
         key: &FlowKey,
         flow: &Tracked,
         outcome: Outcome,
-        proposed: &Verdict,
+        judged: &Judged,
         kind: FindingKind,
     ) {
-        if let Some(labels) = self.policy_labels(key, flow, outcome, proposed, kind.name()) {
-            self.policy.counts.proposed.count(labels);
+        let Judged { verdict, proposed } = judged;
+        let Some(proposed) = proposed else {
+            return;
+        };
+        let (before, says) = (Some(&**verdict), kind.name());
+        if let Some(labels) = self.policy_labels(key, flow, outcome, proposed, before, says) {
+            let now = self.now;
+            self.policy.counts.proposed.count(labels, now);
         }
     }
 
-    fn policy_labels(
+    fn policy_labels<'v>(
         &self,
         key: &FlowKey,
         flow: &Tracked,
         outcome: Outcome,
-        verdict: &Verdict,
+        verdict: &'v Verdict,
+        before: Option<&'v Verdict>,
         says: &'static str,
     ) -> Option<Labels> {
         let cluster = self.names.cluster();
@@ -256,17 +322,26 @@ impl Books {
         let source_is_local = flow.orientation(key).source_is_local;
         let is_source = source_is_local == local.is_some();
         let known = local.or_else(|| cluster.end_at(key.remote(), flow.start).pod)?;
-        let (direction, [own, other]) = if is_source {
-            (Direction::Egress, [&verdict.egress, &verdict.ingress])
-        } else {
-            (Direction::Ingress, [&verdict.ingress, &verdict.egress])
+        let parts = |verdict: &'v Verdict| {
+            if is_source {
+                [&verdict.egress, &verdict.ingress]
+            } else {
+                [&verdict.ingress, &verdict.egress]
+            }
         };
-        // What denies is named, whichever end it is of.
-        let decides = if verdict.allowed == Some(false) && own.allowed != Some(false) {
-            other
+        let direction = if is_source {
+            Direction::Egress
         } else {
-            own
+            Direction::Ingress
         };
+        let [own, other] = parts(verdict);
+        // What denies is named, whichever end it is of, or what no longer would.
+        let denied = match verdict.allowed {
+            Some(false) => Some(verdict),
+            _ => before.filter(|before| before.allowed == Some(false)),
+        };
+        let is_own = denied.is_none_or(|denied| parts(denied)[0].allowed == Some(false));
+        let decides = if is_own { own } else { other };
         let workload = known.pod.workload.as_ref().unwrap_or(&self.blank);
         Some(Labels {
             namespace: Arc::clone(&known.pod.namespace),

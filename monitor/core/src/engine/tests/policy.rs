@@ -390,5 +390,34 @@ fn rows_are_bounded() {
     assert_eq!(engine.snapshot().rows.sum(Metric::PolicyConnections), 5_000);
 }
 
+#[test]
+fn rows_of_workloads_that_are_gone_end() {
+    let mut engine = engine();
+    let gone = || Change::PodGone("shop".into(), "cart-0".into());
+    let tick = |engine: &mut Engine, seconds: std::ops::Range<i64>| {
+        for second in seconds.step_by(100) {
+            engine.step(Input::Tick, Timestamp::from_seconds(second));
+        }
+    };
+    engine.propose(vec![egress("later", &[])]);
+    engine.declare(vec![pod("cart-0", "10.244.1.7")], vec![]);
+    connection(&mut engine, key(443), 50, [A, B]);
+    let rows = |engine: &Engine| {
+        let proposed = samples(engine, Metric::PolicyProposedConnections);
+        [counted(engine).len(), proposed.len()]
+    };
+    tick(&mut engine, 200..20_000);
+    assert_eq!(rows(&engine), [1, 1], "the workload is there");
+    engine.declare(vec![gone()], vec![]);
+    tick(&mut engine, 20_000..23_500);
+    assert_eq!(rows(&engine), [1, 1]);
+    // A clock that is set back ends them no later than it should by then.
+    tick(&mut engine, 100..3_700);
+    assert_eq!(rows(&engine), [1, 1]);
+    tick(&mut engine, 3_700..3_900);
+    assert_eq!(rows(&engine), [0, 0]);
+}
+
 mod coverage;
+mod fresh;
 mod proposed;

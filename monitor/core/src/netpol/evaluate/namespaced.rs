@@ -149,7 +149,14 @@ impl Case<'_> {
             return Fit::No;
         }
         let peers = best(&mut rule.peers.iter().map(|peer| self.other_end(policy, peer)));
-        peers.unwrap_or(Fit::Yes).min(ports)
+        let together = if self.peer().ip.is_none() {
+            self.blocks_together(&rule.peers)
+        } else {
+            Fit::No
+        };
+        peers
+            .map_or(Fit::Yes, |peers| peers.max(together))
+            .min(ports)
     }
 
     fn port(&self, port: &PolicyPort) -> Fit {
@@ -192,18 +199,30 @@ impl Case<'_> {
     }
 
     fn block(&self, block: &IpBlock) -> Fit {
-        let end = self.peer();
-        let holds = match end.ip {
-            Some(ip) => block.contains(ip),
-            None if block.is_everything() => true,
-            None if self.blocks_match_pods => return Fit::Unclear,
-            None => return Fit::NotHere,
-        };
-        match (holds, &end.pod) {
-            (false, _) => Fit::No,
-            (true, None) => Fit::Yes,
-            (true, Some(_)) if self.blocks_match_pods => Fit::Here,
-            (true, Some(_)) => Fit::NotHere,
+        self.held(match self.peer().ip {
+            Some(ip) => Some(block.contains(ip)),
+            None => self.hold_unknown(&[(&block.net, block.is_everything())].into_iter()),
+        })
+    }
+
+    /// What blocks that each hold all of one family are together.
+    fn blocks_together(&self, peers: &[Peer]) -> Fit {
+        self.held(
+            self.hold_unknown(&peers.iter().filter_map(|peer| match peer {
+                Peer::Block(block) => Some((&block.net, block.is_everything())),
+                Peer::Unknown | Peer::Pods { .. } => None,
+            })),
+        )
+    }
+
+    /// What it means that a block holds the other end, or that this cannot be told.
+    fn held(&self, holds: Option<bool>) -> Fit {
+        match (holds, &self.peer().pod) {
+            (Some(false), _) => Fit::No,
+            (Some(true), None) => Fit::Yes,
+            (Some(true), Some(_)) if self.blocks_match_pods => Fit::Here,
+            (None, _) if self.blocks_match_pods => Fit::Unclear,
+            (Some(true) | None, _) => Fit::NotHere,
         }
     }
 }

@@ -154,9 +154,11 @@ impl Case<'_> {
             }
             TierPeer::Networks(nets) => match end.ip {
                 Some(ip) => when(nets.iter().any(|net| net.contains(&ip))),
-                None if nets.iter().any(|net| net.prefix_len() == 0) => when(true),
-                None if nets.is_empty() => Match::No,
-                None => Match::Unclear(NO_ADDRESS),
+                None => {
+                    let nets = nets.iter().map(|net| (net, net.prefix_len() == 0));
+                    self.hold_unknown(&nets)
+                        .map_or(Match::Unclear(NO_ADDRESS), when)
+                }
             },
             // Only Accept rules may have them; they are meant for what is outside the cluster.
             TierPeer::DomainNames(_) if action == Action::Accept && end.pod.is_none() => {

@@ -130,7 +130,7 @@ impl Everything {
             Peer::Block(block) => {
                 let holds = |net: &IpNet| match end.ip {
                     Some(ip) => in_net(*net, ip),
-                    None => net.prefix_len() == 0 || assumption.holds.contains(net),
+                    None => assumption.holds(net),
                 };
                 (end.pod.is_none() || blocks_match_pods)
                     && holds(&block.net)

@@ -153,3 +153,33 @@ fn what_is_proposed_may_change_while_it_runs() {
     propose(&mut engine, vec![]);
     assert_eq!(proposed(&mut engine), None);
 }
+
+#[test]
+fn what_no_longer_denies_is_named_at_either_end() {
+    let peer = Pod {
+        ips: vec!["203.0.113.9".parse().unwrap()],
+        workload: Some("StatefulSet/pg".into()),
+        ..Pod::new("db", "pg-0")
+    };
+    let db = |name: &str, rules: Vec<Rule>| {
+        PolicyChange::Namespaced(NetworkPolicy {
+            namespace: "db".into(),
+            name: name.into(),
+            selector: Selector::default(),
+            ingress: Some(rules),
+            egress: None,
+        })
+    };
+    // Denied at the other end only, and allowed there by what is proposed.
+    let mut engine = engine();
+    engine.propose(vec![db("open", vec![Rule::default()])]);
+    let pods = vec![pod("cart-0", "10.244.1.7"), peer.into()];
+    engine.declare(pods, vec![egress("web", &[443]), db("deny", vec![])]);
+    connection(&mut engine, key(443), 50, [SYN_ONLY, RST | ACK]);
+    assert_eq!(
+        samples(&engine, Metric::PolicyProposedConnections),
+        [
+            "shop,StatefulSet/cart,egress,policy-would-allow,NetworkPolicy db/open,refused Counter(1)"
+        ]
+    );
+}
