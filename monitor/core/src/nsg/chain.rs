@@ -111,6 +111,17 @@ impl Chain {
         self.all_levels().map(Level::size_bytes).sum()
     }
 
+    /// Whether this judges as another one does, and names the same rules and needs.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        self.all_levels().count() == other.all_levels().count()
+            && self
+                .all_levels()
+                .zip(other.all_levels())
+                .all(|(own, theirs)| own.says_the_same(theirs))
+            && self.network == other.network
+            && self.needs == other.needs
+    }
+
     /// Whether Azure holds open connections, too, against rules that change (property
     /// `flushConnection` of a group).
     pub fn flushes(&self) -> bool {

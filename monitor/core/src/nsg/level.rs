@@ -131,6 +131,14 @@ impl Level {
         self.inbound.compiled.is_some() && self.outbound.compiled.is_some()
     }
 
+    /// Whether this is the same place with the same rules, and their names stand for the same.
+    pub(super) fn says_the_same(&self, other: &Self) -> bool {
+        self.kind == other.kind
+            && self.nsg == other.nsg
+            && self.inbound.rules == other.inbound.rules
+            && self.outbound.rules == other.outbound.rules
+    }
+
     /// Bytes that the compiled rules take.
     pub(super) fn size_bytes(&self) -> usize {
         let sides = [&self.inbound, &self.outbound].into_iter();

@@ -63,7 +63,7 @@ pub enum NamesError {
 }
 
 /// What one address of a rule stands for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Term {
     /// Every address of both families.
     Any,

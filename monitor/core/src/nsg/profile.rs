@@ -121,7 +121,7 @@ enum End {
 }
 
 /// What a profile needs where names stand for these addresses.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
     pub(super) resolved: Vec<Resolved>,
     /// Needs that cannot be checked, and the name that nobody has defined.
@@ -129,7 +129,7 @@ pub struct Needs {
 }
 
 /// A need and what its names stand for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Resolved {
     pub(super) need: Arc<Need>,
     pub(super) direction: Direction,

@@ -107,9 +107,15 @@ impl Declared {
         }
     }
 
-    /// From now on these rules stand; connections that are open keep theirs.
+    /// From now on these rules stand; connections that are open keep theirs. Those that stand already
+    /// go on, and end a refusal.
     pub(in super::super) fn set(&mut self, chain: Option<Arc<Chain>>, now: Timestamp) {
         self.error = None;
+        if let (Some(present), Some(chain)) = (self.present(), &chain)
+            && Arc::ptr_eq(&present, chain)
+        {
+            return;
+        }
         self.loads[0] += u64::from(chain.is_some());
         self.latest = self.latest.wrapping_add(1).max(1);
         self.epochs.push_back(Epoch {

@@ -146,6 +146,26 @@ fn outbound_the_answer_decides() {
 }
 
 #[test]
+fn a_late_answer_to_what_was_refused_first_is_told_of_while_it_is_open() {
+    let mut engine = engine_under(&rule("DenyWeb", "Outbound", "Deny", 443));
+    let key = flow(false, 443);
+    let mut findings = |flags| {
+        let value = reading(50, [2, 1], flags);
+        let records = step(&mut engine, Input::Flows(vec![(key, value)])).records;
+        let findings = records.iter().filter_map(|record| match record {
+            Record::Finding(finding) => Some(finding.finding),
+            _ => None,
+        });
+        findings.collect::<Vec<_>>()
+    };
+    // One of two routers has no way; the SYN that is sent again takes the other.
+    let refused = monitor_common::abi::flag::UNREACHABLE;
+    assert_eq!(findings([SYN_ONLY | refused, 0]), []);
+    assert_eq!(findings([A | refused, B]), [FindingKind::NsgDrift]);
+    assert_eq!(findings([A | refused | DATA, B]), [], "told once");
+}
+
+#[test]
 fn what_is_allowed_and_not_answered_may_be_over_blocked() {
     let mut engine = engine_under(&rule("AllowWeb", "Outbound", "Allow", 443));
     let (record, findings) = run(&mut engine, flow(false, 443), sent(false, 0));

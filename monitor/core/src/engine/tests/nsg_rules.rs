@@ -91,6 +91,59 @@ fn however_often_rules_change_a_connection_keeps_its_own() {
 }
 
 #[test]
+fn the_same_rules_again_are_no_new_ones_and_end_a_refusal() {
+    let mut engine = engine();
+    let rules = chain(&rule("AllowSsh", "Inbound", "Allow", 22));
+    declare(&mut engine, 200, Arc::clone(&rules));
+    let (key, value) = (flow(true, 22), sent(true, B));
+    step(&mut engine, Input::Flows(vec![(key, value)]));
+    for second in 201..401 {
+        let error = "g.json:3: no".to_owned();
+        step(&mut engine, Input::NsgRefused { error });
+        declare(&mut engine, second, Arc::clone(&rules));
+        // A connection of its own for every set of rules that there might be.
+        let port = u16::try_from(second).unwrap();
+        let key = key4(1, Protocol::TCP, 22, port);
+        let other = reading(second, [1, 1], [B, A]);
+        step(&mut engine, Input::Flows(vec![(key, other)]));
+    }
+    let status = engine.status().nsg.unwrap();
+    assert_eq!(status.since, Timestamp::from_seconds(200));
+    assert_eq!((status.refused, status.error), (200, None));
+    let outputs = step(&mut engine, Input::Removed(vec![(key, value)]));
+    let [Record::Flow(record)] = &outputs.records[..] else {
+        panic!("{outputs:?}")
+    };
+    assert_eq!(
+        record.nsg.as_ref().unwrap().rule.as_deref(),
+        Some("AllowSsh")
+    );
+}
+
+#[test]
+fn flows_that_no_rule_is_for_keep_none() {
+    let mut engine = engine_under(&rule("AllowSsh", "Inbound", "Allow", 22));
+    let (key, value) = (flow(true, 22), sent(true, B));
+    step(&mut engine, Input::Flows(vec![(key, value)]));
+    for second in 200..300 {
+        let deny = rule("DenySsh", "Inbound", "Deny", 22);
+        declare(&mut engine, second, chain(&deny));
+        let port = u16::try_from(second).unwrap();
+        let pods = key4(2, Protocol::TCP, 22, port);
+        let other = reading(second, [1, 1], [B, A]);
+        step(&mut engine, Input::Flows(vec![(pods, other)]));
+    }
+    let outputs = step(&mut engine, Input::Removed(vec![(key, value)]));
+    let [Record::Flow(record)] = &outputs.records[..] else {
+        panic!("{outputs:?}")
+    };
+    assert_eq!(
+        record.nsg.as_ref().unwrap().rule.as_deref(),
+        Some("AllowSsh")
+    );
+}
+
+#[test]
 fn with_flush_connection_changed_rules_hold_for_open_connections() {
     for (flush, expected) in [("true", 1), ("false", 0)] {
         let mut engine = engine_under(&rule("AllowSsh", "Inbound", "Allow", 22));
