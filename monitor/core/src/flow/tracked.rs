@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use monitor_common::{
-    abi::{FlowValue, RX, TX},
+    abi::{FlowValue, RX, TX, flag},
     classify::App,
 };
 
-use super::{FlowKey, Orientation, outcome};
+use super::{FlowKey, Orientation, outcome, side::only};
 use crate::{
     event::Outcome,
     metric::SeriesId,
@@ -202,6 +202,11 @@ impl Tracked {
     /// Who opened the connection.
     pub(crate) fn orientation(&self, key: &FlowKey) -> Orientation {
         Orientation::of(key, self)
+    }
+
+    /// The direction of the first packet, where it is known.
+    pub(super) fn first(&self) -> Option<usize> {
+        only(self.flags, flag::FIRST)
     }
 
     /// What became of the connection.

@@ -264,8 +264,10 @@ fn a_servers_datagram_is_judged_unless_it_may_go_on_with_an_older_flow() {
     let (record, findings) = run(&mut engine, to(40_000, 8_801), received(50));
     assert_eq!((record.nsg, record.finding, findings), (None, None, vec![]));
     assert_eq!(record.source.port, Some(40_000));
+    let (record, findings) = run(&mut engine, to(20_000, 51_820), received(50));
+    assert_eq!((record.nsg, record.finding, findings), (None, None, vec![]));
     // What a client sends to a service is judged as ever.
-    let (record, _) = run(&mut engine, to(8_801, 40_000), received(50));
+    let (record, _) = run(&mut engine, to(53, 40_000), received(50));
     assert_eq!(record.finding.as_deref(), Some("nsg-drift"));
 
     // Later, nobody but the server can have begun it.
@@ -273,6 +275,15 @@ fn a_servers_datagram_is_judged_unless_it_may_go_on_with_an_older_flow() {
     let (record, findings) = run(&mut engine, to(40_001, 53), received(900));
     assert_eq!(record.finding.as_deref(), Some("nsg-drift"));
     assert_eq!((record.source.port, findings.len()), (Some(53), 1));
+
+    // Of a kernel that gives out ports from 1024 on, to WireGuard: the peer's keepalive.
+    run(
+        &mut engine,
+        to(20_000, 51_820),
+        reading(901, [2, 2], [FIRST, 0]),
+    );
+    let (record, findings) = run(&mut engine, to(20_000, 51_820), received(950));
+    assert_eq!((record.nsg, record.finding, findings), (None, None, vec![]));
 
     // A keepalive, after the flow was forgotten.
     run(
