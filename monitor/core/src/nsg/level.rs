@@ -3,6 +3,7 @@
 use super::{
     compiled::{Compiled, Found},
     matching::{FieldMatch, Resolved},
+    memory::Memory,
     model::{Direction, Nsg, RuleAccess},
     names::Names,
     tuple::Tuple,
@@ -137,6 +138,19 @@ impl Level {
             && self.nsg == other.nsg
             && self.inbound.rules == other.inbound.rules
             && self.outbound.rules == other.outbound.rules
+    }
+
+    /// Counts all that this takes.
+    pub(super) fn count(&self, memory: &mut Memory) {
+        memory.add(self.size_bytes());
+        for rule in &self.nsg.rules {
+            memory.rule(rule);
+        }
+        for side in [&self.inbound, &self.outbound] {
+            for rule in &side.rules {
+                memory.resolved(rule);
+            }
+        }
     }
 
     /// Bytes that the compiled rules take.
