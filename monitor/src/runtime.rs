@@ -156,7 +156,7 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
     let watch = Watch::new(&config.nsg);
     let chain = config.nsg.watched()?.map(|loaded| {
         nsg::log(&loaded);
-        loaded.chain
+        Arc::new(loaded.chain)
     });
     let web = config.web_config.clone().map(web::reload).transpose()?;
     // Before they are read: what is written meanwhile is a change.
@@ -201,8 +201,8 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
         policy_options: config.policy_options,
         ..EngineConfig::default()
     })?;
-    if let Some(chain) = chain {
-        engine.step(Input::Nsg(Some(Arc::new(chain))), now());
+    if let Some(chain) = &chain {
+        engine.step(Input::Nsg(Some(Arc::clone(chain))), now());
     }
     let runtime = Builder::new_multi_thread()
         .worker_threads(2)
@@ -223,7 +223,7 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
             proposed,
             stamp,
         },
-        watch,
+        groups: nsg::Known { watch, chain },
         web,
         cluster,
     };
@@ -239,7 +239,7 @@ struct Given {
     /// By manifests.
     known: manifests::Known,
     /// Of network security groups.
-    watch: Watch,
+    groups: nsg::Known,
     /// How metrics are served.
     web: Option<(web::Current, web::Reload)>,
     /// A live cluster.
@@ -258,7 +258,7 @@ async fn serve(
     engine: Engine,
     Given {
         known,
-        watch,
+        groups,
         web,
         cluster,
     }: Given,
@@ -328,7 +328,7 @@ async fn serve(
     }
     if !config.nsg.is_empty() {
         let (sources, inputs) = (config.nsg.clone(), ends.inputs.clone());
-        tokio::spawn(nsg::reload(sources, watch, inputs, stop_told(&stopped)));
+        tokio::spawn(nsg::reload(sources, groups, inputs, stop_told(&stopped)));
     }
     let (started, has_started) = oneshot::channel();
     let inputs = has_finder.then(|| ends.inputs.downgrade());

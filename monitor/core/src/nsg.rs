@@ -24,6 +24,7 @@ mod interval;
 mod level;
 pub mod lint;
 mod matching;
+mod memory;
 mod model;
 mod names;
 mod platform;

@@ -8,13 +8,21 @@ use monitor_core::{
 };
 use tokio::sync::mpsc;
 
-use crate::azure::{Loaded, Sources, Watch};
+use crate::azure::{Loaded, SourceError, Sources, Watch};
 
 /// How often the files are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Rules that take something away, of which one line each is written.
 const MOST_LINES: usize = 50;
+
+/// What was read from the files.
+pub(super) struct Known {
+    /// How they looked then.
+    pub(super) watch: Watch,
+    /// The rules in force.
+    pub(super) chain: Option<Arc<Chain>>,
+}
 
 /// Tells what is doubtful about documents, and what they take away of what the platform needs.
 pub(super) fn log(loaded: &Loaded) {
@@ -58,14 +66,17 @@ fn log_needs(chain: &Chain) {
 }
 
 /// Brings changed documents into force until the daemon stops. Documents that cannot be used are
-/// refused, and what stood before stays in force.
+/// refused, and what stood before stays in force. Documents that were written anew and say the same
+/// change nothing: they only end a refusal.
 pub(super) async fn reload(
     sources: Sources,
-    mut watch: Watch,
+    Known { mut watch, chain }: Known,
     inputs: mpsc::Sender<Input>,
     stop: impl Future<Output = ()>,
 ) {
     let mut stop = std::pin::pin!(stop);
+    let mut present = chain;
+    let mut is_refused = false;
     let mut interval = tokio::time::interval(INTERVAL);
     loop {
         tokio::select! {
@@ -75,19 +86,32 @@ pub(super) async fn reload(
         if !watch.is_changed() {
             continue;
         }
-        let sources = sources.clone();
+        let (sources, before) = (sources.clone(), present.clone());
         // Files may be large, and file systems slow.
-        let loaded = tokio::task::spawn_blocking(move || sources.load()).await;
+        let loaded = tokio::task::spawn_blocking(move || {
+            let loaded = sources.load()?;
+            let is_same = before.is_some_and(|before| before.says_the_same(&loaded.chain));
+            Ok::<_, SourceError>((loaded, is_same))
+        });
         let mut in_force = None;
-        let input = match loaded {
-            Ok(Ok(loaded)) => {
+        let input = match loaded.await {
+            Ok(Ok((_, true))) => {
+                tracing::info!("network security groups were written anew and say the same");
+                if !std::mem::take(&mut is_refused) {
+                    continue;
+                }
+                Input::Nsg(present.clone())
+            }
+            Ok(Ok((loaded, false))) => {
                 log_warnings(&loaded);
                 tracing::info!("network security groups changed and are in force");
                 let chain = Arc::new(loaded.chain);
                 in_force = loaded.profile.is_some().then(|| Arc::clone(&chain));
+                (present, is_refused) = (Some(Arc::clone(&chain)), false);
                 Input::Nsg(Some(chain))
             }
             Ok(Err(error)) => {
+                is_refused = true;
                 tracing::warn!(%error, "network security groups changed and are refused, the old ones stay in force");
                 Input::NsgRefused {
                     error: error.to_string(),
@@ -106,5 +130,66 @@ pub(super) async fn reload(
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// A group with one rule that allows a port.
+    fn group(port: u16) -> String {
+        format!(
+            "{{\"name\":\"g\",\"securityRules\":[{{\"name\":\"R\",\"priority\":100,\
+             \"direction\":\"Inbound\",\"access\":\"Allow\",\"protocol\":\"Tcp\",\
+             \"sourceAddressPrefix\":\"*\",\"destinationAddressPrefix\":\"*\",\
+             \"sourcePortRange\":\"*\",\"destinationPortRange\":\"{port}\"}}]}}"
+        )
+    }
+
+    #[tokio::test]
+    async fn documents_that_say_the_same_change_nothing_but_end_a_refusal() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("nsg.json");
+        // Of another length each time, so that the change is seen.
+        let mut written = 0;
+        let mut write = |text: &str| {
+            written += 1;
+            fs::write(&file, format!("{text}{}", " ".repeat(written))).expect("written");
+        };
+        write(&group(22));
+        let sources = Sources {
+            nsg: vec![format!("subnet={}", file.display())],
+            ..Sources::default()
+        };
+        let chain = Arc::new(sources.load().expect("valid").chain);
+        let known = Known {
+            watch: Watch::new(&sources),
+            chain: Some(Arc::clone(&chain)),
+        };
+        let (inputs, mut given) = mpsc::channel(8);
+        tokio::spawn(reload(sources, known, inputs, std::future::pending()));
+
+        write(&group(22));
+        let nothing = timeout(3 * INTERVAL, given.recv()).await;
+        assert!(nothing.is_err(), "{nothing:?}");
+        write("{");
+        let refused = given.recv().await;
+        assert!(matches!(refused, Some(Input::NsgRefused { .. })));
+        // What is in force goes on.
+        write(&group(22));
+        let Some(Input::Nsg(Some(same))) = given.recv().await else {
+            panic!("no rules");
+        };
+        assert!(Arc::ptr_eq(&same, &chain));
+        write(&group(23));
+        let Some(Input::Nsg(Some(other))) = given.recv().await else {
+            panic!("no rules");
+        };
+        assert!(!other.says_the_same(&chain));
     }
 }

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use monitor_common::abi::{RX, TX, flag};
+
 use super::{
     record::{self, Context},
     translate::{Kept, Translations},
@@ -14,7 +16,7 @@ use crate::{
     account::{Interface, Ledger},
     cluster::Change,
     entity::{Names, Sight},
-    event::{FlowRecord, Outcome, Record, State},
+    event::{FlowRecord, Outcome, Point, Record, State},
     flow::{Anomaly, Delta, Effects, FlowKey, Mark, Recall, Tracked, is_over},
     metric::{FlowTexts, SeriesId, Store},
     netpol::PolicyChange,
@@ -70,6 +72,11 @@ pub(super) const fn is_decided(outcome: Outcome) -> bool {
         Outcome::Established | Outcome::Refused | Outcome::Reset | Outcome::Midstream => true,
         Outcome::Unanswered | Outcome::OneWay => false,
     }
+}
+
+/// Whether either end was told of a refusal, which a late answer makes another outcome.
+const fn is_refused(flow: &Tracked) -> bool {
+    (flow.flags[TX] | flow.flags[RX]) & (flag::UNREACHABLE | flag::RST) != 0
 }
 
 // === impl Books ===
@@ -204,8 +211,10 @@ impl Books {
             }
         }
         // Before there is an outcome, too: an inbound packet that is denied has passed already. Once
-        // there is one, what groups make of it changes no more before it closes.
-        if !is_final && !was_counted && self.judge_nsg(key, flow, State::Open) {
+        // there is one, what groups make of it changes no more before it closes, unless a late answer
+        // follows a refusal.
+        let may_change = !was_counted || is_refused(flow);
+        if !is_final && may_change && self.judge_nsg(key, flow, State::Open) {
             flow.set(Mark::NsgTold, true);
         }
     }
@@ -263,7 +272,10 @@ impl Effects for Books {
         flow.set(Mark::Multicast, is_multicast);
         self.cgroup_opened(flow);
         flow.series = self.series(key, flow, &interface);
-        self.nsg_opened(flow);
+        // Rules are kept for the connections that opened under them, and hold at the uplink only.
+        if interface.point == Point::Uplink {
+            self.nsg_opened(flow);
+        }
         self.ssh_flow(key, flow);
     }
 

@@ -38,9 +38,10 @@ impl Books {
     }
 
     /// Holds an open connection against rules that changed, where Azure does so, too: once a packet
-    /// of it arrives.
+    /// of it arrives. When within a reading it arrived nobody knows, so the last packet before must
+    /// have come after the change already.
     pub(super) fn nsg_advanced(&mut self, key: &FlowKey, flow: &mut Tracked, delta: &Delta) {
-        if delta.packets[RX] == 0 || !self.nsg.renewed(flow) {
+        if delta.packets[RX] == 0 || !self.nsg.renewed(flow, flow.wall(delta.after_ns)) {
             return;
         }
         flow.set(Mark::NsgTold, false);

@@ -215,14 +215,14 @@ fn flows_that_may_be_older_than_the_attachment_have_no_known_initiator() {
     let key = |port| key4(1, Protocol::UDP, 40_000, port);
     let flows = vec![
         (
-            key(9_000),
+            key(900),
             FlowValue {
                 first_seen_ns: 2 * SECOND - 1,
                 ..reading(0, [1, 1], [FIRST, 0])
             },
         ),
         (
-            key(9_001),
+            key(901),
             FlowValue {
                 first_seen_ns: 2 * SECOND,
                 ..reading(0, [1, 1], [FIRST, 0])
@@ -238,8 +238,8 @@ fn flows_that_may_be_older_than_the_attachment_have_no_known_initiator() {
     assert_eq!(
         initiators,
         [
-            (Some(9_000), Initiator::Unknown),
-            (Some(9_001), Initiator::Source)
+            (Some(900), Initiator::Unknown),
+            (Some(901), Initiator::Source)
         ]
     );
 }

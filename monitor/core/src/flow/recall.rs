@@ -7,6 +7,11 @@
 //! without packets (Azure: four), and then take such a packet for a new flow, too. So it is one if
 //! its interface has been watched for longer than that, and no flow between these ends was
 //! forgotten since.
+//!
+//! Ports say little where both are such that a client may have them: a kernel may give out any from
+//! 1024 on (`ip_local_port_range`, masquerading), and a service may be at any (WireGuard's 51820).
+//! There, what looks like a client's packet may be an older flow's, too. That is so at the uplink:
+//! pods have services' and clients' ports in their own network namespaces.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -21,7 +26,7 @@ use monitor_common::{
 
 use super::{
     FlowKey, Mark, Tracked,
-    side::{Sender, first_sender},
+    side::{Sender, WELL_KNOWN, first_sender},
 };
 use crate::{
     account::Interface,
@@ -34,6 +39,8 @@ use crate::{
 const RECALL_NS: u64 = 300 * SECOND_NS;
 /// A second in nanoseconds.
 const SECOND_NS: u64 = 1_000_000_000;
+/// The same time in seconds.
+const RECALL_S: u64 = RECALL_NS / SECOND_NS;
 /// So long after the first interface, others may be announced that were there before.
 const START: Duration = Duration::from_secs(30);
 /// Flows that are remembered, 16 bytes each. With more, nothing is known for a while.
@@ -42,8 +49,8 @@ const MOST: usize = 65_536;
 /// Flows that were forgotten a while ago.
 #[derive(Debug, Default)]
 pub(crate) struct Recall {
-    /// Monotonic second of the last packet, by hash of the key.
-    last: HashMap<u64, u64>,
+    /// By hash of the key.
+    forgotten: HashMap<u64, Forgotten>,
     hasher: RandomState,
     /// Until when, in monotonic nanoseconds, any flow may be an older one.
     blind_until_ns: u64,
@@ -54,6 +61,44 @@ pub(crate) struct Recall {
     /// Interfaces of workloads that came into being while others were watched: no flow on them is
     /// older than the observation.
     new: HashSet<u32>,
+}
+
+/// A flow that may go on.
+#[derive(Clone, Copy, Debug)]
+struct Forgotten {
+    /// Monotonic second from which on others have forgotten it, too.
+    until_s: u32,
+    /// Whether a packet of this direction may answer one of it.
+    answers: [bool; 2],
+}
+
+// === impl Forgotten ===
+
+impl Forgotten {
+    /// What is remembered of a flow; `None` if no packet answers what was sent in it.
+    fn of(key: &FlowKey, flow: &Tracked) -> Option<Self> {
+        let opener = flow.orientation(key).forward();
+        let is_unsettled = flow.has(Mark::Unsettled);
+        let may_answer = |direction: usize| {
+            let is_asked = flow.packets[direction ^ 1] > 0;
+            match Sender::of(key, direction) {
+                // Against what the ports say, the other end opened it, or may have.
+                Sender::Client => {
+                    opener != direction || is_unsettled && flow.first() == Some(direction)
+                }
+                // What no client sent anything in has no answers.
+                Sender::Server => is_asked || is_unsettled,
+                Sender::Either | Sender::Responder => true,
+            }
+        };
+        let answers = [may_answer(TX), may_answer(RX)];
+        // A second that has begun is not over.
+        let until = flow.last_seen_ns / SECOND_NS + 1 + RECALL_S;
+        answers.contains(&true).then(|| Self {
+            until_s: u32::try_from(until).unwrap_or(u32::MAX),
+            answers,
+        })
+    }
 }
 
 // === impl Recall ===
@@ -85,19 +130,37 @@ impl Recall {
         interface: &Interface,
     ) -> bool {
         let is_recent = |then_ns: u64| flow.first_seen_ns < then_ns.saturating_add(RECALL_NS);
-        let may_have_been = || {
-            flow.first_seen_ns < self.blind_until_ns
-                || self.last.get(&self.hasher.hash_one(key)).is_some_and(|s| {
-                    // A second that has begun is not over.
-                    is_recent((s + 1).saturating_mul(SECOND_NS))
-                })
+        let may_answer = || {
+            let forgotten = self.forgotten.get(&self.hasher.hash_one(key));
+            forgotten.is_some_and(|forgotten| {
+                let until_ns = u64::from(forgotten.until_s).saturating_mul(SECOND_NS);
+                let answers = forgotten.answers;
+                flow.first_seen_ns < until_ns
+                    && flow
+                        .first()
+                        .map_or(answers.contains(&true), |first| answers[first])
+            })
         };
+        let may_have_been = || flow.first_seen_ns < self.blind_until_ns || may_answer();
         match first_sender(key, flow) {
             // The SYN tells.
             _ if key.protocol() == Protocol::TCP => false,
-            Sender::Client => false,
-            Sender::Either | Sender::Server if self.new.contains(&interface.id) => may_have_been(),
-            Sender::Either => interface.attached_ns.is_some_and(is_recent) || may_have_been(),
+            // A message of ICMP tells by its type.
+            Sender::Client if !key.protocol().has_ports() => false,
+            Sender::Client
+                if interface.point == Point::Workload
+                    || key.local_port().min(key.remote_port()) < WELL_KNOWN =>
+            {
+                may_answer()
+            }
+            Sender::Client | Sender::Either | Sender::Server
+                if self.new.contains(&interface.id) =>
+            {
+                may_have_been()
+            }
+            Sender::Client | Sender::Either => {
+                interface.attached_ns.is_some_and(is_recent) || may_have_been()
+            }
             Sender::Server => interface.attached_ns.is_none_or(is_recent) || may_have_been(),
             Sender::Responder => true,
         }
@@ -114,27 +177,21 @@ impl Recall {
         if flow.app() == App::Dns && sent(TX) && sent(RX) {
             return;
         }
-        // What no client sent anything in has no answers.
-        let may_go_on = match Sender::of(key, TX) {
-            Sender::Client => sent(TX),
-            Sender::Server => sent(RX),
-            Sender::Either | Sender::Responder => true,
-        };
-        if !may_go_on && !flow.has(Mark::Unsettled) {
+        let Some(forgotten) = Forgotten::of(key, flow) else {
             return;
-        }
-        if self.last.len() >= MOST {
+        };
+        if self.forgotten.len() >= MOST {
             self.make_room(flow.last_seen_ns);
         }
-        let second = flow.last_seen_ns / SECOND_NS;
-        self.last.insert(self.hasher.hash_one(key), second);
+        self.forgotten.insert(self.hasher.hash_one(key), forgotten);
     }
 
     fn make_room(&mut self, now_ns: u64) {
-        let oldest = now_ns.saturating_sub(RECALL_NS) / SECOND_NS;
-        self.last.retain(|_, second| *second >= oldest);
-        if self.last.len() > MOST / 2 {
-            self.last.clear();
+        let now_s = now_ns / SECOND_NS;
+        self.forgotten
+            .retain(|_, forgotten| u64::from(forgotten.until_s) > now_s);
+        if self.forgotten.len() > MOST / 2 {
+            self.forgotten.clear();
             self.blind(now_ns);
         }
     }
@@ -200,7 +257,7 @@ mod tests {
     #[test]
     fn what_a_client_sends_first_opens_a_flow_at_once() {
         let recall = Recall::default();
-        for ports in [[53, 40_000], [8_801, 40_000], [32_767, 32_768], [53, 1_024]] {
+        for ports in [[53, 40_000], [1_023, 32_768], [53, 1_024]] {
             check(&recall, UDP, ports, 2, false);
         }
         // A TCP connection is told by its SYN, an echo by its type.
@@ -218,12 +275,26 @@ mod tests {
             [51_820, 51_820],
             [123, 123],
             [4_500, 4_501],
+            // Of a kernel that gives out lower ports, to a service that has a higher one.
+            [20_000, 51_820],
+            [32_767, 32_768],
+            [1_024, 40_000],
         ] {
             check(&recall, UDP, ports, 300, true);
             check(&recall, UDP, ports, 301, false);
         }
         check(&recall, Protocol(50), [0, 0], 300, true);
         check(&recall, Protocol(50), [0, 0], 301, false);
+    }
+
+    #[test]
+    fn at_a_pods_interface_a_clients_port_tells_at_once() {
+        let watched = interface(Point::Workload, Some(SECOND));
+        for (ports, expected) in [([8_801, 40_000], false), ([40_000, 8_801], true)] {
+            let key = key4(1, UDP, ports[0], ports[1]);
+            let found = Recall::default().may_be_older(&key, &flow(2, RX, [0, 1]), &watched);
+            assert_eq!(found, expected, "{ports:?}");
+        }
     }
 
     #[test]
@@ -251,6 +322,7 @@ mod tests {
         assert!(at([40_000, 53]));
         assert!(!at([123, 123]));
         assert!(!at([53, 40_000]));
+        assert!(!at([20_000, 51_820]));
     }
 
     #[test]
@@ -299,6 +371,37 @@ mod tests {
     }
 
     #[test]
+    fn who_opened_it_counts_more_than_ports() {
+        // A kernel that gives out ports from 1024 on, and a service at a higher one.
+        let key = key4(1, UDP, 20_000, 51_820);
+        let mut recall = Recall::default();
+        let mut old = flow(1_000, TX, [3, 2]);
+        old.last_seen_ns = 1_100 * SECOND;
+        recall.closed(&key, &old);
+        check(&recall, UDP, [20_000, 51_820], 1_300, true);
+        check(&recall, UDP, [20_000, 51_820], 1_401, false);
+        // Also where nothing answered yet.
+        let mut recall = Recall::default();
+        recall.closed(&key, &flow(1_000, TX, [3, 0]));
+        check(&recall, UDP, [20_000, 51_820], 1_200, true);
+        // That keepalive belongs to the same flow, and so does the next one.
+        let mut later = flow(1_200, RX, [0, 1]);
+        later.set(Mark::Unsettled, true);
+        recall.closed(&key, &later);
+        check(&recall, UDP, [20_000, 51_820], 1_400, true);
+        check(&recall, UDP, [20_000, 51_820], 1_502, false);
+        // Where the other end did open it, it opens the next one, too.
+        let mut recall = Recall::default();
+        recall.closed(&key, &flow(1_000, RX, [2, 3]));
+        check(&recall, UDP, [20_000, 51_820], 1_200, false);
+        // A service below 1024 that was the first to send.
+        let mut recall = Recall::default();
+        let key = key4(1, UDP, 500, 40_000);
+        recall.closed(&key, &flow(1_000, TX, [3, 2]));
+        check(&recall, UDP, [500, 40_000], 1_200, true);
+    }
+
+    #[test]
     fn what_only_a_server_sent_has_no_client_to_answer() {
         let mut recall = Recall::default();
         let key = key4(1, UDP, 40_000, 8_801);
@@ -337,14 +440,14 @@ mod tests {
         for number in 0..most {
             close(&mut recall, number, 1_000);
         }
-        assert_eq!(recall.last.len(), MOST);
+        assert_eq!(recall.forgotten.len(), MOST);
         // Old ones make room.
         close(&mut recall, most, 2_000);
-        assert_eq!((recall.last.len(), recall.blind_until_ns), (1, 0));
+        assert_eq!((recall.forgotten.len(), recall.blind_until_ns), (1, 0));
         for number in 0..=most {
             close(&mut recall, number, 2_000);
         }
-        assert!(recall.last.len() < MOST);
+        assert!(recall.forgotten.len() < MOST);
         check(&recall, UDP, [1_024, 53], 2_299, true);
         check(&recall, UDP, [1_024, 53], 2_300, false);
     }

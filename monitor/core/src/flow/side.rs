@@ -10,7 +10,7 @@ use crate::event::Protocol;
 /// Ports from here on are ephemeral everywhere (Linux gives out 32768 and up by default).
 const EPHEMERAL: u16 = 32_768;
 /// Ports below are given to services only.
-const WELL_KNOWN: u16 = 1_024;
+pub(super) const WELL_KNOWN: u16 = 1_024;
 
 /// Which end is the source, and whether that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl Orientation {
 }
 
 /// The one direction that has a flag.
-fn only(flags: [u16; 2], wanted: u16) -> Option<usize> {
+pub(super) fn only(flags: [u16; 2], wanted: u16) -> Option<usize> {
     match (flags[TX] & wanted != 0, flags[RX] & wanted != 0) {
         (true, false) => Some(TX),
         (false, true) => Some(RX),
@@ -134,7 +134,8 @@ impl Sender {
 
 /// What the first packet of a flow says of its sender; without one, what is least certain.
 pub(super) fn first_sender(key: &FlowKey, flow: &Tracked) -> Sender {
-    only(flow.flags, flag::FIRST).map_or(Sender::Server, |direction| Sender::of(key, direction))
+    let first = flow.first();
+    first.map_or(Sender::Server, |direction| Sender::of(key, direction))
 }
 
 fn guess(key: &FlowKey, flow: &Tracked) -> usize {

@@ -350,6 +350,7 @@ fn begin(
     let delta = Delta {
         packets: value.packets,
         bytes: value.bytes,
+        after_ns: value.first_seen_ns,
     };
     effects.advanced(key, &mut flow, &delta, is_final);
     flow

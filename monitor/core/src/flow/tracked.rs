@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use monitor_common::{
-    abi::{FlowValue, RX, TX},
+    abi::{FlowValue, RX, TX, flag},
     classify::App,
 };
 
-use super::{FlowKey, Orientation, outcome};
+use super::{FlowKey, Orientation, outcome, side::only};
 use crate::{
     event::Outcome,
     metric::SeriesId,
@@ -94,6 +94,8 @@ pub(crate) enum Mark {
 pub(crate) struct Delta {
     pub(crate) packets: [u64; 2],
     pub(crate) bytes: [u64; 2],
+    /// Monotonic time of the last packet before, which none of these came before.
+    pub(crate) after_ns: u64,
 }
 
 // === impl Tracked ===
@@ -144,6 +146,7 @@ impl Tracked {
         Some(Delta {
             packets: difference(value.packets, self.packets)?,
             bytes: difference(value.bytes, self.bytes)?,
+            after_ns: self.last_seen_ns,
         })
     }
 
@@ -189,7 +192,12 @@ impl Tracked {
 
     /// Wall-clock time of the last packet; never before the first, whatever the wall clock did.
     pub(crate) fn end(&self) -> Timestamp {
-        let elapsed = self.last_seen_ns.saturating_sub(self.first_seen_ns);
+        self.wall(self.last_seen_ns)
+    }
+
+    /// Wall-clock time of this monotonic time, by that of the first packet; never before that.
+    pub(crate) fn wall(&self, monotonic_ns: u64) -> Timestamp {
+        let elapsed = monotonic_ns.saturating_sub(self.first_seen_ns);
         self.start
             .saturating_add(std::time::Duration::from_nanos(elapsed))
     }
@@ -202,6 +210,11 @@ impl Tracked {
     /// Who opened the connection.
     pub(crate) fn orientation(&self, key: &FlowKey) -> Orientation {
         Orientation::of(key, self)
+    }
+
+    /// The direction of the first packet, where it is known.
+    pub(super) fn first(&self) -> Option<usize> {
+        only(self.flags, flag::FIRST)
     }
 
     /// What became of the connection.

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use super::{
     level::{Hit, Level, LevelKind, until_certain},
+    memory::Memory,
     model::{Direction, Nsg, RuleAccess},
     names::Names,
     platform::Service,
@@ -111,10 +112,37 @@ impl Chain {
         self.all_levels().map(Level::size_bytes).sum()
     }
 
+    /// Bytes that all of it takes: the compiled rules, the rules as they were read, what their names
+    /// stand for.
+    pub fn kept_bytes(&self) -> usize {
+        let mut memory = Memory::default();
+        for level in self.all_levels() {
+            level.count(&mut memory);
+        }
+        self.needs.count(&mut memory);
+        if let Some(network) = &self.network {
+            memory.nets(network);
+        }
+        memory.bytes()
+    }
+
+    /// Whether this judges as another one does, and names the same rules and needs.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        self.all_levels().count() == other.all_levels().count()
+            && self
+                .all_levels()
+                .zip(other.all_levels())
+                .all(|(own, theirs)| own.says_the_same(theirs))
+            && self.network == other.network
+            && self.needs == other.needs
+    }
+
     /// Whether Azure holds open connections, too, against rules that change (property
-    /// `flushConnection` of a group).
+    /// `flushConnection` of a group). A group that does not leaves its connections alone, so all
+    /// must.
     pub fn flushes(&self) -> bool {
-        self.all_levels().any(|level| level.nsg.flushes)
+        let mut groups = [&self.subnet, &self.nic].into_iter().flatten().peekable();
+        groups.peek().is_some() && groups.all(|level| level.nsg.flushes)
     }
 
     fn all_levels(&self) -> impl Iterator<Item = &Level> {

@@ -3,6 +3,7 @@
 use super::{
     compiled::{Compiled, Found},
     matching::{FieldMatch, Resolved},
+    memory::Memory,
     model::{Direction, Nsg, RuleAccess},
     names::Names,
     tuple::Tuple,
@@ -129,6 +130,27 @@ impl Level {
     /// Whether the rules are compiled; else a verdict takes as long as there are rules.
     pub(super) fn is_compiled(&self) -> bool {
         self.inbound.compiled.is_some() && self.outbound.compiled.is_some()
+    }
+
+    /// Whether this is the same place with the same rules, and their names stand for the same.
+    pub(super) fn says_the_same(&self, other: &Self) -> bool {
+        self.kind == other.kind
+            && self.nsg == other.nsg
+            && self.inbound.rules == other.inbound.rules
+            && self.outbound.rules == other.outbound.rules
+    }
+
+    /// Counts all that this takes.
+    pub(super) fn count(&self, memory: &mut Memory) {
+        memory.add(self.size_bytes());
+        for rule in &self.nsg.rules {
+            memory.rule(rule);
+        }
+        for side in [&self.inbound, &self.outbound] {
+            for rule in &side.rules {
+                memory.resolved(rule);
+            }
+        }
     }
 
     /// Bytes that the compiled rules take.

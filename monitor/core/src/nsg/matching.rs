@@ -56,7 +56,7 @@ pub(super) enum Question {
 }
 
 /// A rule with what its names stand for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Resolved {
     pub(super) rule: Rule,
     pub(super) source: Vec<Term>,

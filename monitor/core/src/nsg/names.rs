@@ -25,7 +25,7 @@ pub(super) use space::Space;
 /// The host of a virtual machine: platform services and load balancer probes come from here.
 pub(super) const HOST: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
 /// The source of load balancer probes in IPv6 (Azure Load Balancer health probes).
-const HOST_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0x1234, 0x5678, 0x9abc);
+pub(super) const HOST_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0x1234, 0x5678, 0x9abc);
 /// The instance metadata service.
 pub(super) const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// Hosts that activate Windows (Azure virtual machines, "Windows activation problems").
@@ -63,7 +63,7 @@ pub enum NamesError {
 }
 
 /// What one address of a rule stands for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Term {
     /// Every address of both families.
     Any,

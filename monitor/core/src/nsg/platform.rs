@@ -14,7 +14,7 @@ use super::{
     address::Address,
     matching::{FieldMatch, Resolved},
     model::Direction,
-    names::{HOST, LICENSING, METADATA},
+    names::{HOST, HOST_V6, LICENSING, METADATA},
     tuple::Tuple,
 };
 use crate::event::Protocol;
@@ -40,11 +40,15 @@ impl Service {
     /// The service that a connection leads to, or that it answers for.
     pub(super) fn of(tuple: &Tuple) -> Option<Self> {
         if tuple.direction == Direction::Inbound {
-            // The answer to a broadcast is no reply to it by its addresses.
-            let ports = (tuple.source_port, tuple.destination_port);
-            let is_dhcp = tuple.source == IpAddr::from(HOST)
-                && tuple.protocol == Protocol::UDP
-                && ports == (Some(67), Some(68));
+            // The answer to a broadcast, or to a multicast, is no reply to it by its addresses.
+            // The ports of DHCPv6 are others (RFC 8415 section 7.2).
+            let ports = match tuple.source {
+                ip if ip == IpAddr::from(HOST) => (67, 68),
+                ip if ip == IpAddr::from(HOST_V6) => (547, 546),
+                _ => return None,
+            };
+            let is_dhcp = tuple.protocol == Protocol::UDP
+                && (tuple.source_port, tuple.destination_port) == (Some(ports.0), Some(ports.1));
             return is_dhcp.then_some(Self::Dhcp);
         }
         let IpAddr::V4(destination) = tuple.destination else {

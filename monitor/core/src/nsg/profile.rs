@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     address::{Address, Ports},
     lint::Check,
+    memory::Memory,
     model::Direction,
     names::{self, Names, Term},
     tuple::Tuple,
@@ -121,7 +122,7 @@ enum End {
 }
 
 /// What a profile needs where names stand for these addresses.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
     pub(super) resolved: Vec<Resolved>,
     /// Needs that cannot be checked, and the name that nobody has defined.
@@ -129,7 +130,7 @@ pub struct Needs {
 }
 
 /// A need and what its names stand for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Resolved {
     pub(super) need: Arc<Need>,
     pub(super) direction: Direction,
@@ -336,6 +337,16 @@ fn terms(
 // === impl Needs ===
 
 impl Needs {
+    /// Counts what they take. What they are for is bounded by the file.
+    pub(super) fn count(&self, memory: &mut Memory) {
+        for need in &self.resolved {
+            memory.add(size_of_val(need));
+            memory.ports(&need.ports);
+            memory.terms(&need.from);
+            memory.terms(&need.to);
+        }
+    }
+
     /// Whether nothing is needed, as far as is known.
     pub fn is_empty(&self) -> bool {
         self.resolved.is_empty() && self.unchecked.is_empty()

@@ -37,6 +37,7 @@ fn delta(packets: [u64; 2]) -> Delta {
     Delta {
         packets,
         bytes: packets.map(|packets| packets * 100),
+        ..Delta::default()
     }
 }
 

@@ -26,6 +26,8 @@ const WINDOW: Duration = Duration::from_mins(10);
 const MOST_KEPT: usize = 64;
 /// What rules that no longer stand may take.
 const MOST_BYTES: usize = 64 << 20;
+/// What connections have instead of the number of rules that are no longer kept.
+const UNKEPT: u16 = u16::MAX;
 /// What is said of a connection whose rules were given up.
 const GIVEN_UP: &str = "the rules under which it opened are no longer kept: others took their \
                         place too often since";
@@ -35,8 +37,10 @@ const GIVEN_UP: &str = "the rules under which it opened are no longer kept: othe
 pub(in super::super) struct Declared {
     /// Rules by when they came into force, the latest last.
     epochs: VecDeque<Epoch>,
-    /// The number that was last given; 0 is never.
+    /// The number that was last given; 0 and [`UNKEPT`] are never.
     latest: u16,
+    /// Whether the very first rules are no longer kept.
+    has_lost_first: bool,
     is_all_local: bool,
     told: judge::Told<Told>,
     hits: Hits,
@@ -52,6 +56,10 @@ struct Epoch {
     /// By this connections know it.
     number: u16,
     since: Timestamp,
+    /// When others took their place.
+    until: Option<Timestamp>,
+    /// What the rules take.
+    bytes: usize,
     /// `None` where nothing was declared.
     chain: Option<Arc<Chain>>,
     /// Connections of this time that are known.
@@ -107,14 +115,25 @@ impl Declared {
         }
     }
 
-    /// From now on these rules stand; connections that are open keep theirs.
+    /// From now on these rules stand; connections that are open keep theirs. Those that stand already
+    /// go on, and end a refusal.
     pub(in super::super) fn set(&mut self, chain: Option<Arc<Chain>>, now: Timestamp) {
         self.error = None;
+        if let (Some(present), Some(chain)) = (self.present(), &chain)
+            && Arc::ptr_eq(&present, chain)
+        {
+            return;
+        }
         self.loads[0] += u64::from(chain.is_some());
-        self.latest = self.latest.wrapping_add(1).max(1);
+        self.latest = self.latest % (UNKEPT - 1) + 1;
+        if let Some(past) = self.epochs.back_mut() {
+            past.until = Some(now);
+        }
         self.epochs.push_back(Epoch {
             number: self.latest,
             since: now,
+            until: None,
+            bytes: chain.as_ref().map_or(0, |chain| chain.kept_bytes()),
             chain,
             flows: 0,
         });
@@ -126,20 +145,21 @@ impl Declared {
     /// Forgets rules under which no known connection opened, and more where there are too many. The
     /// last but one remain: connections that opened under them may not have been read yet.
     fn give_up(&mut self) {
+        let first = self.epochs.front().map(|epoch| epoch.number);
         let mut left = self.epochs.len();
         self.epochs.retain(|epoch| {
             left -= 1;
             epoch.flows > 0 || left < 2
         });
-        let bytes = |epoch: &Epoch| epoch.chain.as_ref().map_or(0, |chain| chain.size_bytes());
         let past = self.epochs.len() - 1;
-        let mut total: usize = self.epochs.iter().take(past).map(bytes).sum();
+        let mut total: usize = self.epochs.iter().take(past).map(|epoch| epoch.bytes).sum();
         while self.epochs.len() > MOST_KEPT || total > MOST_BYTES {
             let Some(oldest) = self.epochs.pop_front() else {
                 break;
             };
-            total -= bytes(&oldest);
+            total -= oldest.bytes;
         }
+        self.has_lost_first |= first != self.epochs.front().map(|epoch| epoch.number);
     }
 
     /// New documents cannot be used; what stands goes on.
@@ -185,24 +205,32 @@ impl Declared {
     }
 
     /// Gives a connection the rules that stood when it opened. What stood before the first ones is
-    /// taken to be the same.
+    /// taken to be the same; those that are no longer kept have no like.
     pub(super) fn opened(&mut self, flow: &mut Tracked) {
-        let at = self
-            .epochs
-            .iter()
-            .rposition(|epoch| epoch.since <= flow.start)
-            .unwrap_or(0);
-        if let Some(epoch) = self.epochs.get_mut(at) {
-            epoch.flows += 1;
-            flow.nsg_epoch = epoch.number;
+        if self.epochs.is_empty() {
+            return;
         }
+        let mut epochs = self.epochs.iter();
+        let at = match epochs.rposition(|epoch| epoch.since <= flow.start) {
+            Some(at) => {
+                let until = self.epochs[at].until;
+                until.is_none_or(|until| flow.start < until).then_some(at)
+            }
+            None => (!self.has_lost_first).then_some(0),
+        };
+        let Some(epoch) = at.and_then(|at| self.epochs.get_mut(at)) else {
+            flow.nsg_epoch = UNKEPT;
+            return;
+        };
+        epoch.flows += 1;
+        flow.nsg_epoch = epoch.number;
     }
 
-    /// Gives a connection of which a packet came since the rules that stand now, where Azure holds
-    /// open connections against changed rules; whether these are others than before.
-    pub(super) fn renewed(&mut self, flow: &mut Tracked) -> bool {
+    /// Gives a connection of which packets came after this time the rules that stand now, where Azure
+    /// holds open connections against changed rules; whether these are others than before.
+    pub(super) fn renewed(&mut self, flow: &mut Tracked, after: Timestamp) -> bool {
         let is_held = |epoch: &Epoch| {
-            epoch.since < flow.end() && epoch.chain.as_ref().is_some_and(|chain| chain.flushes())
+            epoch.since < after && epoch.chain.as_ref().is_some_and(|chain| chain.flushes())
         };
         if flow.nsg_epoch == self.latest || !self.epochs.back().is_some_and(is_held) {
             return false;

@@ -146,6 +146,26 @@ fn outbound_the_answer_decides() {
 }
 
 #[test]
+fn a_late_answer_to_what_was_refused_first_is_told_of_while_it_is_open() {
+    let mut engine = engine_under(&rule("DenyWeb", "Outbound", "Deny", 443));
+    let key = flow(false, 443);
+    let mut findings = |flags| {
+        let value = reading(50, [2, 1], flags);
+        let records = step(&mut engine, Input::Flows(vec![(key, value)])).records;
+        let findings = records.iter().filter_map(|record| match record {
+            Record::Finding(finding) => Some(finding.finding),
+            _ => None,
+        });
+        findings.collect::<Vec<_>>()
+    };
+    // One of two routers has no way; the SYN that is sent again takes the other.
+    let refused = monitor_common::abi::flag::UNREACHABLE;
+    assert_eq!(findings([SYN_ONLY | refused, 0]), []);
+    assert_eq!(findings([A | refused, B]), [FindingKind::NsgDrift]);
+    assert_eq!(findings([A | refused | DATA, B]), [], "told once");
+}
+
+#[test]
 fn what_is_allowed_and_not_answered_may_be_over_blocked() {
     let mut engine = engine_under(&rule("AllowWeb", "Outbound", "Allow", 443));
     let (record, findings) = run(&mut engine, flow(false, 443), sent(false, 0));
@@ -244,8 +264,10 @@ fn a_servers_datagram_is_judged_unless_it_may_go_on_with_an_older_flow() {
     let (record, findings) = run(&mut engine, to(40_000, 8_801), received(50));
     assert_eq!((record.nsg, record.finding, findings), (None, None, vec![]));
     assert_eq!(record.source.port, Some(40_000));
+    let (record, findings) = run(&mut engine, to(20_000, 51_820), received(50));
+    assert_eq!((record.nsg, record.finding, findings), (None, None, vec![]));
     // What a client sends to a service is judged as ever.
-    let (record, _) = run(&mut engine, to(8_801, 40_000), received(50));
+    let (record, _) = run(&mut engine, to(53, 40_000), received(50));
     assert_eq!(record.finding.as_deref(), Some("nsg-drift"));
 
     // Later, nobody but the server can have begun it.
@@ -253,6 +275,15 @@ fn a_servers_datagram_is_judged_unless_it_may_go_on_with_an_older_flow() {
     let (record, findings) = run(&mut engine, to(40_001, 53), received(900));
     assert_eq!(record.finding.as_deref(), Some("nsg-drift"));
     assert_eq!((record.source.port, findings.len()), (Some(53), 1));
+
+    // Of a kernel that gives out ports from 1024 on, to WireGuard: the peer's keepalive.
+    run(
+        &mut engine,
+        to(20_000, 51_820),
+        reading(901, [2, 2], [FIRST, 0]),
+    );
+    let (record, findings) = run(&mut engine, to(20_000, 51_820), received(950));
+    assert_eq!((record.nsg, record.finding, findings), (None, None, vec![]));
 
     // A keepalive, after the flow was forgotten.
     run(

@@ -49,6 +49,7 @@ fn traffic_is_sampled_by_direction() {
         &Delta {
             packets: [1, 2],
             bytes: [30, 40],
+            ..Delta::default()
         },
     );
     store.add_connection(series, true, Outcome::OneWay);
@@ -85,6 +86,7 @@ fn label_sets_beyond_the_cap_are_folded() {
     let delta = Delta {
         packets: [1, 2],
         bytes: [30, 40],
+        ..Delta::default()
     };
     for port in [1, 2, 3, 1] {
         let series = store.flow(&texts(&blank, &peer, port));
@@ -144,7 +146,7 @@ proptest! {
         for (port, peer, count, is_inbound) in flows {
             let peer = format!("range:{peer}").into();
             let series = store.flow(&texts(&blank, &peer, port));
-            store.add(series, &Delta { packets: [count, 1], bytes: [10 * count, 10] });
+            store.add(series, &Delta { packets: [count, 1], bytes: [10 * count, 10], ..Delta::default() });
             store.add_connection(series, is_inbound, Outcome::Established);
             packets += count + 1;
             connections += 1;

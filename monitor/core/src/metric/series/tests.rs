@@ -29,6 +29,7 @@ fn delta(packets: u64) -> Delta {
     Delta {
         packets: [packets, 0],
         bytes: [packets, 0],
+        ..Delta::default()
     }
 }
 

@@ -62,9 +62,11 @@ fn denied(regions: &Regions<'_>, need: &Resolved) -> Vec<usize> {
             } else if !denied.contains(&index) {
                 denied.push(index);
             }
-            match Region::cut(pieces, theirs) {
-                Some(left) => pieces = left,
-                None => break,
+            match (Region::cut(pieces, theirs), need.need.extent) {
+                (Some(left), _) => pieces = left,
+                // A later rule may allow some of it.
+                (None, Extent::Some) => return Vec::new(),
+                (None, Extent::All) => break,
             }
         }
     }

@@ -1,7 +1,10 @@
 //! What lint finds, and what it leaves alone.
 
 use super::fixture::{names, subnet};
-use crate::nsg::lint::{Options, lint};
+use crate::nsg::{
+    lint::{self, Options, lint},
+    profile::Profile,
+};
 
 /// Check and rule of each issue, under these tags.
 fn found(rules: &[&str], tags: &[&str]) -> Vec<String> {
@@ -142,4 +145,52 @@ fn what_nodes_need_is_missed_only_where_a_rule_denies_it() {
     let issues = lint(&subnet(&[], &names(&[])), &options);
     let rules: Vec<_> = issues.iter().map(|issue| &*issue.rule).collect();
     assert_eq!(rules, ["DenyAllInBound", "DenyAllOutBound"]);
+}
+
+#[test]
+fn what_cannot_be_looked_through_is_not_blamed_for_what_a_later_rule_allows() {
+    let profile = |extent: &str| {
+        let text = format!(
+            "name = \"p\"\n[[need]]\nname = \"n\"\ndirection = \"Inbound\"\n\
+             protocols = [\"TCP\"]\nfrom = [\"10.224.0.0/16\"]\nto = [\"10.225.0.0/16\"]\n\
+             ports = [\"0-127\"]\nextent = \"{extent}\"\nwhy = \"w\"\nsource = \"s\"\n"
+        );
+        Profile::parse(&text).expect("a profile")
+    };
+    // Those with a bit set, of each field: what is left has four times as many pieces each time.
+    let rules: Vec<_> = (0..7)
+        .map(|bit| {
+            let set = || (0..128_u32).filter(move |number| number >> bit & 1 == 1);
+            let list = |prefix: &str, suffix: &str| {
+                let members = set().map(|number| format!("{prefix}{number}{suffix}"));
+                members.collect::<Vec<_>>().join(",")
+            };
+            format!(
+                "D{bit} {} In Deny Tcp {} {} > {} {}",
+                110 + bit,
+                list("10.224.", ".0/24"),
+                list("", ""),
+                list("10.225.", ".0/24"),
+                list("", "")
+            )
+        })
+        .collect();
+    let blocked = |extent: &str, last: &str| {
+        let mut rules: Vec<_> = rules.iter().map(String::as_str).collect();
+        rules.push(last);
+        let names = names(&[]);
+        let chain = subnet(&rules, &names);
+        let needs = profile(extent).resolve(&names, chain.network(), &[]);
+        let issues = lint::blocked(&chain, &needs);
+        issues
+            .iter()
+            .map(|issue| issue.rule.clone())
+            .collect::<Vec<_>>()
+    };
+    let allow = "Allow 200 In Allow Tcp * * > * *";
+    assert_eq!(blocked("some", allow), [""; 0]);
+    // Each takes a part of it.
+    assert_eq!(blocked("all", allow)[..2], ["D0", "D1"]);
+    let deny = "Deny 100 In Deny Tcp * * > * *";
+    assert_eq!(blocked("some", deny), ["Deny"]);
 }

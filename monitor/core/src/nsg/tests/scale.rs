@@ -68,6 +68,14 @@ fn a_hundred_thousand_prefixes_fit_into_30_mib() {
     let kept = names.service_tags().1 * size_of::<ipnet::IpNet>();
     let total = level.size_bytes() + kept;
     assert!(total < 30 << 20, "{} + {kept} bytes", level.size_bytes());
+    let subnet = Some(level.nsg);
+    let levels = Levels {
+        subnet,
+        ..Levels::default()
+    };
+    // With the rules themselves, and each tag's prefixes once however many rules name it.
+    let all = Chain::new(levels, &names).kept_bytes();
+    assert!(all > total && all < 30 << 20, "{all} bytes");
     let levels = Levels {
         subnet: Some(group()),
         ..Levels::default()

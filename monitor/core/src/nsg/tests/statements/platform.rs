@@ -145,7 +145,17 @@ fn dhcp_answers_from_the_host_are_not_subject_to_rules() {
         "In Udp 168.63.129.16#67 > 10.224.0.5#68",
         "Allow platform -",
     );
+    for to in ["fe80::20d:3aff:fe12:3456", "2001:db8::5"] {
+        check(
+            &chain,
+            &format!("In Udp fe80::1234:5678:9abc#547 > {to}#546"),
+            "Allow platform -",
+        );
+    }
     for other in [
+        "In Udp fe80::1234:5678:9abc#67 > fe80::20d:3aff:fe12:3456#68",
+        "In Udp fe80::1234:5678:9abd#547 > fe80::20d:3aff:fe12:3456#546",
+        "In Udp 168.63.129.16#547 > 10.224.0.5#546",
         "In Udp 168.63.129.16#67 > 10.224.0.5#69",
         "In Tcp 168.63.129.16#67 > 10.224.0.5#68",
         "In Udp 10.224.0.9#67 > 10.224.0.5#68",
