@@ -184,7 +184,7 @@ fn what_cannot_be_looked_through_is_not_blamed_for_what_a_later_rule_allows() {
         let issues = lint::blocked(&chain, &needs);
         issues
             .iter()
-            .map(|issue| issue.rule.to_string())
+            .map(|issue| issue.rule.clone())
             .collect::<Vec<_>>()
     };
     let allow = "Allow 200 In Allow Tcp * * > * *";
