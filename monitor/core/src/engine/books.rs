@@ -314,7 +314,9 @@ impl Effects for Books {
             self.policy_decided(key, flow, outcome);
             self.judge_public(key, flow, State::Closed);
         }
-        self.recall.closed(key, flow);
+        if let Some(interface) = self.ledger.interface(key.interface_id()) {
+            self.recall.closed(key, flow, interface.point);
+        }
         self.store.release(flow.series);
         self.push_record(key, flow, State::Closed);
         self.ssh_closed(key, flow);
