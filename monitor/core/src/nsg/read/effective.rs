@@ -25,7 +25,7 @@ pub(super) fn group(node: &Node<'_>) -> Result<Group, Fault> {
         };
         validate::add(&mut rules, rule, &node)?;
     }
-    let name = match node.filled("networkSecurityGroup")? {
+    let name = match node.object("networkSecurityGroup")? {
         Some(group) => resource::name(&group)?,
         None => "effective".to_owned(),
     };

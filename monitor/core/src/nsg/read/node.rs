@@ -80,6 +80,14 @@ impl<'a> Node<'a> {
         Ok(self.get(key)?.filter(|node| !node.value.is_null()))
     }
 
+    /// The same; it must be an object, whose members would seem not to be there otherwise.
+    pub(super) fn object(&self, key: &str) -> Result<Option<Node<'_>>, Fault> {
+        match self.filled(key)? {
+            Some(found) if !found.value.is_object() => Err(found.wrong("an object")),
+            found => Ok(found),
+        }
+    }
+
     /// The same; it must be there.
     pub(super) fn required(&self, key: &str) -> Result<Node<'_>, Fault> {
         let found = self.filled(key)?;

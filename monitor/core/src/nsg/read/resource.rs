@@ -31,12 +31,15 @@ pub(super) fn nsg(node: &Node<'_>) -> Result<Nsg, Fault> {
         }
         None => false,
     };
-    let properties = node.filled("properties")?;
+    let properties = node.object("properties")?;
     let body = properties.as_ref().unwrap_or(node);
-    let has_rules =
-        body.get("securityRules")?.is_some() || body.get("defaultSecurityRules")?.is_some();
-    if !is_typed && !has_rules {
-        return Err(node.fault(Problem::NoGroup));
+    // A group without either is one that whoever wrote the document left out (`az resource list`): as
+    // one without rules it would allow what its rules deny.
+    if body.filled("defaultSecurityRules")?.is_none() && body.filled("securityRules")?.is_none() {
+        if !is_typed {
+            return Err(node.fault(Problem::NoGroup));
+        }
+        body.required("securityRules")?;
     }
     let mut rules = Vec::new();
     add_rules(body, "securityRules", Kind::User, &mut rules)?;

@@ -75,10 +75,7 @@ fn fields(node: &Node<'_>, full: &str, kind: Kind) -> Result<Rule, Fault> {
     if !(1..=80).contains(&length) {
         return Err(node.fault(Problem::NameLength(length)).in_field("name"));
     }
-    let properties = node.filled("properties")?;
-    if let Some(properties) = properties.as_ref().filter(|found| !found.value.is_object()) {
-        return Err(properties.wrong("an object"));
-    }
+    let properties = node.object("properties")?;
     let body = properties.as_ref().unwrap_or(node);
     let origin = match origin {
         // Older documents name default rules without saying so; rules of users have lower numbers.

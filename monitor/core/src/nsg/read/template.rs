@@ -118,7 +118,7 @@ fn draft(node: &Node<'_>) -> Result<Draft, Fault> {
         rules: Vec::new(),
         flushes: false,
     };
-    if let Some(properties) = node.filled("properties")? {
+    if let Some(properties) = node.object("properties")? {
         if let Some(copy) = properties.filled("copy")? {
             return Err(copy.fault(Problem::Copy));
         }

@@ -114,6 +114,43 @@ fn wrong_types_are_refused() {
 }
 
 #[test]
+fn a_group_whose_rules_are_not_there_is_no_group_without_rules() {
+    let group = |properties: serde_json::Value| {
+        json!({"type": "Microsoft.Network/networkSecurityGroups", "name": "g",
+            "properties": properties})
+    };
+    let in_template = |properties| json!({"resources": [group(properties)]});
+    for properties in [json!("x"), json!(5), json!(true), json!([]), json!([1])] {
+        for document in [group(properties.clone()), in_template(properties.clone())] {
+            let refusal = refusal(&document);
+            assert!(
+                refusal.contains("properties`: must be an object"),
+                "{refusal}"
+            );
+        }
+    }
+    for properties in [
+        json!({}),
+        json!(null),
+        json!({"securityRules": null}),
+        json!({"securityRules": null, "defaultSecurityRules": null}),
+    ] {
+        let refusal = refusal(&group(properties));
+        assert!(refusal.contains("securityRules`: is missing"), "{refusal}");
+    }
+    let typed = json!({"type": "Microsoft.Network/networkSecurityGroups", "name": "g"});
+    assert!(refusal(&typed).contains("securityRules`: is missing"));
+    // What a group without rules looks like.
+    for document in [
+        group(json!({"securityRules": []})),
+        in_template(json!({})),
+        in_template(json!(null)),
+    ] {
+        super::fixture::read_one(&document).expect("valid");
+    }
+}
+
+#[test]
 fn the_same_key_in_two_cases_is_refused() {
     let mut document = document(&["R 100 In Allow Tcp * * > * 22"]);
     document["properties"]["securityRules"][0]["properties"]["Access"] = json!("Deny");
