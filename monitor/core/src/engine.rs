@@ -302,6 +302,8 @@ impl Engine {
                 let untracked = books.ssh.untracked();
                 let forgotten = books.ssh.forgotten();
                 let histories = books.ssh.watch.forgotten();
+                let unnamed = books.unnamed();
+                self.raise_lost(LossStage::PodNames, unnamed);
                 self.raise_lost(LossStage::SshConnections, untracked);
                 self.raise_lost(LossStage::SshPending, forgotten);
                 self.raise_lost(LossStage::SshHistories, histories);

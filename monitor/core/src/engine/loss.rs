@@ -22,6 +22,9 @@ pub enum LossStage {
     Owner,
     /// Too many questions at a time about how connections are translated.
     Translation,
+    /// Connections that make no finding: too many at a time had an end that may be a pod of which nobody
+    /// has told yet.
+    PodNames,
     /// Control groups that could not be looked up.
     Cgroup,
     /// Looks at all processes, for who holds SSH connections, that there was no time to finish.
@@ -36,7 +39,7 @@ pub enum LossStage {
 
 impl LossStage {
     /// Every stage, from the kernel outwards.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::KernelRing,
         Self::Channel,
         Self::SshConnections,
@@ -44,6 +47,7 @@ impl LossStage {
         Self::SshHistories,
         Self::Owner,
         Self::Translation,
+        Self::PodNames,
         Self::Cgroup,
         Self::ProcessScan,
         Self::Follower,
@@ -60,6 +64,7 @@ impl LossStage {
             Self::SshHistories => "ssh_histories",
             Self::Owner => "owner",
             Self::Translation => "translation",
+            Self::PodNames => "pod_names",
             Self::Cgroup => "cgroup",
             Self::ProcessScan => "process_scan",
             Self::Follower => "follower",

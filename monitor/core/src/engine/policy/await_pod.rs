@@ -22,7 +22,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// Connections that wait at a time. What more there is makes no finding.
+/// Connections that wait at a time. What more there is makes no finding, and is counted as lost.
 const MOST_WAITING: usize = 8_192;
 /// Closed ones whose findings do.
 const MOST_CLOSED: usize = 4_096;
@@ -35,6 +35,8 @@ pub(super) struct Awaited {
     /// By entry and which of its connections: since when.
     waiting: BTreeMap<(FlowKey, u32), Timestamp>,
     closed: VecDeque<Closed>,
+    /// How many more there were than have room.
+    lost: u64,
 }
 
 /// A connection that closed before it was known who its ends were.
@@ -84,6 +86,8 @@ impl Awaited {
                 ips,
                 since: now,
             });
+        } else {
+            self.lost += 1;
         }
     }
 }
@@ -92,6 +96,11 @@ impl Books {
     /// A live cluster tells of its pods.
     pub(in crate::engine) fn await_pods(&mut self) {
         self.policy.awaited.is_live = true;
+    }
+
+    /// Connections that make no finding, as too many wait.
+    pub(in crate::engine) fn unnamed(&self) -> u64 {
+        self.policy.awaited.lost
     }
 
     /// Whether it is known who the ends of a connection are.
@@ -111,8 +120,12 @@ impl Books {
             waiting.remove(&at);
             return Naming::Known;
         }
-        if is_final || since.is_none() && waiting.len() >= MOST_WAITING {
+        if is_final {
             waiting.remove(&at);
+            return Naming::Unsure;
+        }
+        if since.is_none() && waiting.len() >= MOST_WAITING {
+            self.policy.awaited.lost += 1;
             return Naming::Unsure;
         }
         waiting.insert(at, since.unwrap_or(now));

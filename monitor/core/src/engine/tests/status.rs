@@ -119,6 +119,7 @@ fn status_and_summary_tell_the_totals() {
             "ssh_histories": 0,
             "owner": 0,
             "translation": 0,
+            "pod_names": 0,
             "cgroup": 0,
             "process_scan": 0,
             "follower": 9,

@@ -79,7 +79,10 @@ fn outcome(
             failures: u32::try_from(failures).unwrap_or(u32::MAX),
         };
         *login = Some(took);
-        if !reader.is_certain(&answers, before) {
+        // Segments in place of packets: a client cuts them where it likes, and has the bytes used up
+        // that are captured (it acknowledges none, and they are sent again).
+        let has_boundaries = !model.shows_lengths() || has_lengths(records, server);
+        if !has_boundaries || !reader.is_certain(&answers, before) {
             return Authentication::UNKNOWN;
         }
         return Authentication {
@@ -172,7 +175,7 @@ fn bursts(
     if records.is_broken {
         return (bursts, false);
     }
-    if model.shows_lengths() && (records.is_full() || !server.is_cut_at(records.end + 3)) {
+    if model.shows_lengths() && has_lengths(records, server) {
         is_complete &= !records.is_full();
         is_complete &= pieces
             .last()
@@ -196,6 +199,11 @@ fn bursts(
         }
     }
     (bursts, is_complete && written == 0)
+}
+
+/// Whether the lengths of all packets were captured, of those that matter.
+fn has_lengths(records: &Records, server: &Stream) -> bool {
+    records.is_full() || !server.is_cut_at(records.end + 3)
 }
 
 fn is_gapless(pieces: &[Piece]) -> bool {

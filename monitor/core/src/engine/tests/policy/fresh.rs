@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     cluster::{Service, ServicePort, TargetPort},
-    engine::KubernetesStatus,
+    engine::{KubernetesStatus, LossStage},
     fixture::key4_between,
     netpol::{Operator, Requirement},
 };
@@ -272,4 +272,22 @@ fn a_clock_that_is_set_back_does_not_keep_pods_from_being_looked_at() {
     engine.declare(vec![pod("cart-0", "10.244.1.7")], vec![]);
     at(&mut engine, 100, Input::Tick);
     assert_eq!(engine.snapshot().status.policy.unwrap().pods, 1);
+}
+
+#[test]
+fn connections_that_find_no_room_to_wait_are_counted() {
+    let mut engine = live();
+    let key = |port| key4_between(VETH, Protocol::TCP, ("10.244.1.7", 443), (NEW, port));
+    let flows = |ports: std::ops::Range<u16>| {
+        let flows = ports.map(|port| (key(port), reading(99, [1, 1], [B, A])));
+        Input::Flows(flows.collect())
+    };
+    let lost = |engine: &mut Engine| {
+        at(engine, 101, Input::Tick);
+        engine.snapshot().status.events_lost[&LossStage::PodNames]
+    };
+    at(&mut engine, 100, flows(20_000..28_192));
+    assert_eq!(lost(&mut engine), 0);
+    at(&mut engine, 100, flows(30_000..30_003));
+    assert_eq!(lost(&mut engine), 3);
 }
