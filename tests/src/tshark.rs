@@ -26,6 +26,9 @@ pub struct Count {
 /// Every direction of every TCP and UDP conversation.
 pub type Conversations = BTreeMap<Way, Count>;
 
+/// An SSH connection: ports of client and server.
+pub type Ports = (u64, u64);
+
 /// What tshark sees in a capture without fragments.
 pub fn conversations(capture: &Path) -> Result<Conversations> {
     let fields = [
@@ -63,6 +66,42 @@ pub fn conversations(capture: &Path) -> Result<Conversations> {
         let count = found.entry(way).or_default();
         count.packets += 1;
         count.bytes += bytes;
+    }
+    Ok(found)
+}
+
+/// `hassh` and `hassh_server` of each connection to these ports; of several key exchanges, the first.
+pub fn hasshes(capture: &Path, servers: &[u16]) -> Result<BTreeMap<(Ports, &'static str), String>> {
+    let mut command = Command::new("tshark");
+    command.arg("-r").arg(capture).args(["-n", "-T", "fields"]);
+    for port in servers {
+        command.args(["-d", &format!("tcp.port=={port},ssh")]);
+    }
+    command.args(["-Y", "ssh.kex.hassh or ssh.kex.hasshserver"]);
+    for field in [
+        "tcp.srcport",
+        "tcp.dstport",
+        "ssh.kex.hassh",
+        "ssh.kex.hasshserver",
+    ] {
+        command.args(["-e", field]);
+    }
+    let text = process::checked_within(&mut command, Duration::from_mins(1))?;
+    let mut found = BTreeMap::new();
+    for line in text.lines() {
+        let fields: Vec<_> = line.split('\t').collect();
+        let [source, destination, client, server] = fields[..] else {
+            anyhow::bail!("tshark printed {line:?}");
+        };
+        let (source, destination) = (source.parse()?, destination.parse()?);
+        let (ports, field, hassh) = if client.is_empty() {
+            ((destination, source), "hassh_server", server)
+        } else {
+            ((source, destination), "hassh", client)
+        };
+        found
+            .entry((ports, field))
+            .or_insert_with(|| hassh.to_owned());
     }
     Ok(found)
 }

@@ -12,6 +12,7 @@ use serde_json::Value;
 use tests::daemon::{self, Daemon};
 use tests::lab::server::sshd::Sshd;
 use tests::lab::{self, Lab, NODE, Namespace, UPLINK, client, process, wait};
+use tests::tshark;
 
 /// How long until a closed connection is told of.
 const TOLD: Duration = Duration::from_secs(15);
@@ -103,38 +104,6 @@ fn essence(record: &Value) -> (String, Value) {
     ];
     let essence = fields.map(|field| (field.to_owned(), record[field].clone()));
     (key, Value::Object(essence.into_iter().collect()))
-}
-
-/// HASSH of clients and servers by tshark: client port to both.
-fn tshark(capture: &std::path::Path, ports: &[u16]) -> BTreeMap<(String, String), String> {
-    let mut command = Command::new("tshark");
-    command.arg("-r").arg(capture).args(["-n", "-T", "fields"]);
-    for port in ports {
-        command.args(["-d", &format!("tcp.port=={port},ssh")]);
-    }
-    command.args(["-Y", "ssh.kex.hassh or ssh.kex.hasshserver"]);
-    for field in [
-        "tcp.srcport",
-        "tcp.dstport",
-        "ssh.kex.hassh",
-        "ssh.kex.hasshserver",
-    ] {
-        command.args(["-e", field]);
-    }
-    let text = process::checked_within(&mut command, Duration::from_mins(1)).expect("tshark");
-    let mut found = BTreeMap::new();
-    for line in text.lines() {
-        let fields: Vec<_> = line.split('\t').collect();
-        let [source, destination, client, server] = fields[..] else {
-            panic!("{line}");
-        };
-        if client.is_empty() {
-            found.insert((destination.into(), "hassh_server".into()), server.into());
-        } else {
-            found.insert((source.into(), "hassh".into()), client.into());
-        }
-    }
-    found
 }
 
 #[test]
@@ -232,13 +201,14 @@ fn every_connection_is_found_on_any_port_and_replayed_alike() {
     // Software and algorithms, as tshark reads them.
     let captured = capture.stop().expect("a capture");
     assert_eq!(captured.dropped, 0);
-    let theirs = tshark(&captured.path, &[22, 2222, 443]);
+    let theirs = tshark::hasshes(&captured.path, &[22, 2222, 443]).expect("HASSHes");
     let mut hasshes = 0;
     for record in &records {
-        let port = record["source"]["port"].to_string();
+        let port = |end: &str| record[end]["port"].as_u64().expect("a port");
+        let ports = (port("source"), port("destination"));
         for field in ["hassh", "hassh_server"] {
             let own = record[field].as_str();
-            let other = theirs.get(&(port.clone(), field.to_owned()));
+            let other = theirs.get(&(ports, field));
             if let Some(other) = other {
                 assert_eq!(own, Some(other.as_str()), "{field} {record:#}");
             }

@@ -16,6 +16,7 @@ use serde_json::Value;
 use tests::daemon::Daemon;
 use tests::lab::server::account::{PYTHON, USER, has_module};
 use tests::lab::{self, Lab, UPLINK, wait};
+use tests::tshark;
 
 use scene::{PATIENCE, Scene};
 
@@ -106,7 +107,7 @@ fn every_software_and_situation() {
         (records.iter().filter(is_closed).count() >= expected).then_some(())
     });
     let captured = capture.stop().expect("a capture");
-    let theirs = wire::tshark(&captured.path, &scene.ports());
+    let theirs = tshark::hasshes(&captured.path, &scene.ports()).expect("HASSHes");
     let wire = wire::replayed(&lab, &captured.path);
     println!(
         "{:40} {:12} {:8} {:8} {:8} {:8} {:12} {:8} MS",
