@@ -4,7 +4,7 @@
 //! with what [`policy_eval::simple`] makes of the same JSON, by the numbered rules of
 //! `docs/networkpolicy.md`, read field by field from the objects for each question anew.
 //!
-//! A million verdicts: `cargo test --release -p monitor --test policy_eval -- --nocapture`.
+//! A million verdicts: `cargo xtask figures policy`.
 
 mod policy_eval {
     mod ports;

@@ -1,7 +1,7 @@
 //! The daemon with a large cluster: 10,000 pods, 500 namespaces, 2,000 policies; a fifth of it in
 //! builds without optimisation.
 //!
-//! `cargo test --release -p tests --test policy_scale -- --nocapture`
+//! `cargo xtask figures policy`
 
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};

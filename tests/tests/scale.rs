@@ -1,7 +1,7 @@
 //! What many flows cost: answers of the command line, processor time, memory, scrapes.
 //!
 //! The figures are printed always. Times are judged in release builds only, sizes in all:
-//! `cargo test --release -p tests --test scale -- --nocapture`.
+//! `cargo xtask figures scale`.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -1,7 +1,7 @@
 //! Figures of SSH: how soon a connection is told under load, and what a burst of them costs.
 //!
 //! Small versions run always and are held to what any machine can do. The figures themselves need a
-//! machine of their own: `cargo test --release -p tests --test ssh_load -- --ignored --nocapture`.
+//! machine of their own: `cargo xtask figures ssh`.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},

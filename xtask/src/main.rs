@@ -11,6 +11,7 @@
 //! | [`kube`], [`cluster`] | a real Kubernetes from Debian's packages, and nodewatch in it |
 //! | [`archive`] | Debian's archive, by an apt of our own |
 //! | [`programs`] | lab, demo and bench: programs of the package `tests` |
+//! | [`figures`] | the figures of the documents, measured anew |
 //! | [`fuzz`] | inputs that break what reads bytes of strangers |
 //! | [`dist`], [`image`] | the release archive, the container image |
 
@@ -26,6 +27,7 @@ mod archive;
 mod build;
 mod cluster;
 mod dist;
+mod figures;
 mod fuzz;
 mod image;
 mod kube;
@@ -93,6 +95,8 @@ enum Chore {
     Cluster(programs::Options),
     /// What a packet costs, compared with an empty program
     Bench(programs::Options),
+    /// The other figures of the documents, measured anew on a quiet machine
+    Figures(figures::Options),
     /// The daemon in a lab, with flows as they happen
     Demo(programs::Options),
     /// Look for inputs that break what reads bytes of strangers
@@ -137,6 +141,7 @@ fn run(chore: Chore) -> Result<ExitCode> {
         Chore::Kube(options) => kube::run(&options)?,
         Chore::Lab(options) => return programs::run(&workspace, "lab", &options),
         Chore::Cluster(options) => return cluster::run(&workspace, &options),
+        Chore::Figures(options) => figures::run(&workspace, &options)?,
         Chore::Bench(options) => return programs::run(&workspace, "bench", &options),
         Chore::Demo(options) => return programs::run(&workspace, "demo", &options),
         Chore::Fuzz(options) => fuzz::run(&workspace, &options)?,

@@ -1,7 +1,6 @@
 //! What 1,000 rules with service tags of 100,000 prefixes cost.
 //!
-//! `cargo nextest run --release -p monitor-core --test nsg_figures --run-ignored all --no-capture`
-//! prints the figures and holds them to what is promised, each in a process of its own;
+//! `cargo xtask figures nsg` prints the figures and holds them to what is promised;
 //! `cargo bench -p monitor-core --bench nsg` has them with their spread.
 
 use std::{

@@ -1,7 +1,7 @@
 //! What is promised of a cluster of 10,000 pods, 500 namespaces and 2,000 policies, held to it.
 //!
 //! Memory is judged in every build, times in optimised ones:
-//! `cargo test --release -p monitor-core --test policy_scale -- --nocapture`. How they vary is for
+//! `cargo xtask figures policy`. How they vary is for
 //! `cargo bench -p monitor-core --bench netpol`.
 
 #[path = "../benches/netpol/large.rs"]

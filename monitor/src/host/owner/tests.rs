@@ -82,7 +82,7 @@ fn time_on_processor() -> Duration {
     Duration::from_nanos(time.expect("a number"))
 }
 
-/// `cargo test -p monitor --release -- --ignored --nocapture two_thousand`
+/// `cargo xtask figures ssh`
 #[test]
 #[ignore = "starts 2,000 processes"]
 fn two_thousand_processes_take_little_time() {

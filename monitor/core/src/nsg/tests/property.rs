@@ -406,7 +406,7 @@ proptest! {
 
     /// 1,000 random chains with 1,000 flows each.
     #[test]
-    #[ignore = "takes a minute in a release build: cargo test --release -p monitor-core -- --ignored a_million"]
+    #[ignore = "takes a minute in an optimised build: cargo xtask figures nsg"]
     fn a_million_verdicts_agree(levels in levels(), names in names(), seed in any::<u64>()) {
         compare(&levels, &names, seed, 1_000)?;
     }
