@@ -20,6 +20,7 @@ mod engine;
 mod handle;
 mod lock;
 mod manifests;
+mod memory;
 mod nsg;
 mod owner;
 
@@ -152,6 +153,7 @@ impl RuntimeError {
 
 /// Runs the daemon until SIGTERM or SIGINT.
 pub fn run(config: &Config) -> Result<(), RuntimeError> {
+    memory::give_back();
     // What is given is checked before the system is asked. From here on changes are noticed.
     let watch = Watch::new(&config.nsg);
     let chain = config.nsg.watched()?.map(|loaded| {

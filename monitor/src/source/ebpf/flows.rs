@@ -51,9 +51,9 @@ where
         })
     }
 
-    /// Appends all flows.
-    pub(super) fn read(&mut self, flows: &mut Vec<(K, FlowValue)>) -> io::Result<()> {
-        self.places.read(flows)
+    /// Tells all flows.
+    pub(super) fn read(&mut self, tell: impl FnMut(K, FlowValue)) -> io::Result<()> {
+        self.places.read(tell)
     }
 
     /// Removes flows and tells their last values; `None` for those that are not there.

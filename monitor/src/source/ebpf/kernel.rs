@@ -8,7 +8,7 @@ use std::{
 };
 
 use aya::{
-    Btf, Ebpf, EbpfLoader, Pod, VerifierLogLevel,
+    Ebpf, EbpfLoader, Pod, VerifierLogLevel,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, Stack},
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
@@ -108,12 +108,11 @@ impl Kernel {
     }
 
     fn load_with(object: &[u8], options: &LoadOptions, cgroup: bool) -> Result<Self, LoadError> {
-        // Without BTF in the kernel the maps are created without type information.
-        let btf = Btf::from_sys_fs().ok();
         let cgroup = u8::from(cgroup);
         let (split4, split6) = (split(options.max_flows4), split(options.max_flows6));
         let mut ebpf = EbpfLoader::new()
-            .btf(btf.as_ref())
+            // Nothing of it depends on types of this kernel: reading them takes 12 MiB.
+            .btf(None)
             .verifier_log_level(VerifierLogLevel::default())
             .override_global("AYA_LOG_LEVEL", &options.log_level, false)
             .override_global("NODEWATCH_CGROUP", &cgroup, true)
@@ -377,11 +376,7 @@ impl Kernel {
         &mut self,
         flows: &mut Vec<(FlowKey4, FlowValue)>,
     ) -> Result<(), AccessError> {
-        let result = self.flows4.read(flows);
-        result.map_err(|source| AccessError::Memory {
-            name: names::PLACES4,
-            source,
-        })
+        self.each_flow4(|key, value| flows.push((key, value)))
     }
 
     /// Appends all IPv6 flows.
@@ -389,7 +384,27 @@ impl Kernel {
         &mut self,
         flows: &mut Vec<(FlowKey6, FlowValue)>,
     ) -> Result<(), AccessError> {
-        let result = self.flows6.read(flows);
+        self.each_flow6(|key, value| flows.push((key, value)))
+    }
+
+    /// Tells all IPv4 flows.
+    pub(super) fn each_flow4(
+        &mut self,
+        tell: impl FnMut(FlowKey4, FlowValue),
+    ) -> Result<(), AccessError> {
+        let result = self.flows4.read(tell);
+        result.map_err(|source| AccessError::Memory {
+            name: names::PLACES4,
+            source,
+        })
+    }
+
+    /// Tells all IPv6 flows.
+    pub(super) fn each_flow6(
+        &mut self,
+        tell: impl FnMut(FlowKey6, FlowValue),
+    ) -> Result<(), AccessError> {
+        let result = self.flows6.read(tell);
         result.map_err(|source| AccessError::Memory {
             name: names::PLACES6,
             source,

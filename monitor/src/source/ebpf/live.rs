@@ -101,6 +101,8 @@ pub struct Live {
     /// Last accounts of interfaces that went since the last pass. The next one tells them, behind
     /// their last flows: of an interface that lived for less than an interval, all of them.
     departed: Vec<InterfaceAccount>,
+    /// How many flows the last pass read.
+    flows: usize,
     default_routes: Vec<u32>,
     /// Whether there was an uplink when that was last looked at; that there should be one is
     /// taken for granted.
@@ -128,6 +130,7 @@ impl Live {
             inputs,
             watched: BTreeMap::new(),
             departed: Vec::new(),
+            flows: 0,
             default_routes: Vec::new(),
             has_uplink: true,
             next_id: 1,

@@ -58,14 +58,17 @@ impl<K: PlaceKey + MapData> Places<K> {
     }
 
     /// Appends the flows, and frees places that got stuck.
-    pub(super) fn read(&mut self, flows: &mut Vec<(K, FlowValue)>) -> io::Result<()> {
+    pub(super) fn read(&mut self, mut tell: impl FnMut(K, FlowValue)) -> io::Result<()> {
         self.passes += 1;
         let before = std::mem::take(&mut self.stuck);
         for index in 0..self.near {
             match self.last_word(index).load(Ordering::Acquire) {
                 0 if index as usize % STRIDE == self.passes % STRIDE => self.look(index),
                 0 | LEAVING => {}
-                _ => flows.push(self.copy(index)),
+                _ => {
+                    let (key, value) = self.copy(index);
+                    tell(key, value);
+                }
             }
         }
         let mut index = self.near;
@@ -80,7 +83,8 @@ impl<K: PlaceKey + MapData> Places<K> {
                 word => {
                     self.reached = self.reached.max(index + 1);
                     if word != LEAVING {
-                        flows.push(self.copy(index));
+                        let (key, value) = self.copy(index);
+                        tell(key, value);
                     }
                 }
             }

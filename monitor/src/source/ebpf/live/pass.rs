@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use monitor_common::abi::{
-    Counters, FlowEnd, FlowKey4, FlowKey6, FlowValue, SegmentHead, UNKNOWN_SLOT, event,
+    Counters, FlowEnd, FlowKey4, FlowKey6, SegmentHead, UNKNOWN_SLOT, event,
 };
 use monitor_core::{
     account::InterfaceAccount,
@@ -43,26 +43,21 @@ impl Live {
         self.kernel.flush_log();
         let mut before = self.accounts()?;
         before.extend(self.departed.iter().copied());
-        let mut flows4: Vec<(FlowKey4, FlowValue)> = Vec::new();
-        let mut flows6: Vec<(FlowKey6, FlowValue)> = Vec::new();
-        self.kernel.read_flows4(&mut flows4)?;
-        self.kernel.read_flows6(&mut flows6)?;
+        // Some more than last time, in one piece: what grows leaves holes.
+        let mut flows = Vec::with_capacity(self.flows + self.flows / 8);
+        let kernel = &mut self.kernel;
+        kernel.each_flow4(|key, value| flows.push((FlowKey::from(key), value)))?;
+        kernel.each_flow6(|key, value| flows.push((FlowKey::from(key), value)))?;
+        self.flows = flows.len();
         // An entry that was read after another connection took it over has its event in the ring.
         self.events_so_far().await?;
         // Behind all that flows were told of.
         let departed = std::mem::take(&mut self.departed);
         let mut accounts = departed.clone();
         accounts.extend(self.accounts()?);
-        let flows4 = flows4
-            .into_iter()
-            .map(|(key, value)| (FlowKey::from(key), value));
-        let flows6 = flows6
-            .into_iter()
-            .map(|(key, value)| (FlowKey::from(key), value));
         let lost = self.kernel.lost()?;
         self.send(Input::AccountingBegins(before)).await?;
-        self.send(Input::Flows(flows4.chain(flows6).collect()))
-            .await?;
+        self.send(Input::Flows(flows)).await?;
         self.send(Input::Accounting(accounts)).await?;
         for InterfaceAccount { id, .. } in departed {
             self.send(Input::InterfaceGone { id }).await?;
