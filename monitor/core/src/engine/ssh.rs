@@ -58,7 +58,7 @@ impl Books {
         } else {
             Side::Server
         };
-        connection.saw(side);
+        connection.saw(side, event.time_ns);
         let session = &mut connection.session;
         let prefix = u32::try_from(event.prefix.len()).unwrap_or(0);
         let flags = event.flags[if event.sent { TX } else { RX }];
