@@ -148,6 +148,9 @@ impl Connection {
             return Authentication::UNKNOWN;
         }
         let sizes = self.session.authentication(ended);
+        if self.owner.is_awaited && sizes.outcome == AuthOutcome::Success {
+            return Authentication::UNKNOWN;
+        }
         if self.owner.is_refuted && sizes.outcome == AuthOutcome::Success {
             return Authentication::UNKNOWN;
         }
