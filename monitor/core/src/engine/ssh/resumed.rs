@@ -4,7 +4,8 @@
 //! of a connection with a challenge (RFC 5961 sections 3.2 and 4.2). What it expects the packet program
 //! does not know, so such a segment ends the record; what passes later says no more that it is SSH.
 //! So connections that did not end with a FIN of each end are remembered for a while, and told of once
-//! more, as midstream, where their server goes on to send without having accepted another one.
+//! more, as midstream, where their server goes on to send, or to take in what is sent, without having accepted
+//! another one.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -107,8 +108,15 @@ impl Books {
             ended.by_key.remove(key);
             return;
         }
-        let server = if one.local_is_client { RX } else { TX };
-        if flow.flags[server] & flag::DATA == 0 {
+        let (server, client) = if one.local_is_client {
+            (RX, TX)
+        } else {
+            (TX, RX)
+        };
+        // A server that knows of no connection resets it.
+        let is_taken = flow.flags[client] & flag::DATA != 0
+            && flow.flags[server] & (flag::ACK | flag::RST) == flag::ACK;
+        if flow.flags[server] & flag::DATA == 0 && !is_taken {
             return;
         }
         let Some(one) = ended.by_key.remove(key) else {

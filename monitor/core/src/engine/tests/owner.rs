@@ -313,8 +313,11 @@ fn what_goes_on_after_its_end_is_told_once_more() {
         ([server, ACK | DATA], true),
         // The server answers a SYN with a challenge, and goes on.
         ([server, SYN | ACK | OPENS | DATA], true),
-        // It says nothing, or accepts another connection.
-        ([ACK, ACK | DATA], false),
+        // It takes in what the client sends.
+        ([ACK, ACK | DATA], true),
+        // It knows of no connection, says nothing, or accepts another one.
+        ([ACK | RST, ACK | DATA], false),
+        ([0, ACK | DATA], false),
         ([SYN | ACCEPTS | server, SYN | ACK | OPENS | DATA], false),
     ] {
         let mut engine = asking();
