@@ -119,6 +119,57 @@ fn who_has_not_logged_in_is_not_authenticated() {
     println!("{seen} looks at refused logins, {:?}", finder.counters());
 }
 
+/// Programs named and parted as OpenSSH's are since 9.8 and 10.0: `sshd` starts an `sshd-session` of root for
+/// each connection, that an `sshd-auth` of the server's user for the time before a login, and then one more
+/// `sshd-session` of the user. They are copies of another program, since no such version is installed.
+#[test]
+fn a_login_to_a_server_in_three_programs() {
+    let Some(_permit) = lab::require_with(&["perl"]) else {
+        return;
+    };
+    let lab = Lab::new("apart").expect("a lab");
+    let peer = lab.add_outside().expect("a peer");
+    let program = |name: &str| {
+        let path = lab.directory().join(name);
+        fs::copy("/usr/bin/perl", &path).expect("a copy");
+        path
+    };
+    let [sshd, session, auth] = ["sshd", "sshd-session", "sshd-auth"].map(program);
+    let port = 2222;
+    let mut server = lab.node().command(&sshd);
+    server.args(["-e", include_str!("owner/sshd.pl"), &port.to_string()]);
+    server.arg(session).arg(auth);
+    // Neither is the server's own user, so that only their programs tell.
+    server.args([&(UID + 1).to_string(), &UID.to_string()]);
+    let server = lab.node().spawn("sshd", &mut server).expect("a server");
+    lab.node()
+        .wait_listening(lab::Transport::Tcp, port, PATIENCE)
+        .unwrap_or_else(|error| panic!("{error:#}: {}", server.log()));
+    let to = SocketAddr::new(NODE.v4.into(), port);
+    let mut stream = peer
+        .run(|| TcpStream::connect_timeout(&to, PATIENCE))
+        .expect("the peer")
+        .expect("a connection");
+    let tuple = Tuple {
+        local: to,
+        remote: stream.local_addr().expect("an address"),
+    };
+    let before = wait_for(lab.node(), &tuple, |owner| {
+        owner.authenticated == Some(false)
+    });
+    let name = |owner: &Owner| owner.process.as_ref().map(|process| process.name.clone());
+    assert_eq!(name(&before).as_deref(), Some("sshd-session"), "{before:?}");
+    assert_eq!(before.user, None, "{before:?}");
+    // Which the server takes for a login.
+    stream.write_all(b"!").expect("written");
+    let after = wait_for(lab.node(), &tuple, |owner| {
+        owner.authenticated == Some(true)
+    });
+    assert_eq!(name(&after).as_deref(), Some("sshd-session"), "{after:?}");
+    let uid = after.user.as_ref().map(|user| user.uid);
+    assert_eq!(uid, Some(UID), "{after:?}");
+}
+
 #[test]
 fn a_connection_in_a_pod() {
     let Some(_permit) = lab::require_with(&["sshd", "ssh", "ssh-keygen", "mount"]) else {

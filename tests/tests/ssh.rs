@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 use tests::daemon::{self, Daemon};
-use tests::lab::server::sshd::Sshd;
+use tests::lab::server::{account::PYTHON, sshd::Sshd};
 use tests::lab::{self, Lab, NODE, Namespace, UPLINK, client, process, wait};
 use tests::tshark;
 
@@ -399,4 +399,72 @@ fn whoever_is_refused_in_place_of_a_banner_is_told() {
     let reason = findings[0]["reason"].as_str().expect("a reason");
     assert!(reason.contains("refused by the server"), "{reason}");
     drop(idle);
+}
+
+/// Sends an empty TCP segment with a sequence number that no end expects: flags, and both ends.
+const STRAY: &str = r#"
+import socket, struct, sys
+flags, own, own_port, to, port = sys.argv[1:]
+header = struct.pack("!HHIIBBHHH", int(own_port), int(port), 1, 0, 5 << 4, int(flags), 1024, 0, 0)
+text = socket.inet_aton(own) + socket.inet_aton(to) + struct.pack("!HH", 6, 20) + header
+total = sum(struct.unpack("!16H", text))
+while total >> 16:
+    total = (total & 0xFFFF) + (total >> 16)
+header = header[:16] + struct.pack("!H", ~total & 0xFFFF) + header[18:]
+socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP).sendto(header, (to, 0))
+"#;
+
+/// An RST and a SYN that the server ignores end no connection (RFC 5961 sections 3.2 and 4.2).
+#[test]
+fn what_the_server_ignores_hides_nothing() {
+    let Some(_permit) = lab::require_with(&["sshd"]) else {
+        return;
+    };
+    let lab = Lab::new("stray").expect("a lab");
+    let outside = lab.add_outside().expect("a peer");
+    let _server = Sshd::start(lab.node(), 22).expect("an sshd");
+    let daemon = Daemon::start(lab.node(), &[]).expect("the daemon");
+    let to = SocketAddr::new(NODE.v4.into(), 22);
+    for (index, flags) in ["4", "2"].into_iter().enumerate() {
+        let before = index * 2;
+        let mut stream = outside
+            .run(|| TcpStream::connect_timeout(&to, PATIENCE))
+            .expect("a namespace")
+            .expect("a connection");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
+        stream.write_all(b"SSH-2.0-stray_1\r\n").expect("a write");
+        stream.read_exact(&mut [0; 8]).expect("a banner");
+        let port = stream.local_addr().expect("an address").port();
+        let open = wait::until("the connection", TOLD, || {
+            let records = daemon.records(&["ssh"]).expect("records");
+            let mut own = records.iter();
+            own.any(|record| record["source"]["port"] == port)
+                .then_some(())
+        });
+        assert!(open.is_ok(), "{}", daemon.log());
+        let mut stray = outside.command(PYTHON);
+        stray.args(["-c", STRAY, flags, &outside.addresses.v4.to_string()]);
+        stray.args([&port.to_string(), &NODE.v4.to_string(), "22"]);
+        process::checked(&mut stray).expect("a stray segment");
+        closed(&daemon, before + 1);
+        // Which the server takes in, and then ends.
+        stream.write_all(&[0xA5; 64]).expect("a write");
+        stream.shutdown(std::net::Shutdown::Write).expect("an end");
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+        drop(stream);
+        let records = closed(&daemon, before + 2);
+        let own: Vec<_> = records
+            .iter()
+            .filter(|record| record["source"]["port"] == port)
+            .collect();
+        assert_eq!(own.len(), 2, "{records:#?}");
+        let is_midstream = |record: &&&Value| record["hints"] == serde_json::json!(["midstream"]);
+        assert_eq!(own.iter().filter(is_midstream).count(), 1, "{own:#?}");
+        for record in own {
+            assert_eq!(record["class"], "ssh", "{record:#?}");
+            assert_eq!(record["client_banner"], "SSH-2.0-stray_1");
+            assert_eq!(record["destination"]["port"], 22);
+        }
+    }
 }

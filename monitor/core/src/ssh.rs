@@ -28,7 +28,7 @@ mod stream;
 mod vocabulary;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use session::Session;
 pub use vocabulary::{AuthOutcome, Basis, Class, Hint, Side};

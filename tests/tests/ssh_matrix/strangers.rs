@@ -97,18 +97,22 @@ impl Scene<'_> {
                 namespace.ip(rule).expect("a rule");
             }
         }
-        let modes = ["beginning", "end", "keys"];
+        let modes = ["beginning", "end", "keys", "steps", "accept"];
         let ways = [(45_000, 443, Some("sshd")), (45_100, 2300, None)];
         let names = [
             [
                 "hostile window of a beginning, here",
                 "hostile window of an end, here",
                 "hostile window of host keys, here",
+                "hostile window in steps, here",
+                "hostile window of an acceptance, here",
             ],
             [
                 "hostile window of a beginning, away",
                 "hostile window of an end, away",
                 "hostile window of host keys, away",
+                "hostile window in steps, away",
+                "hostile window of an acceptance, away",
             ],
         ];
         for ((first, port, process), names) in ways.into_iter().zip(names) {

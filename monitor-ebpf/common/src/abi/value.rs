@@ -92,11 +92,11 @@ flow_value! {
         generation: u32,
         /// TCP: sequence number that follows the bytes in `prefix`.
         inspect_sequence: [u32; 2],
-        /// Payload bytes of each direction that were handed to userspace.
+        /// Payload bytes of each direction that were handed to userspace, repeated ones aside.
         captured: [u16; 2],
-        /// Events of each direction that were made of payload.
+        /// Segments of each direction that were handed to userspace, repeated ones aside.
         told: [u8; 2],
-        /// Padding, zero.
-        _pad2: [u8; 2],
+        /// Those that reached no further than what had passed before.
+        repeated: [u8; 2],
     }
 }

@@ -288,6 +288,7 @@ impl Effects for Books {
             self.move_series(key, flow, &interface);
         }
         self.store.add(flow.series, delta);
+        self.ssh_goes_on(key, flow);
         self.ledger.advanced(key.interface_id(), delta);
         if !flow.has(Mark::Counted) {
             self.cgroup_opened(flow);

@@ -6,6 +6,7 @@ mod existing;
 mod findings;
 mod owner;
 mod report;
+mod resumed;
 mod translated;
 
 pub(super) use connections::{Connections, Id};
@@ -58,7 +59,7 @@ impl Books {
         } else {
             Side::Server
         };
-        connection.saw(side);
+        connection.saw(side, event.time_ns);
         let session = &mut connection.session;
         let prefix = u32::try_from(event.prefix.len()).unwrap_or(0);
         let flags = event.flags[if event.sent { TX } else { RX }];
@@ -205,6 +206,7 @@ impl Books {
     /// Time passes: what waits for too long is told of.
     pub(super) fn ssh_tick(&mut self, clock: &ClockMap, table: &Table) {
         self.owner_tick(clock, table);
+        self.ssh.ended.tick(clock.monotonic_now_ns);
         self.ssh.settle_old(clock.monotonic_now_ns);
         for id in self.ssh.take_waiting(clock.monotonic_now_ns, PATIENCE_NS) {
             self.ssh_tell(id, None);
@@ -242,6 +244,9 @@ impl Books {
         if self.ssh.live.get(&id).is_some_and(|live| !live.is_told) {
             self.ssh_tell(id, Some(flow));
         }
+        if let Some(connection) = self.ssh.live.get_mut(&id) {
+            connection.owner.is_awaited = false;
+        }
         self.ssh_progress(id, Some(flow));
         if let Some(record) = self.ssh_record(id, Some(flow), State::Closed)
             && self.ssh.live.get(&id).is_some_and(|live| !live.is_shadow)
@@ -261,7 +266,7 @@ impl Books {
             self.judge_refused(&record);
             self.push_ssh(id, record);
         }
-        self.ssh.remove(id);
+        self.ssh_ended(id, flow);
     }
 
     /// Records of the connections that are open.

@@ -89,11 +89,11 @@ impl Direction {
         u32::try_from(end - start).unwrap_or(u32::MAX)
     }
 
-    /// Drops what is in clear text once NEWKEYS has passed: offsets count from there on.
-    pub(super) fn discard_clear(&mut self) {
-        if let Some(end) = self.parsed.newkeys_end.replace(0) {
-            self.stream.discard(end);
-        }
+    /// Drops what is in clear text once NEWKEYS has passed: offsets count from there on. When NEWKEYS
+    /// passed, nanoseconds.
+    pub(super) fn discard_clear(&mut self) -> Option<u64> {
+        let end = self.parsed.newkeys_end.replace(0)?;
+        self.stream.discard(end)
     }
 
     /// Bytes on the heap.

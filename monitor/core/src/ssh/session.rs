@@ -5,7 +5,7 @@ use super::{
     direction::Direction,
     fingerprint,
     kexinit::agree,
-    sizes::{self, Judgement, Model, Records},
+    sizes::{self, Client, Judgement, Model, Records},
     vocabulary::Hints,
 };
 
@@ -21,6 +21,8 @@ pub struct Session {
     model: Option<Option<Model>>,
     /// Boundaries of the server's encrypted packets, from both NEWKEYS on.
     records: Option<Records>,
+    /// Until when all segments of the client are handed on, nanoseconds.
+    client_limit_ns: u64,
     /// What was known of authentication when everything else was dropped.
     settled: Option<Judgement>,
 }
@@ -33,6 +35,7 @@ impl Default for Session {
             directions: [Direction::new(Side::Client), Direction::new(Side::Server)],
             model: None,
             records: None,
+            client_limit_ns: u64::MAX,
             settled: None,
         }
     }
@@ -69,6 +72,11 @@ impl Session {
     /// Nothing of a side's bytes has a lower sequence number: what does is not of the connection.
     pub fn begins_at(&mut self, side: Side, sequence: u32) {
         self.directions[side as usize].stream.begins_at(sequence);
+    }
+
+    /// No segment of the client is handed on after this time.
+    pub fn client_ends_at(&mut self, time_ns: u64) {
+        self.client_limit_ns = self.client_limit_ns.min(time_ns);
     }
 
     /// Drops everything but what is known now, and takes in nothing more: what was no success by
@@ -171,7 +179,11 @@ impl Session {
         let [client, server] = &self.directions;
         let authentication = match (&self.records, &self.model) {
             (Some(records), Some(Some(model))) => {
-                return sizes::judge(model, records, &client.stream, &server.stream, ended);
+                let client = Client {
+                    stream: &client.stream,
+                    limit_ns: self.client_limit_ns,
+                };
+                return sizes::judge(model, records, &client, &server.stream, ended);
             }
             (None, _) if ended && self.is_without_attempt() => Authentication {
                 outcome: AuthOutcome::None,
@@ -278,10 +290,10 @@ impl Session {
         };
         client.discard_clear();
         client.stream.release();
-        server.discard_clear();
+        let newkeys_ns = server.discard_clear();
         if !model.as_ref().is_some_and(Model::shows_lengths) {
             server.stream.release();
         }
-        self.records = Some(Records::default());
+        self.records = Some(Records::new(newkeys_ns));
     }
 }

@@ -9,8 +9,9 @@
 
 mod judge;
 mod model;
+mod pending;
 mod proof;
 mod reader;
 
-pub(super) use judge::{Judgement, judge};
+pub(super) use judge::{Client, Judgement, judge};
 pub(super) use model::{Model, Records};

@@ -191,22 +191,40 @@ impl Stream {
         self.longest.into()
     }
 
+    /// Until when [`Self::pieces`] has all that passed, nanoseconds; 0 where something is missing.
+    pub(super) fn known_until_ns(&self) -> u64 {
+        let starts = self.pieces.iter().map(|piece| piece.start);
+        let ends = self.pieces.iter().map(|piece| piece.end);
+        let is_gapless = starts.eq(std::iter::once(0).chain(ends).take(self.pieces.len()));
+        match (is_gapless, self.pieces.last()) {
+            (false, _) => 0,
+            (true, Some(last)) if self.has_more() => last.time_ns,
+            (true, _) => u64::MAX,
+        }
+    }
+
     /// Whether more segments passed than [`Self::pieces`] has.
     pub(super) fn has_more(&self) -> bool {
         self.more_end.is_some()
     }
 
-    /// Forgets the sizes of what ends at `offset` or before.
+    /// Forgets the sizes of what ends before `offset`.
     pub(super) fn forget_pieces(&mut self, offset: usize) {
-        self.pieces.retain(|piece| piece.end as usize > offset);
+        self.pieces.retain(|piece| piece.end as usize >= offset);
         self.more_end = self.more_end.filter(|end| *end as usize > offset);
     }
 
-    /// Drops everything before `offset`, which becomes 0; nothing earlier is accepted any more.
-    pub(super) fn discard(&mut self, offset: usize) {
-        let Some(by) = u32::try_from(offset).ok().filter(|_| self.first.is_some()) else {
-            return;
-        };
+    /// Drops everything before `offset`, which becomes 0; nothing earlier is accepted any more. When the
+    /// last of that passed, nanoseconds.
+    pub(super) fn discard(&mut self, offset: usize) -> Option<u64> {
+        let by = u32::try_from(offset)
+            .ok()
+            .filter(|_| self.first.is_some())?;
+        let last = self
+            .pieces
+            .iter()
+            .find(|piece| piece.start < by && by <= piece.end);
+        let time_ns = last.map(|piece| piece.time_ns);
         self.base = self.base.wrapping_add(by);
         self.is_settled = true;
         self.buffer.drain(..offset.min(self.buffer.len()));
@@ -216,12 +234,13 @@ impl Stream {
             *run = (run.0.saturating_sub(offset), run.1 - offset);
         }
         self.hole = self.hole.map(|hole| hole.saturating_sub(by));
-        self.forget_pieces(offset);
+        self.forget_pieces(offset + 1);
         for piece in &mut self.pieces {
             piece.start = piece.start.saturating_sub(by);
             piece.end -= by;
         }
         self.more_end = self.more_end.map(|end| end.saturating_sub(by));
+        time_ns
     }
 
     /// Drops the bytes for good.

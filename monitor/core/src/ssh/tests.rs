@@ -3,7 +3,7 @@
 mod arbitrary;
 mod authentication;
 mod capture;
-pub(super) mod fixture;
+pub(crate) mod fixture;
 mod hostile;
 mod identity;
 mod property;

@@ -1,6 +1,6 @@
 """Never logs in, but has the server's answers cut where a login would begin.
 
-Address, port, own address, own port, what to do: `beginning`, `end` or `keys`. A TCP of its own, so that
+Address, port, own address, own port, what to do: `beginning`, `end`, `keys`, `steps` or `accept`. A TCP of its own, so that
 the window is what it likes, under a key exchange (RFC 4253, RFC 8731) and chacha20-poly1305 of OpenSSH.
 The kernel must not answer for the port: its resets are to be lost, but for those marked with 7.
 """
@@ -184,6 +184,18 @@ tcp.connect()
 ssh = Ssh(tcp)
 ssh.exchange()
 start = ssh.at
+if MODE == "accept":
+    # Answers to what no server knows, cut so that SERVICE_ACCEPT seems to be first, and a success next.
+    ssh.send(STRANGE, STRANGE, window=8)
+    time.sleep(0.03)
+    tcp.open(ACCEPT)
+    tcp.wait(start + ACCEPT)
+    ssh.send(IGNORE, window=65535)
+    tcp.wait(start + ACCEPT + SUCCESS)
+    print("cut at", len(tcp.received) - start, flush=True)
+    time.sleep(0.3)
+    tcp.send(RST | ACK)
+    sys.exit()
 ssh.send(SERVICE)
 tcp.wait(start + ACCEPT)
 ssh.send(ATTEMPT)
@@ -203,8 +215,16 @@ if MODE == "beginning":
 else:
     # What follows comes at once, as long as three kinds of host keys are.
     more = [] if MODE == "end" else [STRANGE] * 9 + [SERVICE] * 4
-    ssh.send(SERVICE, ATTEMPT, *more, window=8)
+    # With a step more it called for nothing of late.
+    ahead = [SERVICE] if MODE == "steps" else []
+    ssh.send(*ahead, SERVICE, ATTEMPT, *more, window=8)
     time.sleep(0.03)
+    for _ in ahead:
+        tcp.open(ACCEPT)
+        tcp.wait(before + ACCEPT)
+        before += ACCEPT
+        ssh.send(IGNORE, window=0)
+        time.sleep(0.03)
     first = ACCEPT + refusal - SUCCESS
     tcp.open(first)
     tcp.wait(before + first)
@@ -216,4 +236,7 @@ time.sleep(0.1)
 ssh.send(IGNORE, window=65535)
 time.sleep(0.3)
 print("received", len(tcp.received) - before, flush=True)
+# As if it went on.
+ssh.send(STRANGE)
+time.sleep(0.1)
 tcp.send(RST | ACK)

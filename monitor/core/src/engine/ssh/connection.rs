@@ -89,9 +89,12 @@ impl Connection {
     }
 
     /// The kernel program handed on a segment.
-    pub(super) fn saw(&mut self, side: Side) {
+    pub(super) fn saw(&mut self, side: Side, time_ns: u64) {
         let count = &mut self.segments[side as usize];
         *count = count.saturating_add(1);
+        if side == Side::Client && *count >= CAPTURE_EVENTS {
+            self.session.client_ends_at(time_ns);
+        }
     }
 
     /// Whether its server says that it speaks SSH after other lines, and not in what it answers to
@@ -145,6 +148,9 @@ impl Connection {
             return Authentication::UNKNOWN;
         }
         let sizes = self.session.authentication(ended);
+        if self.owner.is_awaited && sizes.outcome == AuthOutcome::Success {
+            return Authentication::UNKNOWN;
+        }
         if self.owner.is_refuted && sizes.outcome == AuthOutcome::Success {
             return Authentication::UNKNOWN;
         }

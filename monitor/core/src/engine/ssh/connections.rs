@@ -20,6 +20,7 @@ use super::{
     existing::Existing,
     findings::{self, Statement},
     owner::OwnerQuestion,
+    resumed::Ended,
 };
 
 /// Connections at a time; more are counted when they close, but not identified.
@@ -85,6 +86,8 @@ pub(crate) struct Connections {
     ends: HashMap<Ends, Id>,
     /// Connections that were there before, until a packet of them passes.
     pub(super) existing: HashMap<Ends, Existing>,
+    /// Connections that closed, and may go on.
+    pub(super) ended: Ended,
     pub(in super::super) expectations: Expectations,
     pub(super) is_all_local: bool,
     pub(in crate::engine) watch: Watch,
@@ -128,6 +131,7 @@ impl Connections {
             cookies: HashMap::new(),
             ends: HashMap::new(),
             existing: HashMap::new(),
+            ended: Ended::default(),
             expectations,
             is_all_local,
             watch: Watch::new(thresholds),
@@ -312,11 +316,9 @@ impl Connections {
         }
     }
 
-    pub(super) fn remove(&mut self, id: Id) {
+    pub(super) fn remove(&mut self, id: Id) -> Option<Box<Connection>> {
         self.refused.remove(&id);
-        let Some(connection) = self.live.remove(&id) else {
-            return;
-        };
+        let mut connection = self.live.remove(&id)?;
         self.held -= connection.held;
         let ends = connection.ends.as_deref().copied();
         let ends = ends.unwrap_or_else(|| id.ends());
@@ -324,9 +326,10 @@ impl Connections {
             self.ends.remove(&ends);
         }
         // Those that were noted: the session may know others by now, or none.
-        if let Some(cookies) = connection.cookies {
+        if let Some(cookies) = connection.cookies.take() {
             self.cookies.remove(&*cookies);
         }
+        Some(connection)
     }
 
     /// Remembers the record of a closed connection for later questions.

@@ -27,6 +27,8 @@ const ENDS: u16 = flag::FIN | flag::RST;
 /// How long after what looks like a login the server's process has to be that of the user: the
 /// server starts it a moment after it told the client.
 const SETTLED_NS: u64 = 900_000_000;
+/// How long after that a success by sizes is held for what the server's process says, where it does not.
+const HELD_NS: u64 = 3_000_000_000;
 
 /// Asks who holds a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -105,6 +107,8 @@ pub(super) struct Attribution {
     looks: usize,
     /// When something that may be a login was seen.
     suspected_ns: Option<u64>,
+    /// What its process says of what looks like a login is not known yet, and sizes are not told.
+    pub(super) is_awaited: bool,
     /// It was looked at after a FIN or RST.
     is_ending: bool,
 }
@@ -258,6 +262,7 @@ impl Books {
             return;
         }
         connection.owner.suspected_ns = Some(now_ns);
+        connection.owner.is_awaited = true;
         connection.owner.restart(now_ns);
         self.ssh.questions.extend(connection.question(id, now_ns));
     }
@@ -268,7 +273,13 @@ impl Books {
             return;
         }
         let now_ns = clock.monotonic_now_ns;
+        let mut unheard = Vec::new();
         for (id, connection) in &mut self.ssh.live {
+            let suspected_ns = connection.owner.suspected_ns.unwrap_or(now_ns);
+            if connection.owner.is_awaited && now_ns.saturating_sub(suspected_ns) >= HELD_NS {
+                connection.owner.is_awaited = false;
+                unheard.push(*id);
+            }
             if connection.owner.end.is_none() || connection.is_shadow {
                 continue;
             }
@@ -283,15 +294,20 @@ impl Books {
             };
             self.ssh.questions.extend(question);
         }
+        for id in unheard {
+            self.ssh_progress(id, table.get(&id.key, id.generation));
+        }
     }
 
     /// Takes in an answer.
     pub(in crate::engine) fn owner_found(&mut self, answer: OwnerAnswer, table: &Table) {
         let OwnerAnswer { question, owner } = answer;
         let id = question.id;
-        let (Some(connection), Some(owner)) = (self.ssh.live.get_mut(&id), owner) else {
+        let Some(connection) = self.ssh.live.get_mut(&id) else {
             return;
         };
+        connection.owner.is_awaited &= !question.is_decisive;
+        let owner = owner.unwrap_or_default();
         let was_placed = connection.is_placed();
         let is_news = connection.owner.learn(owner, question.is_decisive);
         let is_placed = connection.is_placed() && !was_placed && connection.is_shown();

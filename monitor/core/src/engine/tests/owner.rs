@@ -4,8 +4,13 @@ use super::{ssh::*, *};
 use crate::{
     engine::{Existing, Owner, OwnerAnswer, OwnerQuestion, Wanted},
     event::{ProcessRecord, Severity},
-    ssh::{AuthOutcome, Basis, Hint},
+    flow::SegmentEvent,
+    ssh::{
+        AuthOutcome, Basis, Class, Hint, Side,
+        tests::fixture::{CHACHA, OPENSSH, Talk},
+    },
 };
+use monitor_common::abi::{RX, TX};
 
 /// An engine that asks, of a node with the address of the local ends.
 pub(super) fn asking() -> Engine {
@@ -195,4 +200,205 @@ fn a_session_that_was_there_before_is_told_by_its_process() {
         assert_eq!(last.len(), usize::from(is_told));
         assert_eq!(engine.summary().ssh_connections, u64::from(is_told));
     }
+}
+
+/// What the sizes of packets show to be a login at second 99.
+fn logs_in(engine: &mut Engine, key: FlowKey) -> Vec<Outputs> {
+    let talk = Talk::handshake(OPENSSH, CHACHA, "m").answers(&[44]);
+    let talk = talk.answers(&[76]).answers(&[28]);
+    let mut flags = [0; 2];
+    flags[RX] = SYN | OPENS;
+    flags[TX] = SYN | ACK | ACCEPTS;
+    let segments = talk.segments.iter().map(|segment| {
+        Input::Segment(SegmentEvent {
+            key,
+            generation: 0,
+            sent: segment.side == Side::Server,
+            sequence: segment.sequence,
+            length: segment.length,
+            is_pushed: segment.is_pushed,
+            time_ns: 99 * SECOND + segment.time_ns,
+            flags,
+            app: App::Ssh,
+            prefix: Box::default(),
+            prefix_end: segment.sequence,
+            bytes: segment.bytes.clone().into(),
+        })
+    });
+    segments.map(|segment| step(engine, segment)).collect()
+}
+
+#[test]
+fn a_login_by_sizes_waits_for_what_the_process_says() {
+    let told = |outputs: &[Outputs]| -> Vec<_> {
+        let records = ssh_of(outputs).into_iter();
+        let logins = records.filter(|record| record.authentication != AuthOutcome::Unknown);
+        logins
+            .map(|record| (record.authentication, record.basis, record.state))
+            .collect()
+    };
+    let by_sizes = (AuthOutcome::Success, Basis::Sizes, State::Open);
+    let by_process = (AuthOutcome::Success, Basis::Process, State::Open);
+    // What the process says early and after a second, and what is told then and in the end.
+    for (early, late, expected) in [
+        (
+            None,
+            Some(sshd(Some(true), Some("alice"))),
+            vec![by_process],
+        ),
+        (
+            Some(sshd(Some(false), None)),
+            Some(sshd(Some(false), None)),
+            vec![],
+        ),
+        // Nothing: it is no server that is known.
+        (
+            Some(sshd(None, None)),
+            Some(sshd(None, None)),
+            vec![by_sizes],
+        ),
+        (None, Some(Owner::default()), vec![by_sizes]),
+    ] {
+        let mut engine = asking();
+        let key = key(50_000);
+        let outputs = logs_in(&mut engine, key);
+        assert_eq!(told(&outputs), [], "it is not heard yet");
+        let asked: Vec<_> = outputs.into_iter().flat_map(|out| out.owners).collect();
+        assert_eq!(asked.last().unwrap().wanted, Wanted::Login);
+        if let Some(early) = early.clone() {
+            let early = answer(&mut engine, *asked.last().unwrap(), early);
+            assert_eq!(told(&[early]), []);
+        }
+        let open = engine.query_ssh(&FlowFilter::default(), None);
+        assert!(
+            open.iter()
+                .all(|record| record.authentication == AuthOutcome::Unknown)
+        );
+        let due = at(&mut engine, 101);
+        let question = due.owners[0];
+        let mut then = vec![due];
+        then.push(answer(&mut engine, question, late.clone().unwrap()));
+        assert_eq!(told(&then), expected, "{early:?} {late:?}");
+        let last = close_of(&mut engine, key);
+        let outcome = if expected.is_empty() {
+            AuthOutcome::Unknown
+        } else {
+            AuthOutcome::Success
+        };
+        assert_eq!(last.authentication, outcome);
+    }
+    // Nobody answers in time, or it ends before.
+    let mut engine = asking();
+    logs_in(&mut engine, key(50_000));
+    assert_eq!(told(&[at(&mut engine, 101)]), []);
+    assert_eq!(told(&[at(&mut engine, 103)]), [by_sizes]);
+    let mut engine = asking();
+    logs_in(&mut engine, key(50_000));
+    let end = Input::Removed(vec![(key(50_000), counted(App::Ssh))]);
+    let closed = (AuthOutcome::Success, Basis::Sizes, State::Closed);
+    assert_eq!(told(&[step(&mut engine, end)]), [by_sizes, closed]);
+    // A client's process here, or nobody who could say: told at once.
+    let mut engine = engine_with(Config::default());
+    assert_eq!(told(&logs_in(&mut engine, key(50_000))), [by_sizes]);
+    let mut engine = asking();
+    step(&mut engine, Input::Addresses(vec![key(1).remote().into()]));
+    assert_eq!(told(&logs_in(&mut engine, key(50_000))), [by_sizes]);
+}
+
+/// An RST that the server ignores, and a SYN in the midst of the connection.
+#[test]
+fn what_goes_on_after_its_end_is_told_once_more() {
+    let server = ACK | DATA;
+    for (flags, is_told) in [
+        ([server, ACK | DATA], true),
+        // The server answers a SYN with a challenge, and goes on.
+        ([server, SYN | ACK | OPENS | DATA], true),
+        // It takes in what the client sends.
+        ([ACK, ACK | DATA], true),
+        // It knows of no connection, says nothing, or accepts another one.
+        ([ACK | RST, ACK | DATA], false),
+        ([0, ACK | DATA], false),
+        ([SYN | ACCEPTS | server, SYN | ACK | OPENS | DATA], false),
+    ] {
+        let mut engine = asking();
+        let key = key(50_000);
+        begin(&mut engine, key);
+        at(&mut engine, 101);
+        let ends = [SYN | ACK | ACCEPTS | DATA, SYN | ACK | OPENS | DATA | RST];
+        let end = FlowValue {
+            app: App::Ssh as u8,
+            ..reading(99, [5, 6], ends)
+        };
+        let inputs = [
+            Input::Flows(vec![(key, end)]),
+            Input::Removed(vec![(key, end)]),
+        ];
+        let first = ssh_of(&inputs.map(|input| step(&mut engine, input))).pop();
+        assert_eq!(first.unwrap().state, State::Closed);
+        at(&mut engine, 110);
+        let value = FlowValue {
+            generation: 1,
+            ..reading(109, [3, 3], flags)
+        };
+        let outputs = step(&mut engine, Input::Flows(vec![(key, value)]));
+        let asked = outputs.owners.clone();
+        let records = ssh_of(&[outputs]);
+        assert_eq!(!records.is_empty(), is_told, "{flags:?}");
+        assert_eq!(!asked.is_empty(), is_told);
+        if let Some(record) = records.first() {
+            assert_eq!(record.class, Some(Class::Ssh));
+            assert_eq!(record.hints, [Hint::Midstream]);
+            assert_eq!(record.client_banner.as_deref(), Some("SSH-2.0-client_1.0"));
+            assert_eq!(record.destination.port, Some(22));
+            assert_eq!(record.authentication, AuthOutcome::Unknown);
+            // Once.
+            let more = FlowValue {
+                generation: 1,
+                ..reading(109, [4, 4], flags)
+            };
+            let again = step(&mut engine, Input::Flows(vec![(key, more)]));
+            assert_eq!(ssh_of(&[again]), []);
+            let login = answer(&mut engine, asked[0], sshd(Some(true), Some("alice")));
+            let login = ssh_of(&[login]).pop().unwrap();
+            assert_eq!(login.authentication, AuthOutcome::Success);
+            assert_eq!(login.user.as_deref(), Some("alice"));
+        }
+    }
+    // What both ends closed is over.
+    let mut engine = asking();
+    let key = key(50_000);
+    begin(&mut engine, key);
+    close_of(&mut engine, key);
+    let value = FlowValue {
+        generation: 1,
+        ..reading(109, [3, 3], [ACK | DATA; 2])
+    };
+    let after = step(&mut engine, Input::Flows(vec![(key, value)]));
+    assert_eq!(ssh_of(&[after]), []);
+}
+
+#[test]
+fn of_what_may_go_on_a_bounded_number_is_remembered() {
+    let mut engine = asking();
+    let ends = [SYN | ACK | ACCEPTS | DATA, SYN | ACK | OPENS | DATA | RST];
+    let end = FlowValue {
+        app: App::Ssh as u8,
+        ..reading(99, [5, 6], ends)
+    };
+    let goes_on = |engine: &mut Engine, port| {
+        let value = FlowValue {
+            generation: 1,
+            ..reading(109, [3, 3], [ACK | DATA; 2])
+        };
+        let outputs = step(engine, Input::Flows(vec![(key(port), value)]));
+        !ssh_of(&[outputs]).is_empty()
+    };
+    for port in 10_000..11_025 {
+        begin(&mut engine, key(port));
+        step(&mut engine, Input::Removed(vec![(key(port), end)]));
+    }
+    assert!(!goes_on(&mut engine, 10_000), "the oldest made room");
+    assert!(goes_on(&mut engine, 10_001));
+    at(&mut engine, 99 + 3_602);
+    assert!(!goes_on(&mut engine, 10_002), "an hour later");
 }

@@ -1,11 +1,9 @@
 //! The rule.
 
 use super::{
-    super::{
-        AuthOutcome, Authentication, Basis,
-        stream::{Piece, Stream},
-    },
+    super::{AuthOutcome, Authentication, Basis, stream::Stream},
     model::{Model, Quirk, Records},
+    pending::Lead,
     reader::{ACCEPT, Burst, IGNORE, MAX_ANSWER, Reader, SUCCESS},
 };
 
@@ -34,11 +32,19 @@ pub(in crate::ssh) struct Login {
     pub(in crate::ssh) failures: u32,
 }
 
+/// What the client sent.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::ssh) struct Client<'a> {
+    pub(in crate::ssh) stream: &'a Stream,
+    /// Until when all of its segments are known, nanoseconds.
+    pub(in crate::ssh) limit_ns: u64,
+}
+
 /// Whether someone logged in; offsets in both streams count from NEWKEYS.
 pub(in crate::ssh) fn judge(
     model: &Model,
     records: &Records,
-    client: &Stream,
+    client: &Client<'_>,
     server: &Stream,
     ended: bool,
 ) -> Judgement {
@@ -53,7 +59,7 @@ pub(in crate::ssh) fn judge(
 fn outcome(
     model: &Model,
     records: &Records,
-    client: &Stream,
+    client: &Client<'_>,
     server: &Stream,
     ended: bool,
     login: &mut Option<Login>,
@@ -128,21 +134,24 @@ fn by_sizes(outcome: AuthOutcome, attempts: usize) -> Authentication {
 fn bursts(
     model: &Model,
     records: &Records,
-    client: &Stream,
+    client: &Client<'_>,
     server: &Stream,
 ) -> (Vec<Burst>, bool) {
-    let asked = client.pieces();
-    let mut is_complete = !client.has_more() && !server.has_more() && is_gapless(asked);
+    let asked = client.stream.pieces();
+    let is_gapless = client.stream.known_until_ns() > 0;
+    let known_until_ns = client.stream.known_until_ns().min(client.limit_ns);
+    let mut is_complete = !client.stream.has_more() && !server.has_more() && is_gapless;
     let mut requests: Vec<(u64, u32)> = asked
         .iter()
         .map(|piece| (piece.time_ns, piece.end - piece.start))
         .collect();
     requests.sort_unstable();
     let mut bursts: Vec<Burst> = Vec::new();
-    let (mut asked_before, mut now, mut before_ns) = (0, 0, None);
+    // What precedes the first is NEWKEYS; where that was not seen, it was long ago.
+    let (mut asked_before, mut now) = (0, records.newkeys_ns);
     let mut push = |size: u32, time_ns: u64| {
+        let gap_ns = time_ns.saturating_sub(now);
         now = time_ns.max(now);
-        let gap_ns = before_ns.replace(now).map_or(0, |before| now - before);
         let asked = requests.partition_point(|(time, _)| *time <= now);
         if asked > asked_before || bursts.is_empty() {
             let last = asked.checked_sub(1).and_then(|last| requests.get(last));
@@ -152,13 +161,16 @@ fn bursts(
                 asked: since.iter().map(|(_, size)| u64::from(*size)).sum(),
                 delay_ns: last.map_or(0, |(last, _)| now - last),
                 is_answer: asked > 0,
-                gap_ns,
+                gaps_ns: Vec::new(),
                 most_gap_ns: 0,
+                is_known: true,
             });
             asked_before = asked;
         }
         if let Some(burst) = bursts.last_mut() {
             burst.sizes.push(size);
+            burst.gaps_ns.push(gap_ns);
+            burst.is_known &= now < known_until_ns;
             burst.most_gap_ns = burst.most_gap_ns.max(gap_ns);
         }
     };
@@ -177,18 +189,13 @@ fn bursts(
     }
     if model.shows_lengths() && has_lengths(records, server) {
         is_complete &= !records.is_full();
-        is_complete &= pieces
-            .last()
-            .is_none_or(|last| last.end as usize <= records.end);
+        is_complete &= pieces.last().is_none_or(|last| last.end <= records.end);
         return (bursts, is_complete);
     }
     // What shows no boundaries is taken by what the server wrote at once, which ends where it pushed.
-    let mut end = u32::try_from(records.end).unwrap_or(u32::MAX);
+    let mut end = records.end;
     let mut written = 0;
-    for piece in pieces
-        .iter()
-        .filter(|piece| piece.end as usize > records.end)
-    {
+    for piece in pieces.iter().filter(|piece| piece.end > records.end) {
         if piece.start > end {
             return (bursts, false);
         }
@@ -203,13 +210,7 @@ fn bursts(
 
 /// Whether the lengths of all packets were captured, of those that matter.
 fn has_lengths(records: &Records, server: &Stream) -> bool {
-    records.is_full() || !server.is_cut_at(records.end + 3)
-}
-
-fn is_gapless(pieces: &[Piece]) -> bool {
-    let starts = pieces.iter().map(|piece| piece.start);
-    let ends = pieces.iter().map(|piece| piece.end);
-    starts.eq(std::iter::once(0).chain(ends).take(pieces.len()))
+    records.is_full() || !server.is_cut_at(records.end as usize + 3)
 }
 
 /// The bursts after SERVICE_ACCEPT, and how to read them. None: there is no SERVICE_ACCEPT.
@@ -220,7 +221,7 @@ fn answers(model: &Model, bursts: &[Burst], longest: u32) -> Option<(Reader, Vec
         };
         let mut answers: Vec<Burst> = bursts.iter().skip(burst).cloned().collect();
         if let Some(first) = answers.first_mut() {
-            first.sizes = first.sizes.split_off(unit + 1);
+            first.drop_first(unit + 1);
         }
         answers.retain(|answer| !answer.sizes.is_empty());
         let ignore = model.size(IGNORE);
@@ -230,7 +231,7 @@ fn answers(model: &Model, bursts: &[Burst], longest: u32) -> Option<(Reader, Vec
         if has_ignore {
             for answer in &mut answers {
                 match answer.sizes.first_mut() {
-                    Some(first) if *first == ignore => _ = answer.sizes.remove(0),
+                    Some(first) if *first == ignore => answer.drop_first(1),
                     // Both in one segment, which tells only where their sizes differ.
                     Some(first) if *first > ignore && ignore != model.size(SUCCESS) => {
                         *first -= ignore;
@@ -245,8 +246,10 @@ fn answers(model: &Model, bursts: &[Burst], longest: u32) -> Option<(Reader, Vec
             has_ignore,
             is_exact: model.shows_lengths(),
             longest,
-            accept_gap_ns: bursts.get(burst).map_or(0, |burst| burst.most_gap_ns),
+            lead: Lead::default(),
         };
+        let lead = Lead::new(&reader, bursts, (burst, unit));
+        let reader = Reader { lead, ..reader };
         return Some((reader, answers));
     }
     None

@@ -63,11 +63,13 @@ pub(super) struct Record {
 }
 
 /// The server's packets, where packet_length shows.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::ssh) struct Records {
     pub(super) known: Vec<Record>,
+    /// When the server's NEWKEYS passed, nanoseconds; 0 where that is not known.
+    pub(super) newkeys_ns: u64,
     /// Where the next packet begins.
-    pub(super) end: usize,
+    pub(super) end: u32,
     /// What should be packet_length at `end` is none.
     pub(super) is_broken: bool,
 }
@@ -213,13 +215,23 @@ fn is_pinged(banner: &str) -> bool {
 // === impl Records ===
 
 impl Records {
+    /// None is known yet; NEWKEYS passed at this time.
+    pub(in crate::ssh) fn new(newkeys_ns: Option<u64>) -> Self {
+        Self {
+            known: Vec::new(),
+            newkeys_ns: newkeys_ns.unwrap_or(0),
+            end: 0,
+            is_broken: false,
+        }
+    }
+
     /// Reads on; false when there is no use for bytes any more.
     pub(in crate::ssh) fn advance(&mut self, stream: &Stream, model: &Model) -> bool {
         if !model.shows_lengths || self.is_broken {
             return false;
         }
-        while self.known.len() < MAX_RECORDS && self.end < WINDOW {
-            let Some(length) = stream.array(self.end).map(u32::from_be_bytes) else {
+        while self.known.len() < MAX_RECORDS && (self.end as usize) < WINDOW {
+            let Some(length) = stream.array(self.end as usize).map(u32::from_be_bytes) else {
                 return true;
             };
             if !LENGTHS.contains(&length) || length % model.block != 0 {
@@ -227,11 +239,9 @@ impl Records {
                 return false;
             }
             let size = 4 + length + model.mac;
-            let Ok(start) = u32::try_from(self.end) else {
-                return false;
-            };
+            let start = self.end;
             self.known.push(Record { start, size });
-            self.end += size as usize;
+            self.end += size;
         }
         false
     }

@@ -11,7 +11,7 @@
 //! * Have sent, without asking for it, what only a client receives that is logged in: the server's
 //!   [host keys](super::proof).
 
-use super::{model::Model, proof::is_host_keys};
+use super::{model::Model, pending::Lead, proof::is_host_keys};
 
 /// Payloads: USERAUTH_SUCCESS is one byte, an empty IGNORE five, SERVICE_ACCEPT names
 /// `ssh-userauth`.
@@ -19,21 +19,21 @@ pub(super) const SUCCESS: u32 = 1;
 pub(super) const IGNORE: u32 = 5;
 pub(super) const ACCEPT: u32 = 17;
 /// Payload of a refusal: a list of methods of at least `password`, and of at most all that there are.
-const MIN_REFUSAL: u32 = 6 + 8;
-const MAX_REFUSAL: u32 = 6 + 90;
+pub(super) const MIN_REFUSAL: u32 = 6 + 8;
+pub(super) const MAX_REFUSAL: u32 = 6 + 90;
 /// Payload of an EXT_INFO with the least `server-sig-algs` (RFC 8308 section 3.1).
 const MIN_EXT_INFO: u32 = 1 + 4 + 4 + 15 + 4 + 11;
 /// More bytes than a burst of failure, prompt, or echo of a 4096-bit key can have.
 pub(super) const MAX_ANSWER: u32 = 640;
 /// What comes sooner after what the server sent before was not cut by a probe of the window: 200 ms, less
 /// a tick of the kernel and what the way adds.
-const PROMPT_NS: u64 = 180_000_000;
+pub(super) const PROMPT_NS: u64 = 180_000_000;
 /// Bytes that a client may call for before a login by 10 that it sends: any number of UNIMPLEMENTED, 36 for
 /// 28, and where it is not known how long a refusal is, six of 100, which name all methods.
-const CALLED_FOR: u64 = 13;
-const CALLED_FOR_AT_MOST: u64 = 16;
+pub(super) const CALLED_FOR: u64 = 13;
+pub(super) const CALLED_FOR_AT_MOST: u64 = 16;
 /// The shortest request, for which there may be a refusal.
-const ATTEMPT: u32 = 1 + 4 + 4 + 14 + 4 + 4;
+pub(super) const ATTEMPT: u32 = 1 + 4 + 4 + 14 + 4 + 4;
 
 /// Sizes of what the server sent at once, encrypted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,14 +45,16 @@ pub(super) struct Burst {
     pub(super) delay_ns: u64,
     /// Whether the client sent anything before.
     pub(super) is_answer: bool,
-    /// Since what the server sent before its first, nanoseconds.
-    pub(super) gap_ns: u64,
-    /// The most of all of them.
+    /// Of each: since what the server sent before it, nanoseconds.
+    pub(super) gaps_ns: Vec<u64>,
+    /// The most of all of them, and of what was [dropped](Self::drop_first).
     pub(super) most_gap_ns: u64,
+    /// Whether all is known that the client sent until the last of them.
+    pub(super) is_known: bool,
 }
 
 /// How answers are told.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Reader {
     pub(super) model: Model,
     /// An IGNORE precedes each.
@@ -61,14 +63,28 @@ pub(super) struct Reader {
     pub(super) is_exact: bool,
     /// Bytes of the longest segment of the server in clear text.
     pub(super) longest: u32,
-    /// The most nanoseconds before what came with SERVICE_ACCEPT.
-    pub(super) accept_gap_ns: u64,
+    /// What came up to SERVICE_ACCEPT.
+    pub(super) lead: Lead,
+}
+
+// === impl Burst ===
+
+impl Burst {
+    pub(super) fn drop_first(&mut self, count: usize) {
+        self.sizes.drain(..count.min(self.sizes.len()));
+        self.gaps_ns.drain(..count.min(self.gaps_ns.len()));
+    }
+
+    /// Sizes, and nanoseconds since what the server sent before.
+    pub(super) fn units(&self) -> impl Iterator<Item = (u32, u64)> {
+        self.sizes.iter().copied().zip(self.gaps_ns.iter().copied())
+    }
 }
 
 // === impl Reader ===
 
 impl Reader {
-    fn size(&self, payload: u32) -> u32 {
+    pub(super) fn size(&self, payload: u32) -> u32 {
         self.model.size(payload)
     }
 
@@ -115,8 +131,9 @@ impl Reader {
     fn is_prompt(&self, before: &[Burst], success: &Burst) -> bool {
         let gap = before
             .last()
-            .map_or(self.accept_gap_ns, |last| last.most_gap_ns);
-        self.longest > MAX_ANSWER && gap < PROMPT_NS && success.gap_ns < PROMPT_NS
+            .map_or(self.lead.most_gap_ns, |last| last.most_gap_ns);
+        let own = success.gaps_ns.first().copied().unwrap_or(u64::MAX);
+        self.longest > MAX_ANSWER && gap < PROMPT_NS && own < PROMPT_NS
     }
 
     /// Whether nothing before may be the beginning of a packet whose end is as short as a success.
@@ -133,7 +150,13 @@ impl Reader {
         let is_with_info = self.model.is_packets(all, 2)
             && all >= self.size(MIN_EXT_INFO) + self.size(MIN_REFUSAL);
         let is_one = |size: &u32| *size <= MAX_ANSWER && self.model.is_packets(*size, 1);
-        (is_refusal || is_with_info) && others.iter().all(|answer| answer.sizes.iter().all(is_one))
+        let is_within = |size: &u32| self.is_within_segment(*size);
+        first.sizes.iter().all(is_within)
+            && others
+                .iter()
+                .all(|answer| answer.sizes.iter().all(is_within))
+            && (is_refusal || is_with_info)
+            && others.iter().all(|answer| answer.sizes.iter().all(is_one))
     }
 
     /// Whether the answer of the size of a success is one, and nothing that the client may get
@@ -151,7 +174,12 @@ impl Reader {
         // Nothing else is so short but the beginning or end of a packet that was cut.
         let is_alone = self.size(SUCCESS) < self.size(IGNORE);
         if is_alone {
-            if self.is_exact || self.is_prompt(before, success) && self.is_uncut(before) {
+            let is_uncut = || {
+                self.is_prompt(before, success)
+                    && self.is_uncut(before)
+                    && !self.may_hide_kexinit(before)
+            };
+            if self.is_exact || is_uncut() {
                 return true;
             }
             let is_whole = |size: &u32| self.model.is_whole(*size);
@@ -166,41 +194,38 @@ impl Reader {
         if before.is_empty() || self.has_ignore {
             return false;
         }
-        let is_new = |size: u32| before.iter().all(|answer| !answer.sizes.contains(&size));
+        if !self.is_exact {
+            return self.is_beyond_what_was_called_for(answers, at);
+        }
+        // What comes with the first answer to an attempt, EXT_INFO and a banner, may be as long as host keys.
+        if !before.iter().any(|answer| self.is_to_attempt(answer)) {
+            return false;
+        }
         let follow = success.sizes.iter().skip(1).map(|size| (success, *size));
         let next = next.first().into_iter();
         let next = next.flat_map(|next| next.sizes.iter().map(move |size| (next, *size)));
         // Packets may come in between, as long as none begins another key exchange, whose reply is as
-        // long as the algorithms make it. Where boundaries do not show, host keys come at once.
-        let most = if self.is_exact { usize::MAX } else { 1 };
+        // long as the algorithms make it.
         follow
             .chain(next)
-            .take(most)
             .take_while(|(_, size)| !self.model.may_be_kexinit(*size))
             .any(|(burst, size)| {
-                let is_called_for = if self.is_exact {
-                    self.model.is_pinged && burst.asked >= u64::from(size)
-                } else {
-                    let asked = asked(before.last(), success, burst, is_alone);
-                    asked * self.called_for(before) >= u64::from(size + self.size(SUCCESS)) * 10
-                };
-                is_host_keys(&self.model, size) && is_new(size) && !is_called_for
+                is_host_keys(&self.model, size)
+                    && is_new(before, size)
+                    && !self.may_be_pong(burst, size)
             })
     }
 
-    /// How many bytes a client may call for by 10 that it sends.
-    fn called_for(&self, before: &[Burst]) -> u64 {
-        let first = before.first().map(|first| first.sizes.as_slice());
-        match first {
-            // That of `none`, and no EXT_INFO with it.
-            Some([refusal])
-                if self.model.is_packets(*refusal, 1) && *refusal <= self.size(MAX_REFUSAL) =>
-            {
-                let by_refusals = (*refusal * 10).div_ceil(self.size(ATTEMPT));
-                CALLED_FOR.max(by_refusals.into())
-            }
-            _ => CALLED_FOR_AT_MOST,
-        }
+    /// Whether a packet is in it that answers an attempt: neither SERVICE_ACCEPT once more, nor as short
+    /// as UNIMPLEMENTED, nor what the client had sent back.
+    fn is_to_attempt(&self, answer: &Burst) -> bool {
+        let others = [self.size(SUCCESS), self.size(IGNORE), self.size(ACCEPT)];
+        let is_other = |size: &u32| others.contains(size) || self.may_be_pong(answer, *size);
+        !answer.sizes.iter().all(is_other)
+    }
+
+    fn may_be_pong(&self, burst: &Burst, size: u32) -> bool {
+        self.model.is_pinged && (!burst.is_known || burst.asked >= u64::from(size))
     }
 
     fn may_be_kexinit(&self, answer: &Burst) -> bool {
@@ -209,17 +234,7 @@ impl Reader {
     }
 }
 
-/// Bytes of the client that may have called for what is taken for host keys, in `burst`.
-///
-/// Where a success is alone of its size, all that was asked since the answer before the last counts.
-/// Elsewhere only what was asked since the success: clients that agree on such ciphers have keys whose
-/// signatures are as long as the host keys.
-fn asked(last: Option<&Burst>, success: &Burst, burst: &Burst, is_alone: bool) -> u64 {
-    let own = if std::ptr::eq(burst, success) {
-        0
-    } else {
-        burst.asked
-    };
-    let earlier = success.asked + last.map_or(0, |last| last.asked);
-    own + if is_alone { earlier } else { 0 }
+/// Whether none of these has that size.
+pub(super) fn is_new(before: &[Burst], size: u32) -> bool {
+    before.iter().all(|answer| !answer.sizes.contains(&size))
 }

@@ -181,10 +181,8 @@ fn asyncssh_under_another_name() {
     assert_eq!(outcome(&failed), failure(1));
     assert_eq!(outcome(&failed.answers(&[48, 48])), UNKNOWN);
     // What OpenSSH sends after SUCCESS is no reason for doubt.
-    assert_eq!(
-        outcome(&talk.answers(&[80]).answers(&[48, 784])),
-        success(1)
-    );
+    let login = talk.answers(&[80]).answers(&[48, 784]);
+    assert_eq!(outcome(&login.answers(&[64])), success(1));
 }
 
 #[test]
@@ -331,6 +329,11 @@ fn what_a_client_may_call_for_is_no_success() {
     // Before the first attempt, which brings EXT_INFO and a banner.
     let first = gcm(OPENSSH).records(&[u]).records(&[628, f]);
     assert_eq!(outcome(&first), UNKNOWN);
+    for before in [&[52][..], &[52, 52], &[52, u]] {
+        let banner = gcm(OPENSSH).records(before).records(&[u]);
+        let first = banner.records(&[228, 628, f]);
+        assert_eq!(outcome(&first), UNKNOWN, "{before:?}");
+    }
     // Another key exchange first, whose end is as short as a success.
     let exchange = gcm(OPENSSH).records(&[f]).records(&[1_076]).records(&[u]);
     assert_eq!(outcome(&exchange.records(&[628])), UNKNOWN);
@@ -360,7 +363,7 @@ fn the_end_of_a_longer_packet_is_no_success() {
     // A banner of 92 bytes comes with the first answer: only what follows a login proves one.
     let banner = accepted().answers(&[92 + 212 + 76]).answers(&[28]);
     assert_eq!(outcome(&banner), UNKNOWN);
-    assert_eq!(outcome(&banner.answers(&[628])), success(1));
+    assert_eq!(outcome(&banner.answers(&[628]).answers(&[44])), success(1));
 }
 
 /// A server answers another key exchange with a KEXINIT and a reply that may be as long as host keys.

@@ -2,32 +2,32 @@
 
 use crate::ssh::{Segment, Session, Side};
 
-pub(in crate::ssh) const CHACHA: &str = "chacha20-poly1305@openssh.com";
-pub(in crate::ssh) const GCM: &str = "aes128-gcm@openssh.com";
-pub(in crate::ssh) const DROPBEAR: &str = "SSH-2.0-dropbear_2022.83";
-pub(in crate::ssh) const OPENSSH: &str = "SSH-2.0-OpenSSH_10.0p2";
+pub(crate) const CHACHA: &str = "chacha20-poly1305@openssh.com";
+pub(crate) const GCM: &str = "aes128-gcm@openssh.com";
+pub(crate) const DROPBEAR: &str = "SSH-2.0-dropbear_2022.83";
+pub(crate) const OPENSSH: &str = "SSH-2.0-OpenSSH_10.0p2";
 
 /// A segment that owns its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::ssh) struct Owned {
-    pub(in crate::ssh) side: Side,
-    pub(in crate::ssh) sequence: u32,
-    pub(in crate::ssh) length: u32,
-    pub(in crate::ssh) is_pushed: bool,
-    pub(in crate::ssh) time_ns: u64,
-    pub(in crate::ssh) bytes: Vec<u8>,
+pub(crate) struct Owned {
+    pub(crate) side: Side,
+    pub(crate) sequence: u32,
+    pub(crate) length: u32,
+    pub(crate) is_pushed: bool,
+    pub(crate) time_ns: u64,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// A session in the making: each call sends one segment, a millisecond after the one before.
 #[derive(Clone, Debug)]
-pub(in crate::ssh) struct Talk {
-    pub(in crate::ssh) segments: Vec<Owned>,
-    pub(in crate::ssh) next: [u32; 2],
-    pub(in crate::ssh) now_ns: u64,
+pub(crate) struct Talk {
+    pub(crate) segments: Vec<Owned>,
+    pub(crate) next: [u32; 2],
+    pub(crate) now_ns: u64,
 }
 
 /// Payload of a KEXINIT.
-pub(in crate::ssh) fn kexinit_payload(cookie: u8, lists: [&str; 10]) -> Vec<u8> {
+pub(crate) fn kexinit_payload(cookie: u8, lists: [&str; 10]) -> Vec<u8> {
     let mut payload = vec![20];
     payload.extend([cookie; 16]);
     for list in lists {
@@ -39,7 +39,7 @@ pub(in crate::ssh) fn kexinit_payload(cookie: u8, lists: [&str; 10]) -> Vec<u8> 
 }
 
 /// A clear-text packet.
-pub(in crate::ssh) fn packet(payload: &[u8]) -> Vec<u8> {
+pub(crate) fn packet(payload: &[u8]) -> Vec<u8> {
     let padding = 4 + (8 - (payload.len() + 5 + 4) % 8) % 8;
     let length = u32::try_from(1 + payload.len() + padding).unwrap();
     let mut packet = length.to_be_bytes().to_vec();
@@ -50,7 +50,7 @@ pub(in crate::ssh) fn packet(payload: &[u8]) -> Vec<u8> {
 }
 
 /// A KEXINIT that offers one cipher and MAC, and is as long as OpenSSH's.
-pub(in crate::ssh) fn kexinit(cookie: u8, cipher: &str, mac: &str) -> Vec<u8> {
+pub(crate) fn kexinit(cookie: u8, cipher: &str, mac: &str) -> Vec<u8> {
     let host_keys = ["h"; 430].join(",");
     let lists = [
         "k", &host_keys, cipher, cipher, mac, mac, "none", "none", "", "",
@@ -61,7 +61,7 @@ pub(in crate::ssh) fn kexinit(cookie: u8, cipher: &str, mac: &str) -> Vec<u8> {
 // === impl Owned ===
 
 impl Owned {
-    pub(in crate::ssh) fn as_segment(&self) -> Segment<'_> {
+    pub(crate) fn as_segment(&self) -> Segment<'_> {
         Segment {
             side: self.side,
             sequence: self.sequence,
@@ -87,7 +87,7 @@ impl Default for Talk {
 }
 
 impl Talk {
-    pub(in crate::ssh) fn say(mut self, side: Side, bytes: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn say(mut self, side: Side, bytes: impl AsRef<[u8]>) -> Self {
         let bytes = bytes.as_ref().to_vec();
         let length = u32::try_from(bytes.len()).unwrap();
         self.now_ns += 1_000_000;
@@ -104,21 +104,21 @@ impl Talk {
         self
     }
 
-    pub(in crate::ssh) fn client(self, bytes: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn client(self, bytes: impl AsRef<[u8]>) -> Self {
         self.say(Side::Client, bytes)
     }
 
-    pub(in crate::ssh) fn server(self, bytes: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn server(self, bytes: impl AsRef<[u8]>) -> Self {
         self.say(Side::Server, bytes)
     }
 
-    pub(in crate::ssh) fn wait_ms(mut self, ms: u64) -> Self {
+    pub(crate) fn wait_ms(mut self, ms: u64) -> Self {
         self.now_ns += ms * 1_000_000;
         self
     }
 
     /// Up to both NEWKEYS; the server's banner without CR LF.
-    pub(in crate::ssh) fn handshake(server_banner: &str, cipher: &str, mac: &str) -> Self {
+    pub(crate) fn handshake(server_banner: &str, cipher: &str, mac: &str) -> Self {
         let newkeys = packet(&[21]);
         Self::default()
             .client(format!("{OPENSSH} client\r\n"))
@@ -131,37 +131,37 @@ impl Talk {
     }
 
     /// Encrypted bytes of the server, a segment for each size, none of which shows a boundary.
-    pub(in crate::ssh) fn answers(self, sizes: &[usize]) -> Self {
+    pub(crate) fn answers(self, sizes: &[usize]) -> Self {
         let answer = |talk: Self, size: &usize| talk.server(vec![0xA5; *size]);
         sizes.iter().fold(self.asks(), answer)
     }
 
     /// Packets of the server in one segment, with packet_length in clear and a tag of 16 bytes.
-    pub(in crate::ssh) fn records(self, sizes: &[usize]) -> Self {
+    pub(crate) fn records(self, sizes: &[usize]) -> Self {
         self.records_of(sizes, 16)
     }
 
     /// The same with MACs of another size.
-    pub(in crate::ssh) fn records_of(self, sizes: &[usize], mac: usize) -> Self {
+    pub(crate) fn records_of(self, sizes: &[usize], mac: usize) -> Self {
         self.asks().server(records(sizes, mac))
     }
 
     /// Packets of the server that the client did not ask for, with a tag of 16 bytes.
-    pub(in crate::ssh) fn records_unasked(self, sizes: &[usize]) -> Self {
+    pub(crate) fn records_unasked(self, sizes: &[usize]) -> Self {
         self.server(records(sizes, 16))
     }
 
     /// A request of the client.
-    pub(in crate::ssh) fn asks(self) -> Self {
+    pub(crate) fn asks(self) -> Self {
         self.client([0x5A; 68])
     }
 
-    pub(in crate::ssh) fn session(&self) -> Session {
+    pub(crate) fn session(&self) -> Session {
         session(&self.segments)
     }
 }
 
-pub(in crate::ssh) fn session(segments: &[Owned]) -> Session {
+pub(crate) fn session(segments: &[Owned]) -> Session {
     let mut session = Session::default();
     for segment in segments {
         session.segment(&segment.as_segment());

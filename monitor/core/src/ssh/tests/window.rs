@@ -65,10 +65,16 @@ fn a_slow_login_is_proved_by_what_follows() {
     let typed = |talk: Talk| talk.wait_ms(3_000).client([0x5A; 148]).server([0xA5; 28]);
     let once = typed(accepted().answers(&[212 + 76]));
     assert_eq!(outcome(&once), UNKNOWN);
-    let keys = |talk: Talk| talk.client([0x5A; 112]).server([0xA5; 628]);
+    let goes_on = |talk: Talk| talk.client([0x5A; 60]).server([0xA5; 44]);
+    let keys = |talk: Talk| goes_on(talk.client([0x5A; 112]).server([0xA5; 628]));
     assert_eq!(outcome(&keys(once.clone())), success(1));
-    // In one segment with the login, as a server may send both.
-    assert_eq!(outcome(&once.clone().server([0xA5; 628])), success(1));
+    // Right after the login, as a server may send both.
+    let both = once.clone().server([0xA5; 628]);
+    assert_eq!(outcome(&both), UNKNOWN, "more may wait");
+    assert_eq!(outcome(&goes_on(both)), success(1));
+    // The session took a while to begin.
+    let begun = once.clone().client([0x5A; 112]).wait_ms(400);
+    assert_eq!(outcome(&goes_on(begun.server([0xA5; 628]))), success(1));
     // A key: the client asks about it, signs, and opens a channel.
     let signed = |refusal: &[usize]| {
         let asked = accepted().answers(refusal).client([0x5A; 140]);
@@ -85,9 +91,108 @@ fn a_slow_login_is_proved_by_what_follows() {
         .client([0x5A; 112])
         .server([0xA5; 44])
         .server([0xA5; 628]);
-    assert_eq!(outcome(&late), UNKNOWN);
+    assert_eq!(outcome(&goes_on(late)), UNKNOWN);
     // After a wrong one, which the server is slow to refuse.
     let wrong = accepted().answers(&[76]).wait_ms(3_000).client([0x5A; 148]);
     let second = typed(wrong.wait_ms(2_000).server([0xA5; 76]));
     assert_eq!(outcome(&keys(second)), success(2));
+}
+
+/// A client that has more waiting cuts it in more steps, so that it called for nothing of late.
+#[test]
+fn what_was_called_for_long_ago_is_counted() {
+    let probe = |talk: Talk, size: usize| {
+        talk.client([0x5A; 36])
+            .wait_ms(203)
+            .server(vec![0xA5; size])
+    };
+    let goes_on = |talk: Talk| talk.client([0x5A; 36]).server([0xA5; 44]);
+    let called = accepted().answers(&[76]).client([0x5A; 700]);
+    let steps = |talk: Talk, steps: usize| {
+        let talk = talk.wait_ms(203).server([0xA5; 76]);
+        let talk = (0..steps).fold(talk, |talk, _| probe(talk, 76));
+        goes_on(probe(probe(talk, 28), 628))
+    };
+    for count in 0..8 {
+        assert_eq!(outcome(&steps(called.clone(), count)), UNKNOWN, "{count}");
+    }
+    // What it called for was not seen.
+    let mut hidden = steps(called.clone(), 1);
+    let long = hidden
+        .segments
+        .iter()
+        .position(|segment| segment.length == 700);
+    hidden.segments.remove(long.unwrap());
+    assert_eq!(outcome(&hidden), UNKNOWN);
+    // Nor what called for it, nor anything after that.
+    let small = accepted().answers(&[76]).client([0x5A; 36]).wait_ms(203);
+    let small = small.server([0xA5; 28]).server([0xA5; 628]);
+    assert_eq!(outcome(&small.clone().server([0xA5; 44])), UNKNOWN);
+    // All of it was seen.
+    assert_eq!(outcome(&goes_on(small.clone())), success(1));
+    // Segments that are no longer told of.
+    let mut session = small.session();
+    session.client_ends_at(small.now_ns);
+    for segment in &goes_on(small.clone()).segments[small.segments.len()..] {
+        session.segment(&segment.as_segment());
+    }
+    assert_eq!(session.authentication(true).outcome, AuthOutcome::Unknown);
+}
+
+/// What a server sends unasked waits, too: with its first answer, or for another key exchange.
+#[test]
+fn what_was_not_called_for_may_wait() {
+    let cut = |talk: Talk, size: usize| {
+        talk.client([0x5A; 36])
+            .wait_ms(203)
+            .server(vec![0xA5; size])
+    };
+    let goes_on = |talk: Talk| talk.client([0x5A; 36]).server([0xA5; 44]);
+    let fake = |talk: Talk| cut(cut(talk, 28), 628);
+    // SERVICE_ACCEPT once more, or UNIMPLEMENTED, before the first attempt.
+    for first in [44, 36, 80] {
+        assert_eq!(
+            outcome(&goes_on(fake(accepted().answers(&[first])))),
+            UNKNOWN,
+            "{first}"
+        );
+    }
+    // The first answer with a banner, in pieces.
+    let banner = accepted().asks().wait_ms(203).server([0xA5; 76]);
+    assert_eq!(outcome(&goes_on(fake(banner))), UNKNOWN);
+    // The rest of a KEXINIT comes last, or never.
+    let exchange = fake(accepted().answers(&[76]).client([0x5A; 164]));
+    assert_eq!(outcome(&exchange), UNKNOWN);
+    assert_eq!(
+        outcome(&exchange.client([0x5A; 36]).server([0xA5; 500])),
+        UNKNOWN
+    );
+    // Its pieces, and NEWKEYS, which some servers send by itself.
+    let exchange = cut(cut(accepted().answers(&[76]), 540), 540);
+    assert_eq!(outcome(&exchange.answers(&[100]).answers(&[28])), UNKNOWN);
+}
+
+/// SERVICE_ACCEPT is what came at once, too: two UNIMPLEMENTED of 36 bytes, cut at 44.
+#[test]
+fn the_beginning_of_what_piled_up_is_no_service_accept() {
+    let talk = Talk::handshake(OPENSSH, CHACHA, "m").asks();
+    let cut = |ms: u64| talk.clone().wait_ms(ms).server([0xA5; 44]);
+    let rest = |talk: Talk| talk.client([0x5A; 36]).server([0xA5; 28]);
+    assert_eq!(outcome(&rest(cut(203))), UNKNOWN);
+    assert_eq!(
+        outcome(&rest(cut(1))),
+        success(1),
+        "whose first attempt succeeds"
+    );
+}
+
+/// What exceeds a segment is pushed where it is full, in the midst of a packet.
+#[test]
+fn what_is_as_long_as_a_segment_is_no_packet() {
+    let probed = || accepted().answers(&[76]);
+    assert_eq!(
+        outcome(&probed().answers(&[452]).answers(&[28])),
+        success(2)
+    );
+    assert_eq!(outcome(&probed().answers(&[580]).answers(&[28])), UNKNOWN);
 }
