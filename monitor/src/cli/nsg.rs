@@ -11,6 +11,8 @@ use std::process::ExitCode;
 
 pub(super) use explain::text;
 
+use monitor_core::nsg::lint::Unchecked;
+
 use crate::{
     azure::{Loaded, Sources},
     cli::output::complain,
@@ -47,14 +49,23 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// Reads rules, and tells what is doubtful about them.
 pub(super) fn load(rules: &Sources) -> anyhow::Result<Loaded> {
+    let loaded = read(rules)?;
+    tell(&loaded.chain.needs().unchecked);
+    Ok(loaded)
+}
+
+/// Reads rules.
+fn read(rules: &Sources) -> anyhow::Result<Loaded> {
     let loaded = rules.load()?;
     for warning in &loaded.warnings {
         complain(&format!("warning: {warning}"));
     }
-    for (need, name) in &loaded.chain.needs().unchecked {
-        complain(&format!(
-            "need `{need}` of the profile is not checked: {name} is not defined (--tag {name}=CIDR,…)"
-        ));
-    }
     Ok(loaded)
+}
+
+/// Tells what cannot be checked, and what is missing.
+fn tell(unchecked: &[Unchecked]) {
+    for sentence in Unchecked::sentences(unchecked) {
+        complain(&sentence);
+    }
 }

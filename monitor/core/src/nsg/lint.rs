@@ -10,6 +10,7 @@ mod needs;
 mod observed;
 mod region;
 mod ssh;
+mod unchecked;
 
 use std::borrow::Cow;
 
@@ -28,6 +29,7 @@ use crate::words;
 use region::Regions;
 
 pub use observed::Observed;
+pub use unchecked::{Unchecked, unchecked};
 
 /// What is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -136,7 +138,7 @@ impl Options<'_> {
             |profile: &Profile, names: &Names| profile.resolve(names, chain.network(), &self.pods);
         match self.profile {
             Some((profile, names)) => resolve(profile, names),
-            None if !chain.needs().is_empty() => chain.needs().clone(),
+            None if !chain.needs().is_empty() => chain.needs().clone().with_pods(&self.pods),
             None => resolve(&Profile::basic(), &Names::default()),
         }
     }

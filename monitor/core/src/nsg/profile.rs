@@ -9,8 +9,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    address::{Address, Ports},
-    lint::Check,
+    address::{Address, Ports, VIRTUAL_NETWORK},
+    lint::{Check, Unchecked},
     memory::Memory,
     model::Direction,
     names::{self, Names, Term},
@@ -23,6 +23,9 @@ pub const AKS: &str = include_str!("profile/aks.toml");
 
 /// Needs that a file may state.
 const MOST_NEEDS: usize = 1_000;
+
+/// What stands for the addresses of pods.
+pub(super) const PODS: &str = "pods";
 
 /// What a platform needs.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -125,8 +128,8 @@ enum End {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
     pub(super) resolved: Vec<Resolved>,
-    /// Needs that cannot be checked, and the name that nobody has defined.
-    pub unchecked: Vec<(Arc<str>, String)>,
+    /// Needs that cannot be checked.
+    pub unchecked: Vec<Unchecked>,
 }
 
 /// A need and what its names stand for.
@@ -201,8 +204,13 @@ impl Profile {
         let network = network.map(Arc::<[IpNet]>::from);
         for need in &self.needs {
             match need.resolve(names, network.as_ref(), pods) {
-                Ok(resolved) => needs.resolved.push(resolved),
-                Err(name) => needs.unchecked.push((Arc::clone(&need.name), name)),
+                Ok((resolved, missing)) => {
+                    needs.resolved.push(resolved);
+                    needs
+                        .unchecked
+                        .extend(missing.map(|name| need.unchecked(name)));
+                }
+                Err(missing) => needs.unchecked.push(need.unchecked(missing)),
             }
         }
         needs
@@ -218,6 +226,25 @@ impl Need {
             field,
             problem,
         }
+    }
+
+    /// Under which name lint reports it.
+    pub(super) fn reported_as(&self) -> Check {
+        self.check.unwrap_or(Check::NeedBlocked)
+    }
+
+    /// It where nobody knows what this name stands for.
+    fn unchecked(&self, missing: String) -> Unchecked {
+        Unchecked {
+            check: self.reported_as(),
+            need: Some(Arc::clone(&self.name)),
+            missing,
+        }
+    }
+
+    /// Whether an end is the pods.
+    fn is_of_pods(&self) -> bool {
+        self.from.iter().chain(&self.to).any(|end| end == PODS)
     }
 
     /// Whether all fields are as they should be.
@@ -249,7 +276,7 @@ impl Need {
         let end = |text: &String| {
             Ok(match &**text {
                 "nodes" => End::Nodes,
-                "pods" => End::Pods,
+                PODS => End::Pods,
                 other => End::Named(
                     Address::parse(other).map_err(|error| self.wrong(field, error.to_string()))?,
                 ),
@@ -267,13 +294,14 @@ impl Need {
         Ok(Ports::merged(ranges))
     }
 
-    /// What its names stand for; else a name that nobody has defined.
+    /// What its names stand for, and one that nobody has defined where that leaves a part of it
+    /// out; else, where it leaves nothing, that name.
     fn resolve(
         &self,
         names: &Names,
         network: Option<&Arc<[IpNet]>>,
         pods: &[IpNet],
-    ) -> Result<Resolved, String> {
+    ) -> Result<(Resolved, Option<String>), String> {
         let local = |end: &End| *end == End::Nodes || *end == End::Pods;
         // The fields were checked when the file was read.
         let ends = |field, texts: &[String]| self.ends(field, texts).unwrap_or_default();
@@ -290,25 +318,32 @@ impl Need {
             }
             _ => None,
         });
-        Ok(Resolved {
+        let (from, from_missing) = terms(&from, names, network, pods)?;
+        let (to, to_missing) = terms(&to, names, network, pods)?;
+        let resolved = Resolved {
             need: Arc::new(self.clone()),
             direction,
             ports: self.ports().unwrap_or_else(|_| Ports::any()),
-            from: terms(&from, names, network, pods)?,
-            to: terms(&to, names, network, pods)?,
+            from,
+            to,
             service,
             is_local,
-        })
+        };
+        let missing = from_missing
+            .or(to_missing)
+            .filter(|_| self.extent == Extent::All);
+        Ok((resolved, missing))
     }
 }
 
-/// What ends stand for; else the first name of which nobody knows, if there is no other.
+/// What ends stand for, and a name among them that nobody has defined; else that name, if there is
+/// nothing besides.
 fn terms(
     ends: &[End],
     names: &Names,
     network: Option<&Arc<[IpNet]>>,
     pods: &[IpNet],
-) -> Result<Vec<Term>, String> {
+) -> Result<(Vec<Term>, Option<String>), String> {
     let (mut terms, mut unknown) = (Vec::new(), None);
     for end in ends {
         match end {
@@ -318,7 +353,8 @@ fn terms(
                     let nets = network.iter().filter(|net| **net != host).copied();
                     terms.push(Term::Nets(nets.collect()));
                 }
-                None => unknown = Some("VirtualNetwork".to_owned()),
+                // Default rules allow it to itself, so nothing can be said of a part either.
+                None => return Err(VIRTUAL_NETWORK.to_owned()),
             },
             End::Pods => terms.push(Term::Nets(pods.into())),
             End::Named(address) => match names.term(address, network) {
@@ -330,7 +366,7 @@ fn terms(
     let is_nothing = |term: &Term| matches!(term, Term::Nets(nets) if nets.is_empty());
     match unknown {
         Some(name) if terms.iter().all(is_nothing) => Err(name),
-        _ => Ok(terms),
+        unknown => Ok((terms, unknown)),
     }
 }
 
@@ -345,6 +381,29 @@ impl Needs {
             memory.terms(&need.from);
             memory.terms(&need.to);
         }
+    }
+
+    /// The same where these, too, are addresses of pods.
+    #[must_use]
+    pub(super) fn with_pods(mut self, pods: &[IpNet]) -> Self {
+        if !pods.is_empty() {
+            for Resolved { need, from, to, .. } in &mut self.resolved {
+                for (ends, terms) in [(&need.from, from), (&need.to, to)] {
+                    if ends.iter().any(|end| end == PODS) {
+                        terms.push(Term::Nets(pods.into()));
+                    }
+                }
+            }
+        }
+        self
+    }
+
+    /// Needs of pods, of which only those of the virtual network are looked at.
+    pub(super) fn without_pods(&self) -> impl Iterator<Item = Unchecked> {
+        let needs = self.resolved.iter().map(|resolved| &resolved.need);
+        needs
+            .filter(|need| need.is_of_pods())
+            .map(|need| need.unchecked(PODS.to_owned()))
     }
 
     /// Whether nothing is needed, as far as is known.

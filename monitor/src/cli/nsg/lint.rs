@@ -13,7 +13,7 @@ use monitor_core::{
     filter::{Condition, FlowFilter, Term},
     nsg::{
         Chain, Tuple,
-        lint::{Issue, Observed, Options, lint},
+        lint::{Issue, Observed, Options, Unchecked, lint, unchecked},
     },
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -68,6 +68,14 @@ struct Line {
     issue: Issue,
 }
 
+/// A line of the daemon's answer.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Answered {
+    Issue(Line),
+    Unchecked(Unchecked),
+}
+
 /// Looks for rules to change.
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.rules.is_empty() {
@@ -76,7 +84,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.flows.as_deref() == Some("-") && args.rules.reads_standard_input() {
         bail!("--flows -: standard input is a file of rules already");
     }
-    let loaded = super::load(&args.rules)?;
+    let loaded = super::read(&args.rules)?;
     let chain = &loaded.chain;
     let observed = match (&args.flows, &args.socket) {
         (None, None) => None,
@@ -108,6 +116,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             issue,
         })
         .collect();
+    super::tell(&unchecked(chain, &options));
     finish(args, &issues)
 }
 
@@ -122,7 +131,17 @@ fn run_daemon(args: &Args) -> anyhow::Result<ExitCode> {
         pods: args.pod_cidr.clone(),
     });
     match block_on(ask(socket, &request))? {
-        Ok(issues) => finish(args, &issues),
+        Ok(lines) => {
+            let (mut issues, mut unchecked) = (Vec::new(), Vec::new());
+            for line in lines {
+                match line {
+                    Answered::Issue(issue) => issues.push(issue),
+                    Answered::Unchecked(one) => unchecked.push(one),
+                }
+            }
+            super::tell(&unchecked);
+            finish(args, &issues)
+        }
         // Nobody named a daemon, so it is files that are missing.
         Err(ClientError::NoDaemon { .. }) if args.socket.is_none() => {
             bail!("{NO_RULES}; and no daemon answers on {DEFAULT_SOCKET}")

@@ -24,7 +24,7 @@ pub(super) fn blocked(regions: &Regions<'_>, needs: &Needs, issues: &mut Vec<Iss
     let asked = |need: &&Resolved| need.direction == regions.direction;
     for need in needs.resolved.iter().filter(asked) {
         let denied = denied(regions, need);
-        let check = need.need.check.unwrap_or(Check::NeedBlocked);
+        let check = need.need.reported_as();
         for index in denied {
             let why = &*need.need.why;
             if told.contains(&(check, why, index)) {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::nsg::{
-    lint::{self, Options, lint},
+    lint::{self, Options, Unchecked, lint},
     tests::fixture::{names, subnet, tuple},
 };
 
@@ -176,14 +176,32 @@ fn a_need_of_what_nobody_has_defined_is_said_to_be_unchecked() {
     let chain = subnet(&[], &names);
     let needs = Profile::aks().resolve(&names, chain.network(), &[]);
     assert_eq!(
-        needs.unchecked,
-        [("api-server".into(), "ApiServer".to_owned())]
+        Unchecked::sentences(&needs.unchecked),
+        [
+            "need-blocked (`api-server`): not checked, ApiServer is not defined: give --tag \
+             ApiServer=CIDR,…"
+        ]
     );
     let bare = Profile::aks().resolve(&Names::default(), None, &[]);
+    assert_eq!(
+        Unchecked::sentences(&bare.unchecked),
+        [
+            "need-blocked (`api-server`, `https`, `dns`, `instance-metadata`, `time`), \
+             nodes-blocked, probes-blocked: not checked, VirtualNetwork is not defined: give \
+             --virtual-network CIDR, or effective rules (--effective FILE)"
+        ]
+    );
+}
+
+#[test]
+fn a_part_of_a_need_that_nobody_has_defined_is_said_to_be_unchecked_too() {
+    let pods = ["10.244.0.0/16".parse().expect("a range")];
+    let bare = Profile::basic().resolve(&Names::default(), None, &pods);
+    let found = Unchecked::sentences(&bare.unchecked);
+    assert_eq!(found.len(), 1);
     assert!(
-        bare.unchecked
-            .iter()
-            .any(|(_, name)| name == "VirtualNetwork")
+        found[0].starts_with("nodes-blocked, probes-blocked: not checked, VirtualNetwork"),
+        "{found:?}"
     );
 }
 
