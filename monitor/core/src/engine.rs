@@ -181,6 +181,8 @@ pub struct Declarations<'a> {
     pub cluster: &'a Cluster,
     /// Network policies in force.
     pub policies: &'a mut Policies,
+    /// This node's name, where its own addresses are those of one of the cluster's.
+    pub node: Option<Arc<str>>,
 }
 
 // === impl Engine ===
@@ -337,6 +339,7 @@ impl Engine {
         Declarations {
             chain: self.books.nsg.present(),
             cluster: self.books.names.cluster(),
+            node: self.books.names.node_name(),
             policies: self.books.policy.policies(),
         }
     }

@@ -18,6 +18,10 @@ use crate::{
     cli::output::complain,
 };
 
+/// What some verdicts rest on.
+const APPROXIMATE: &str = "an Internet computed from VirtualNetwork, which approximates Azure's own \
+                           list; effective rules (--effective) have that list";
+
 /// Flags of `nsg`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -47,10 +51,23 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Reads rules, and tells what is doubtful about them.
+/// Reads rules to judge flows by, and tells what is doubtful about them and what verdicts leave out.
 pub(super) fn load(rules: &Sources) -> anyhow::Result<Loaded> {
     let loaded = read(rules)?;
     tell(&loaded.chain.needs().unchecked);
+    // Before the verdicts: whoever follows a stream of them reads it in time.
+    if !rules.has_groups() {
+        complain(
+            "no network security group is given: whatever admin rules do not deny is allowed, as \
+             in Azure where there is none (--nsg subnet=FILE, --nsg nic=FILE or --effective FILE)",
+        );
+    }
+    if !rules.has_admin_rules(&loaded.chain) {
+        complain(
+            "no admin rules given: the verdicts hold where Virtual Network Manager has none \
+             (--admin-rules)",
+        );
+    }
     Ok(loaded)
 }
 

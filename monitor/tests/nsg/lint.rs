@@ -148,13 +148,13 @@ fn lint_says_which_checks_it_could_not_make() {
                            CIDR, or effective rules (--effective FILE)";
     const PODS: &str = "nodewatch: nodes-blocked: checked within VirtualNetwork only; where pods \
                         have addresses of their own, as in an overlay network, give --pod-cidr CIDR";
-    let rule = |destination: &str| {
+    let rule = |source: &str, destination: &str| {
         json!({"name": "g", "securityRules": [{"name": "Web", "priority": 100,
             "direction": "Inbound", "access": "Allow", "protocol": "Tcp",
-            "sourceAddressPrefix": "Internet", "sourcePortRange": "*",
+            "sourceAddressPrefix": source, "sourcePortRange": "*",
             "destinationAddressPrefix": destination, "destinationPortRange": "443"}]})
     };
-    let any = rule("*");
+    let any = rule("203.0.113.0/24", "*");
     assert_eq!(
         unchecked(&[], &any),
         [format!(
@@ -163,7 +163,7 @@ fn lint_says_which_checks_it_could_not_make() {
     );
     // Whether a private range is of the network nobody knows either.
     assert_eq!(
-        unchecked(&[], &rule("10.9.0.0/16")),
+        unchecked(&[], &rule("203.0.113.0/24", "10.9.0.0/16")),
         [format!(
             "nodewatch: nodes-blocked, probes-blocked, never-matches of private ranges: {NETWORK}"
         )]
@@ -186,4 +186,16 @@ fn lint_says_which_checks_it_could_not_make() {
              nodes-blocked, probes-blocked: {NETWORK}"
         )]
     );
+    // What Internet stands for is computed, and that is said where a rule of the user names it.
+    let known = [network, pods].concat();
+    assert_eq!(
+        unchecked(&known, &rule("Internet", "*")),
+        [
+            "nodewatch: what is said of rules for Internet rests on an Internet computed from \
+             VirtualNetwork, which approximates Azure's own list; effective rules (--effective) \
+             have that list"
+        ]
+    );
+    let tag = [&known[..], &["--tag", "Internet=203.0.113.0/24"]].concat();
+    assert_eq!(unchecked(&tag, &rule("Internet", "*")), [""; 0]);
 }

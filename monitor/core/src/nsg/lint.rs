@@ -29,7 +29,7 @@ use crate::words;
 use region::Regions;
 
 pub use observed::Observed;
-pub use unchecked::{Unchecked, unchecked};
+pub use unchecked::{Unchecked, is_approximate, unchecked};
 
 /// What is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use monitor_core::{
     filter::{Condition, FlowFilter, Term},
     nsg::{
         Chain, Direction, Tuple,
-        lint::{Check, Issue, Observed, Options, Unchecked, lint, unchecked},
+        lint::{Check, Issue, Observed, Options, Unchecked, is_approximate, lint, unchecked},
     },
 };
 use serde::Serialize;
@@ -37,6 +37,15 @@ struct UncheckedLine<'a> {
     unchecked: &'a Unchecked,
 }
 
+/// What the answer rests on, as it is sent.
+#[derive(Serialize)]
+struct Basis {
+    r#type: &'static str,
+    version: u32,
+    /// Whether rules name an Internet that is computed.
+    approximate: bool,
+}
+
 /// A rule that matched since the daemon began: direction, place, group, rule.
 type Matched = (Direction, String, String, String);
 
@@ -54,7 +63,7 @@ impl Client {
     }
 
     pub(super) async fn lint(&mut self, handle: &EngineHandle, asked: Lint) -> io::Result<()> {
-        let (issues, unchecked) = match issues(handle, asked).await {
+        let (issues, unchecked, approximate) = match issues(handle, asked).await {
             Ok(found) => found,
             Err(message) => return self.send(&Answer::Error { message }).await,
         };
@@ -65,6 +74,11 @@ impl Client {
                 unchecked,
             })?;
         }
+        self.push(&Basis {
+            r#type: "lint-basis",
+            version: monitor_core::event::VERSION,
+            approximate,
+        })?;
         for issue in &issues {
             self.push(&Line {
                 r#type: "lint",
@@ -79,7 +93,7 @@ impl Client {
 async fn issues(
     handle: &EngineHandle,
     asked: Lint,
-) -> Result<(Vec<Issue>, Vec<Unchecked>), String> {
+) -> Result<(Vec<Issue>, Vec<Unchecked>, bool), String> {
     let chain = handle
         .chain()
         .await
@@ -123,7 +137,7 @@ fn found(
     flows: &[FlowRecord],
     asked: &Lint,
     matched: &HashSet<Matched>,
-) -> (Vec<Issue>, Vec<Unchecked>) {
+) -> (Vec<Issue>, Vec<Unchecked>, bool) {
     let mut observed = Observed::default();
     for record in flows {
         if let Some(tuple) = Tuple::of(record) {
@@ -147,5 +161,5 @@ fn found(
         let is_about_idle = matches!(issue.check, Check::Unused | Check::SshRangeUnused);
         !(is_about_idle && matched.contains(&rule))
     });
-    (issues, unchecked(chain, &options))
+    (issues, unchecked(chain, &options), is_approximate(chain))
 }

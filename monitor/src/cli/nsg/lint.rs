@@ -13,12 +13,12 @@ use monitor_core::{
     filter::{Condition, FlowFilter, Term},
     nsg::{
         Chain, Tuple,
-        lint::{Issue, Observed, Options, Unchecked, lint, unchecked},
+        lint::{Issue, Observed, Options, Unchecked, is_approximate, lint, unchecked},
     },
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::flows::Flows;
+use super::{APPROXIMATE, flows::Flows};
 use crate::{
     api::{
         Lint, List, Request,
@@ -27,7 +27,7 @@ use crate::{
     azure::Sources,
     cli::{
         exit,
-        output::{Format, Output},
+        output::{Format, Output, complain},
         table::{Cell, escape, table},
     },
     config::DEFAULT_SOCKET,
@@ -74,6 +74,10 @@ struct Line {
 enum Answered {
     Issue(Line),
     Unchecked(Unchecked),
+    /// Whether its rules name an Internet that is computed.
+    Basis {
+        approximate: bool,
+    },
 }
 
 /// Looks for rules to change.
@@ -117,6 +121,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         })
         .collect();
     super::tell(&unchecked(chain, &options));
+    tell_basis(is_approximate(chain));
     finish(args, &issues)
 }
 
@@ -132,14 +137,16 @@ fn run_daemon(args: &Args) -> anyhow::Result<ExitCode> {
     });
     match block_on(ask(socket, &request))? {
         Ok(lines) => {
-            let (mut issues, mut unchecked) = (Vec::new(), Vec::new());
+            let (mut issues, mut unchecked, mut is_approximate) = (Vec::new(), Vec::new(), false);
             for line in lines {
                 match line {
                     Answered::Issue(issue) => issues.push(issue),
                     Answered::Unchecked(one) => unchecked.push(one),
+                    Answered::Basis { approximate } => is_approximate |= approximate,
                 }
             }
             super::tell(&unchecked);
+            tell_basis(is_approximate);
             finish(args, &issues)
         }
         // Nobody named a daemon, so it is files that are missing.
@@ -147,6 +154,15 @@ fn run_daemon(args: &Args) -> anyhow::Result<ExitCode> {
             bail!("{NO_RULES}; and no daemon answers on {DEFAULT_SOCKET}")
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Tells what was taken for the Internet, where rules name it.
+fn tell_basis(is_approximate: bool) {
+    if is_approximate {
+        complain(&format!(
+            "what is said of rules for Internet rests on {APPROXIMATE}"
+        ));
     }
 }
 

@@ -5,7 +5,13 @@ use std::{fmt::Write as _, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use super::{Check, Options, idle, region::Regions};
-use crate::nsg::{address::VIRTUAL_NETWORK, chain::Chain, model::Direction, profile::PODS};
+use crate::nsg::{
+    address::VIRTUAL_NETWORK,
+    chain::Chain,
+    model::{Direction, Origin},
+    names::Term,
+    profile::PODS,
+};
 
 /// A check that could not be made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +55,22 @@ fn has_private_ends(chain: &Chain) -> bool {
             };
             found(Some(&[])) > found(None)
         })
+    })
+}
+
+/// Whether a user's rule names an `Internet` that is computed, which approximates Azure's own list.
+pub fn is_approximate(chain: &Chain) -> bool {
+    let is_computed = |term: &Term| matches!(term, Term::Internet(_));
+    Direction::ALL.iter().any(|direction| {
+        let rules = chain
+            .levels(*direction)
+            .flat_map(|level| level.rules(*direction));
+        rules
+            .filter(|resolved| resolved.rule.origin == Origin::User)
+            .any(|resolved| {
+                let mut terms = resolved.source.iter().chain(&resolved.destination);
+                terms.any(is_computed)
+            })
     })
 }
 
