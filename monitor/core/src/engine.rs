@@ -44,7 +44,7 @@ pub use kubernetes::{KubernetesStatus, ResourceStatus, WatchError, WatchState};
 pub use loss::LossStage;
 pub use nsg::{NsgRuleStatus, NsgStatus};
 pub use policy::PolicyStatus;
-pub use snapshot::{FamilyStatus, Snapshot, Status};
+pub use snapshot::{FamilyStatus, OpenersUnknown, Snapshot, Status};
 pub use ssh::{Existing, Owner, OwnerAnswer, OwnerQuestion, Wanted};
 pub use translate::{
     Lookup, Pair, Translation, TranslationAnswer, TranslationQuestion, TranslationStatus,
@@ -309,6 +309,8 @@ impl Engine {
                 self.raise_lost(LossStage::SshConnections, untracked);
                 self.raise_lost(LossStage::SshPending, forgotten);
                 self.raise_lost(LossStage::SshHistories, histories);
+                let flows = self.books.recall.given_up();
+                self.raise_lost(LossStage::FlowHistories, flows);
                 expire = self.tick();
             }
         }
