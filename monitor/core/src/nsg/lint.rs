@@ -197,6 +197,22 @@ impl Issue {
     }
 }
 
+/// How to let through what a rule denies. A rule that is asked before it needs a number below its
+/// own, of which there are none below the lowest.
+fn allow_before(rule: &super::Rule) -> String {
+    /// Of groups' rules (Azure, "Network security groups": 100 to 4096).
+    const LOWEST: u16 = 100;
+    let priority = rule.priority;
+    if priority > LOWEST {
+        format!("allow it by a rule before this one: one whose priority number is below {priority}")
+    } else {
+        format!(
+            "allow it by a rule before this one, whose priority number {priority} is the lowest \
+             there is: give it a higher one first"
+        )
+    }
+}
+
 /// Some names in words: `a`, `a and b`, `a, b and 3 more`.
 fn list<T: std::fmt::Display>(names: &[T]) -> String {
     match names {

@@ -3,7 +3,7 @@
 //! What AKS needs, and which documents say so, is in `profile/aks.toml`.
 
 use super::{
-    Check, Issue,
+    Check, Issue, allow_before,
     region::{Region, Regions},
 };
 use crate::nsg::{
@@ -40,7 +40,7 @@ pub(super) fn blocked(regions: &Regions<'_>, needs: &Needs, issues: &mut Vec<Iss
                 Some(_) => format!("{denies} {why}"),
                 None => format!("{denies} {why} (need `{}`)", need.need.name),
             };
-            let suggestion = format!("allow it with a priority below {}", rule.priority);
+            let suggestion = allow_before(rule);
             issues.push(Issue::new(check, regions.level, rule, text, suggestion));
         }
     }

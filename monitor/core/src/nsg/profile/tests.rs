@@ -96,11 +96,11 @@ fn a_bad_profile_is_refused_with_line_need_and_field() {
         ),
         (
             "name = \"p\"\nextends = \"eks\"".to_owned(),
-            "extends `eks`: there is only aks",
+            "line 2: extends `eks`: there is only aks",
         ),
         (
             need("ports = [\"9-1\"]"),
-            "need `n`: field `ports`: the range of ports `9-1` is reversed",
+            "line 2: need `n`: field `ports`: the range of ports `9-1` is reversed",
         ),
         (
             need("to = [\"10.0.0.0/99\"]"),
@@ -116,7 +116,28 @@ fn a_bad_profile_is_refused_with_line_need_and_field() {
                 "{}\n[[need]]\nname = \"n\"\nomit = true",
                 need("ports = [\"1\"]")
             ),
-            "need `n`: field `name`: is that of another need",
+            "line 11: need `n`: field `name`: is that of another need",
+        ),
+        (
+            "name = \"p\"\nextends = \"aks\"\n\n[[need]]\nname = \"tme\"\nomit = true".to_owned(),
+            "line 4: need `tme`: field `omit`: there is no need of this name to omit",
+        ),
+        (
+            "name = \"p\"\n[[need]]\nname = \"time\"\nomit = true".to_owned(),
+            "line 2: need `time`: field `omit`: there is no need",
+        ),
+        (
+            need("port = [\"1\"]"),
+            "unknown field `port`, expected one of `name`, `omit`, `check`, `direction`, \
+             `protocols`, `from`, `to`, `ports`, `extent`, `why`, `source`",
+        ),
+        (
+            "name = \"p\"\nneed = 3".to_owned(),
+            "line 2: invalid type: integer `3`, expected a sequence",
+        ),
+        (
+            "name = \"p\"\nneed = [3]".to_owned(),
+            "line 2: invalid type: integer `3`, expected a need: a table",
         ),
     ] {
         let error = Profile::parse(&text).expect_err(message).to_string();
