@@ -61,8 +61,7 @@ pub(super) fn load(rules: &Sources) -> anyhow::Result<Loaded> {
             "no network security group is given: whatever admin rules do not deny is allowed, as \
              in Azure where there is none (--nsg subnet=FILE, --nsg nic=FILE or --effective FILE)",
         );
-    }
-    if !rules.has_admin_rules(&loaded.chain) {
+    } else if !rules.has_admin_rules(&loaded.chain) {
         complain(
             "no admin rules given: the verdicts hold where Virtual Network Manager has none \
              (--admin-rules)",

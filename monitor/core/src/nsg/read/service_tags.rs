@@ -16,7 +16,7 @@ const MOST_BYTES: usize = 64 << 20;
 
 /// What the file is read for.
 #[derive(Deserialize)]
-#[serde(expecting = "service tags: an object with `values`")]
+#[serde(expecting = "an object with `values`")]
 struct File<'a> {
     #[serde(borrow, alias = "Values")]
     values: Vec<Tag<'a>>,
@@ -26,7 +26,7 @@ struct File<'a> {
 }
 
 #[derive(Deserialize)]
-#[serde(expecting = "a service tag: an object with `name` and `properties`")]
+#[serde(expecting = "an object with `name` and `properties`")]
 struct Tag<'a> {
     #[serde(borrow, alias = "Name")]
     name: Cow<'a, str>,
@@ -35,7 +35,7 @@ struct Tag<'a> {
 }
 
 #[derive(Deserialize)]
-#[serde(expecting = "properties of a service tag: an object with `addressPrefixes`")]
+#[serde(expecting = "an object with `addressPrefixes`")]
 struct Properties {
     #[serde(rename = "addressPrefixes", alias = "AddressPrefixes")]
     prefixes: Vec<Prefix>,
