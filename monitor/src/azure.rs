@@ -169,6 +169,11 @@ impl Sources {
         self.nsg.is_empty() && self.effective.is_none() && self.admin_rules.is_none()
     }
 
+    /// Whether any groups were given.
+    pub fn has_groups(&self) -> bool {
+        !self.nsg.is_empty() || self.effective.is_some()
+    }
+
     /// The files that are read, of which at most one is standard input.
     fn files(&self) -> impl Iterator<Item = &str> {
         let groups = self.nsg.iter().filter_map(|text| text.split_once('='));

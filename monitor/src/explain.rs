@@ -1,6 +1,7 @@
 //! Which rules and policies decide a flow: from files, or in the daemon from what it holds.
 
 pub(crate) mod ends;
+mod groups;
 
 use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
@@ -8,14 +9,14 @@ use monitor_core::{
     cluster::{Cluster, End},
     event::Protocol,
     netpol::{self, Flow, Policies, Verdict},
-    nsg::{
-        Chain, Direction, Tuple,
-        explain::{Explained, explain},
-    },
+    nsg::{Chain, Direction},
 };
 use serde::{Deserialize, Serialize};
 
 use ends::{Wanted, flow};
+use groups::Place;
+
+pub use groups::NsgExplanation;
 
 /// Version of the record schema.
 const VERSION: u32 = monitor_core::event::VERSION;
@@ -36,7 +37,7 @@ pub struct Asked {
     /// Port that it comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_port: Option<u16>,
-    /// Which way, seen from the network card; found out by the addresses if absent.
+    /// Which way, seen from the network card; found out by what the ends are if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub direction: Option<Direction>,
 }
@@ -79,29 +80,6 @@ pub struct Named {
     pub port: Option<u16>,
 }
 
-/// What network security groups say about a flow.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NsgExplanation {
-    /// Which way it goes, seen from the network card.
-    pub direction: Direction,
-    /// Whether it may pass.
-    pub access: Cow<'static, str>,
-    /// The rule that decides.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rule: Option<String>,
-    /// What decides: `subnet`, `nic`, `admin`, `platform` or `none`.
-    pub nsg: Cow<'static, str>,
-    /// What the profile needs it for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub need: Option<String>,
-    /// Why nobody knows, or why no rule decides.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// Rule by rule.
-    #[serde(rename = "evaluatedNetworkSecurityGroups")]
-    pub evaluated: Vec<Explained>,
-}
-
 /// What network policies say about a flow.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PolicyExplanation {
@@ -139,6 +117,8 @@ pub struct World<'a> {
     pub cluster: &'a Cluster,
     /// Its network policies.
     pub policies: &'a mut Policies,
+    /// The node that the groups are of, where they are of one.
+    pub node: Option<Arc<str>>,
 }
 
 /// Explains a flow by rules and by what is known of the cluster.
@@ -176,24 +156,36 @@ pub fn explained(
                         .to_owned(),
                 );
             }
-            Some(NsgExplanation::new(chain, &tuple(asked, chain, from, to)))
+            let place = |text: &str, end: &End, ip, port| match &world {
+                Some(world) => Place::of(world, text, end, ip, (asked.protocol, port)),
+                None => Place::at(ip),
+            };
+            let ends = [
+                place(&asked.source, source, from, asked.source_port),
+                place(&asked.destination, destination, to, asked.port),
+            ];
+            Some(NsgExplanation::new(chain, asked, ends))
         }
         _ => {
             notes.push("an end has no address, so groups cannot judge it".to_owned());
             None
         }
     });
-    let policy = world.and_then(|World { cluster, policies }| {
-        if policies.is_empty() && source.pod.is_none() && destination.pod.is_none() {
-            return None;
-        }
-        if asked.protocol.has_ports() && asked.port.is_none() {
-            notes.push("policies are not asked without --port".to_owned());
-            return None;
-        }
-        let netpol::Explanation { verdict, steps } = policies.explain(cluster, &flow);
-        Some(PolicyExplanation { verdict, steps })
-    });
+    let policy = world.and_then(
+        |World {
+             cluster, policies, ..
+         }| {
+            if policies.is_empty() && source.pod.is_none() && destination.pod.is_none() {
+                return None;
+            }
+            if asked.protocol.has_ports() && asked.port.is_none() {
+                notes.push("policies are not asked without --port".to_owned());
+                return None;
+            }
+            let netpol::Explanation { verdict, steps } = policies.explain(cluster, &flow);
+            Some(PolicyExplanation { verdict, steps })
+        },
+    );
     Ok(Explanation {
         r#type: "explain".into(),
         version: VERSION,
@@ -204,17 +196,6 @@ pub fn explained(
         policy,
         notes,
     })
-}
-
-fn tuple(asked: &Asked, chain: &Chain, from: IpAddr, to: IpAddr) -> Tuple {
-    Tuple {
-        direction: asked.direction.unwrap_or_else(|| chain.direction(from, to)),
-        protocol: asked.protocol,
-        source: from,
-        source_port: asked.source_port,
-        destination: to,
-        destination_port: asked.port,
-    }
 }
 
 /// An end by address only.
@@ -278,7 +259,13 @@ impl Explanation {
     pub fn judge_by(&mut self, asked: &Asked, chain: &Chain) {
         self.nsg = match (self.source.ip, self.destination.ip) {
             (Some(from), Some(to)) => {
-                Some(NsgExplanation::new(chain, &tuple(asked, chain, from, to)))
+                // What has a name is a node or a pod.
+                let place = |end: &Named, ip| match end.name {
+                    Some(_) => Place::member(ip),
+                    None => Place::at(ip),
+                };
+                let ends = [place(&self.source, from), place(&self.destination, to)];
+                Some(NsgExplanation::new(chain, asked, ends))
             }
             _ => None,
         };
@@ -298,25 +285,6 @@ impl Named {
             name: asked.or(pod),
             ip: end.ip,
             port,
-        }
-    }
-}
-
-// === impl NsgExplanation ===
-
-impl NsgExplanation {
-    /// Asks the groups.
-    pub fn new(chain: &Chain, tuple: &Tuple) -> Self {
-        let verdict = chain.judge(tuple);
-        let need = chain.needs().of(verdict.tuple());
-        Self {
-            direction: tuple.direction,
-            access: verdict.access.name().into(),
-            rule: verdict.rule.map(|rule| rule.name.to_string()),
-            nsg: verdict.decided_by.name().into(),
-            need: need.map(|need| need.name.to_string()),
-            reason: verdict.reason(),
-            evaluated: explain(chain, tuple),
         }
     }
 }

@@ -272,3 +272,25 @@ fn a_reader_that_leaves_is_no_error() {
     drop(child.stdout.take());
     assert_eq!(child.wait().expect("it ends").code(), Some(0));
 }
+
+#[test]
+fn without_groups_everything_is_allowed_and_that_is_said() {
+    let output = run(&["nsg", "eval", "--flows", "-"], SSH);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(
+        lines(&output),
+        [
+            json!({"id": 1, "access": "Allow", "nsg": "none", "evaluated": [],
+            "reason": "no rules apply here"})
+        ]
+    );
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        error.starts_with("nodewatch: no network security group is given: "),
+        "{error}"
+    );
+    let file = format!("nic={}", sample("snet-nodes-nsg.rest.json"));
+    let output = run(&["nsg", "eval", "--nsg", &file, "--flows", "-"], SSH);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!error.contains("no network security group"), "{error}");
+}

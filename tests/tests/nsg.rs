@@ -383,6 +383,30 @@ fn a_running_daemon_explains_and_lints_what_it_holds_and_notices_public_addresse
         );
     }
     assert!(!is_there(&issues, "unused", "Web"), "{issues:#?}");
+    // The daemon knows the network and this profile, and no addresses of pods.
+    let output = daemon.ask(&["nsg", "lint"]).expect("an answer");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        error.contains("nodes-blocked: checked within VirtualNetwork only"),
+        "{error}"
+    );
+    // What came before the daemon may go on for a while, and that is said.
+    let status = daemon.tell(&["status"]).expect("a status");
+    assert!(
+        status.contains("openers: at uplinks not known of some flows other than TCP until "),
+        "{status}"
+    );
+    let metrics = daemon.metrics().expect("metrics");
+    let uplink = [("point", "uplink")];
+    assert_eq!(metrics.count("nodewatch_openers_unknown", &uplink), 1);
+    for rule in daemon.records(&["nsg", "rules"]).expect("rules") {
+        assert_eq!(
+            (&rule["type"], &rule["version"]),
+            (&json!("nsg-rule"), &json!(1)),
+            "{rule}"
+        );
+        assert!(rule["time"].is_string(), "{rule}");
+    }
     // Other rules against what it saw.
     let other = lab.directory().join("other.json");
     write(&other, &[rule("Wide", 100, "Inbound", "Allow", 8080)]);

@@ -44,7 +44,7 @@ pub use kubernetes::{KubernetesStatus, ResourceStatus, WatchError, WatchState};
 pub use loss::LossStage;
 pub use nsg::{NsgRuleStatus, NsgStatus};
 pub use policy::PolicyStatus;
-pub use snapshot::{FamilyStatus, Snapshot, Status};
+pub use snapshot::{FamilyStatus, OpenersUnknown, Snapshot, Status};
 pub use ssh::{Existing, Owner, OwnerAnswer, OwnerQuestion, Wanted};
 pub use translate::{
     Lookup, Pair, Translation, TranslationAnswer, TranslationQuestion, TranslationStatus,
@@ -181,6 +181,8 @@ pub struct Declarations<'a> {
     pub cluster: &'a Cluster,
     /// Network policies in force.
     pub policies: &'a mut Policies,
+    /// This node's name, where its own addresses are those of one of the cluster's.
+    pub node: Option<Arc<str>>,
 }
 
 // === impl Engine ===
@@ -307,6 +309,8 @@ impl Engine {
                 self.raise_lost(LossStage::SshConnections, untracked);
                 self.raise_lost(LossStage::SshPending, forgotten);
                 self.raise_lost(LossStage::SshHistories, histories);
+                let flows = self.books.recall.given_up();
+                self.raise_lost(LossStage::FlowHistories, flows);
                 expire = self.tick();
             }
         }
@@ -337,6 +341,7 @@ impl Engine {
         Declarations {
             chain: self.books.nsg.present(),
             cluster: self.books.names.cluster(),
+            node: self.books.names.node_name(),
             policies: self.books.policy.policies(),
         }
     }

@@ -185,6 +185,12 @@ impl Names {
         self.node.contains(&normalise(ip))
     }
 
+    /// The node's name, where the cluster has a node with one of its addresses.
+    pub(crate) fn node_name(&self) -> Option<Arc<str>> {
+        let mut nodes = self.node.iter().filter_map(|ip| self.cluster.node_of(*ip));
+        nodes.next().map(|node| Arc::clone(&node.name))
+    }
+
     /// Whether the node's own addresses are known.
     pub(crate) fn knows_node(&self) -> bool {
         !self.node.is_empty()

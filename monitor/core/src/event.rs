@@ -205,8 +205,9 @@ pub struct Retransmits {
 pub struct NsgRecord {
     /// Whether it may pass.
     pub access: Access,
-    /// Which way it goes, seen from the network card.
-    pub direction: Direction,
+    /// Which way it goes, seen from the network card; absent where nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direction: Option<Direction>,
     /// The rule that decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<Arc<str>>,

@@ -23,6 +23,7 @@ pub use expiry::Timeouts;
 pub use segment::SegmentEvent;
 
 pub(crate) use expiry::{Expiry, is_over};
+pub use recall::Blinded;
 pub(crate) use recall::Recall;
 pub(crate) use side::Orientation;
 pub(crate) use table::{Effects, Table};

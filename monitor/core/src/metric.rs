@@ -76,6 +76,8 @@ pub enum Metric {
     Translations,
     /// `nodewatch_connections_merged_total`.
     ConnectionsMerged,
+    /// `nodewatch_openers_unknown`.
+    OpenersUnknown,
     /// `nodewatch_anomalies_total`.
     Anomalies,
     /// `nodewatch_series_folded_total`.
@@ -376,6 +378,13 @@ pub const ALL: &[MetricDef] = &[
         &[],
         "Connections that were counted within an earlier one of the same ports, as the event ring \
          was full",
+    ),
+    gauge(
+        Metric::OpenersUnknown,
+        "nodewatch_openers_unknown",
+        &["point"],
+        "Whether first packets do not tell who opened some flows other than TCP (1), as interfaces are \
+         new to the daemon or flows could not be remembered: those are held against no rule",
     ),
     counter(
         Metric::Anomalies,

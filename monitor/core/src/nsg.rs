@@ -33,6 +33,7 @@ pub mod profile;
 pub mod read;
 mod tuple;
 mod verdict;
+mod way;
 
 #[cfg(test)]
 mod tests;
@@ -46,3 +47,4 @@ pub use names::{Names, NamesError};
 pub use read::ReadError;
 pub use tuple::Tuple;
 pub use verdict::{Access, DecidedBy, Step, Verdict};
+pub use way::{Standing, Unclear};

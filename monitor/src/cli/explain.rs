@@ -47,8 +47,9 @@ pub(super) struct Args {
     /// Port that it comes from
     #[arg(long, value_name = "N")]
     source_port: Option<u16>,
-    /// Which way it goes, seen from the rules' network card: inbound or outbound
-    /// [default: outbound if only SRC is of the virtual network, else inbound]
+    /// Which way it goes, seen from the rules' network card: inbound or outbound [default: as the
+    /// end tells that is a node, a pod or of the virtual network; where both are, rules of both
+    /// directions are shown]
     #[arg(long, value_name = "WAY")]
     direction: Option<Direction>,
     #[command(flatten)]
@@ -104,6 +105,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let world = World {
             cluster: &cluster,
             policies: &mut policies,
+            node: None,
         };
         explained(&asked, chain, Some(world))?
     } else if chain.is_some() && args.socket.is_none() && !asked.has_names() {

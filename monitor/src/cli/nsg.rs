@@ -11,10 +11,16 @@ use std::process::ExitCode;
 
 pub(super) use explain::text;
 
+use monitor_core::nsg::lint::Unchecked;
+
 use crate::{
     azure::{Loaded, Sources},
     cli::output::complain,
 };
+
+/// What some verdicts rest on.
+const APPROXIMATE: &str = "an Internet computed from VirtualNetwork, which approximates Azure's own \
+                           list; effective rules (--effective) have that list";
 
 /// Flags of `nsg`.
 #[derive(Debug, clap::Args)]
@@ -45,16 +51,37 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Reads rules, and tells what is doubtful about them.
+/// Reads rules to judge flows by, and tells what is doubtful about them and what verdicts leave out.
 pub(super) fn load(rules: &Sources) -> anyhow::Result<Loaded> {
+    let loaded = read(rules)?;
+    tell(&loaded.chain.needs().unchecked);
+    // Before the verdicts: whoever follows a stream of them reads it in time.
+    if !rules.has_groups() {
+        complain(
+            "no network security group is given: whatever admin rules do not deny is allowed, as \
+             in Azure where there is none (--nsg subnet=FILE, --nsg nic=FILE or --effective FILE)",
+        );
+    } else if !rules.has_admin_rules(&loaded.chain) {
+        complain(
+            "no admin rules given: the verdicts hold where Virtual Network Manager has none \
+             (--admin-rules)",
+        );
+    }
+    Ok(loaded)
+}
+
+/// Reads rules.
+fn read(rules: &Sources) -> anyhow::Result<Loaded> {
     let loaded = rules.load()?;
     for warning in &loaded.warnings {
         complain(&format!("warning: {warning}"));
     }
-    for (need, name) in &loaded.chain.needs().unchecked {
-        complain(&format!(
-            "need `{need}` of the profile is not checked: {name} is not defined (--tag {name}=CIDR,…)"
-        ));
-    }
     Ok(loaded)
+}
+
+/// Tells what cannot be checked, and what is missing.
+fn tell(unchecked: &[Unchecked]) {
+    for sentence in Unchecked::sentences(unchecked) {
+        complain(&sentence);
+    }
 }

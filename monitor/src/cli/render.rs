@@ -1,7 +1,7 @@
 //! Flow records as rows of a table.
 
 use monitor_core::event::{
-    Endpoint, EntityKind, FlowRecord, Outcome, TcpFlags, Traffic, Translated,
+    Endpoint, EntityKind, FlowRecord, Initiator, Outcome, Point, TcpFlags, Traffic, Translated,
 };
 
 mod ssh;
@@ -27,7 +27,7 @@ pub(super) const TITLES: [&str; 9] = [
     "REVERSE",
 ];
 /// Titles of a wide table of flows.
-pub(super) const WIDE_TITLES: [&str; 15] = [
+pub(super) const WIDE_TITLES: [&str; 16] = [
     "TIME",
     "POINT",
     "SOURCE",
@@ -43,6 +43,7 @@ pub(super) const WIDE_TITLES: [&str; 15] = [
     "FLAGS",
     "RETRANSMITS",
     "TRANSLATED",
+    "NSG",
 ];
 /// Usual widths, for rows that are still to come.
 pub(super) const WIDTHS: [usize; 9] = [13, 8, 27, 27, 5, 7, 11, 12, 12];
@@ -92,6 +93,7 @@ pub(super) fn row_as(record: &FlowRecord, wide: bool, numeric: bool) -> Vec<Cell
             flags.into(),
             retransmits.into(),
             translated(record.translated.as_ref(), numeric).into(),
+            nsg(record).into(),
         ]);
     }
     cells
@@ -112,6 +114,21 @@ fn translated(translated: Option<&Translated>, numeric: bool) -> String {
     let ends = [end("from", &ends.source), end("to", &ends.destination)];
     let ends: Vec<_> = ends.into_iter().flatten().collect();
     ends.join(" ")
+}
+
+/// What groups say, by which rule; or why they are not asked.
+fn nsg(record: &FlowRecord) -> String {
+    match &record.nsg {
+        Some(nsg) => match &nsg.rule {
+            Some(rule) => format!("{} {}", nsg.access, escape(rule)),
+            None => nsg.access.to_string(),
+        },
+        // Elsewhere they are not asked anyway.
+        None if record.point == Point::Uplink && record.initiator == Initiator::Unknown => {
+            "opener unknown".to_owned()
+        }
+        None => dash(),
+    }
 }
 
 fn dash() -> String {
@@ -186,7 +203,9 @@ mod tests {
     fn printed(wide: bool, numeric: bool) -> String {
         let titles: &[&str] = if wide { &WIDE_TITLES } else { &TITLES };
         let flows = [
-            flow(&json!({})),
+            flow(
+                &json!({"nsg": {"access": "Deny", "direction": "Inbound", "rule": "Deny\u{1b}Ssh"}}),
+            ),
             flow(&json!({
                 "point": "workload", "interface": "veth\u{1b}1", "app": "unknown",
                 "source": {"ip": "fd00::7", "port": 40000, "kind": "unknown"},
@@ -195,7 +214,7 @@ mod tests {
                 "outcome": "unanswered", "state": "closed", "translated": "unknown",
             })),
             flow(&json!({
-                "protocol": "UDP", "app": "dns", "tcp": null, "retransmits": null,
+                "protocol": "UDP", "initiator": "unknown", "app": "dns", "tcp": null, "retransmits": null,
                 "source": {"ip": "10.244.1.7", "port": 4, "kind": "pod", "namespace": "shop", "pod": "cart-0"},
                 "destination": {"ip": "ff02::1", "kind": "unknown"}, "outcome": "one-way",
                 "translated": {"destination": {"ip": "10.244.2.3", "port": 53, "kind": "pod", "namespace": "db", "pod": "pg-0"}},
@@ -221,10 +240,10 @@ mod tests {
     #[test]
     fn wide_rows_have_more_and_numeric_ones_no_names() {
         expect_test::expect![[r"
-            TIME            POINT      SOURCE               DESTINATION         PROTO   APP       OUTCOME       FORWARD    REVERSE    STATE    INTERFACE     RTT     FLAGS       RETRANSMITS   TRANSLATED
-            09:58:00.000Z   uplink     198.51.100.7:50123   10.224.0.4:22       TCP     ssh       established   12/1.7Ki   10/8.9Ki   open     eth0          212us   SAPF/SAPF   1/0           -
-            09:58:00.000Z   workload   [fd00::7]:40000      [2001:db8::1]:443   TCP     unknown   unanswered    12/1.7Ki   -          closed   veth\u{1b}1   -       S/-         1/0           unknown
-            09:58:00.000Z   uplink     10.244.1.7:4         ff02::1             UDP     dns       one-way       12/1.7Ki   10/8.9Ki   open     eth0          -       -           -             to 10.244.2.3:53
+            TIME            POINT      SOURCE               DESTINATION         PROTO   APP       OUTCOME       FORWARD    REVERSE    STATE    INTERFACE     RTT     FLAGS       RETRANSMITS   TRANSLATED         NSG
+            09:58:00.000Z   uplink     198.51.100.7:50123   10.224.0.4:22       TCP     ssh       established   12/1.7Ki   10/8.9Ki   open     eth0          212us   SAPF/SAPF   1/0           -                  Deny Deny\u{1b}Ssh
+            09:58:00.000Z   workload   [fd00::7]:40000      [2001:db8::1]:443   TCP     unknown   unanswered    12/1.7Ki   -          closed   veth\u{1b}1   -       S/-         1/0           unknown            -
+            09:58:00.000Z   uplink     10.244.1.7:4         ff02::1             UDP     dns       one-way       12/1.7Ki   10/8.9Ki   open     eth0          -       -           -             to 10.244.2.3:53   opener unknown
         "]].assert_eq(&printed(true, true));
     }
 }

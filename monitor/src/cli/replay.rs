@@ -44,7 +44,8 @@ pub(super) struct Args {
     /// The capture, pcap or pcapng; `-` for standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Addresses that are local: they are the local end of their flows (repeatable)
+    /// Addresses that are local: they are the local end of their flows (repeatable). Without any,
+    /// groups judge flows of which the ends tell which is at the network card
     #[arg(long, value_name = "CIDR", value_parser = local)]
     local: Vec<IpNet>,
     /// Name a range of addresses (repeatable)
@@ -159,9 +160,17 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         interrupted: &interrupted,
     };
     let mut notes = Notes::default();
+    let mut undirected = 0_u64;
     let outcome = replay_noting(input, &options, &mut engine, &mut notes, |record| {
+        undirected += u64::from(is_undirected(&record));
         printer.record(&record)
     })?;
+    if undirected > 0 {
+        complain(&format!(
+            "{name}: of {undirected} flows the network security groups cannot tell which end is at \
+             their network card, so they are not judged: --local CIDR says which addresses are"
+        ));
+    }
     if notes.names_no_interface {
         complain(&format!(
             "{name}: cooked packets (LINUX_SLL) name no interface: if all interfaces were captured, a \
@@ -210,6 +219,15 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
             Ok(exit::code(exit::USAGE))
         }
     }
+}
+
+/// Whether groups do not judge a flow since nobody knows which way it goes.
+fn is_undirected(record: &Record) -> bool {
+    let Record::Flow(flow) = record else {
+        return false;
+    };
+    let nsg = flow.nsg.as_ref();
+    flow.state == State::Closed && nsg.is_some_and(|nsg| nsg.direction.is_none())
 }
 
 /// Prints records in a format.

@@ -109,6 +109,15 @@ fn text(status: &StatusAnswer, color: bool) -> String {
         losses.join(", ")
     };
     let _ = writeln!(text, "lost: {losses}");
+    for (point, unknown) in &engine.openers_unknown {
+        let _ = writeln!(
+            text,
+            "openers: at {}s not known of some flows other than TCP until {}, which no rule judges: {}",
+            point.name(),
+            unknown.until,
+            unknown.reason.why()
+        );
+    }
     // Nothing is lost of these: they are counted, in the row whose labels read `other`.
     let folded: Vec<String> = engine
         .series_folded

@@ -151,8 +151,8 @@ impl EngineTask {
                                 let _ = reply.send(engine.query_findings(&filter, last));
                             }
                             Reply::Explain(asked, reply) => {
-                                let Declarations { chain, cluster, policies } = engine.declarations();
-                                let world = World { cluster, policies };
+                                let Declarations { chain, cluster, policies, node } = engine.declarations();
+                                let world = World { cluster, policies, node };
                                 let _ = reply.send(explained(&asked, chain.as_deref(), Some(world)));
                             }
                             Reply::Chain(reply) => {

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use monitor_core::{
     engine::Input,
-    nsg::{Chain, lint},
+    nsg::{
+        Chain,
+        lint::{self, Unchecked},
+    },
 };
 use tokio::sync::mpsc;
 
@@ -41,8 +44,9 @@ fn log_warnings(loaded: &Loaded) {
 /// Tells what rules take away of what the platform needs. Rules become sets for this, which costs
 /// time where there are many.
 fn log_needs(chain: &Chain) {
-    for (need, name) in &chain.needs().unchecked {
-        tracing::warn!(%need, undefined = %name, "a need of the profile cannot be checked");
+    for Unchecked { need, missing, .. } in &chain.needs().unchecked {
+        let need = need.as_deref().unwrap_or_default();
+        tracing::warn!(need, undefined = %missing, "a need of the profile cannot be checked");
     }
     let issues = lint::blocked(chain, chain.needs());
     for issue in issues.iter().take(MOST_LINES) {

@@ -254,3 +254,128 @@ fn explain_says_what_is_missing() {
         assert_eq!(output.status.code(), Some(status), "{arguments:?}: {error}");
     }
 }
+
+/// Rules of which the inbound ones deny SSH, in a file.
+fn no_ssh(folder: &TempDir) -> String {
+    let rule = json!({"name": "NoSsh", "priority": 100, "direction": "Inbound", "access": "Deny",
+        "protocol": "Tcp", "sourceAddressPrefix": "*", "destinationAddressPrefix": "*",
+        "destinationPortRange": "22"});
+    let path = folder.path().join("nsg.json");
+    let document = json!({"name": "g", "securityRules": [rule]});
+    fs::write(&path, document.to_string()).expect("written");
+    format!("subnet={}", path.display())
+}
+
+#[test]
+fn the_direction_follows_from_what_the_ends_are_and_is_never_guessed() {
+    let folder = TempDir::new().expect("a folder");
+    let file = no_ssh(&folder);
+    let overlay = MANIFESTS.replace("10.224.0.77", "10.244.1.7");
+    let check = |ends: [&str; 2], more: &[&str], expected: Value| {
+        let rules = [
+            "--nsg",
+            &file,
+            "--virtual-network",
+            "10.224.0.0/12",
+            "--port",
+            "22",
+        ];
+        let found = explain(&[&ends[..], &rules, more].concat(), &overlay);
+        let nsg = &found["nsg"];
+        let found = json!([nsg["direction"], nsg["access"], nsg["rule"]]);
+        assert_eq!(found, expected, "{ends:?} {more:?}");
+    };
+    let (named, internet) = (["--manifests", "-"], "203.0.113.9");
+    let outbound = json!(["Outbound", "Allow", "AllowInternetOutBound"]);
+    let inbound = json!(["Inbound", "Deny", "NoSsh"]);
+    // A pod of an overlay network is not of the virtual network, and it is its node's card that
+    // the packet leaves by.
+    check(["shop/cart-0", internet], &named, outbound.clone());
+    check(["10.244.1.7", internet], &named, outbound.clone());
+    check([internet, "shop/cart-0"], &named, inbound.clone());
+    check(["node/aks-1", internet], &named, outbound.clone());
+    // Of a peer's address the rules of the node are meant.
+    check(["10.225.0.9", "node/aks-1"], &named, inbound.clone());
+    check(["10.224.0.4", internet], &[], outbound.clone());
+    check([internet, "10.224.0.4"], &[], inbound.clone());
+    // Without objects nobody knows whose the overlay's addresses are.
+    let open = json!([null, "Indeterminate", null]);
+    check(["10.244.1.7", internet], &[], open.clone());
+    let said = ["--direction", "outbound"];
+    check(["10.244.1.7", internet], &said, outbound);
+    // From node to node, both what leaves and what arrives is judged.
+    check(["10.224.0.4", "10.224.0.5"], &[], open);
+    // Both directions deny what is not of the virtual network.
+    let denied = json!([null, "Deny", null]);
+    check(["node/aks-1", "shop/cart-0"], &named, denied);
+    check(
+        ["10.224.0.4", "10.224.0.5"],
+        &["--direction", "inbound"],
+        inbound,
+    );
+}
+
+#[test]
+fn where_the_direction_is_open_both_are_shown() {
+    let folder = TempDir::new().expect("a folder");
+    let file = no_ssh(&folder);
+    let ask = |port: &str| {
+        let rules = ["--nsg", &file, "--virtual-network", "10.224.0.0/12"];
+        let asked = ["explain", "10.224.0.4", "10.224.0.5", "--port", port];
+        let output = run(&[&asked[..], &rules].concat(), "");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let text = ask("22");
+    let first = text.lines().next().unwrap_or_default();
+    assert_eq!(first, "Inbound, subnet g: Deny by NoSsh", "{text}");
+    assert!(
+        text.contains("\nOutbound, subnet g: Allow by AllowVnetOutBound\n"),
+        "{text}"
+    );
+    assert!(
+        text.ends_with(
+            "Inbound or outbound: Indeterminate, decided by subnet: which end is at the network \
+             card is not known, for both ends are of the virtual network (--direction says it): \
+             inbound it is Deny by NoSsh, outbound Allow by AllowVnetOutBound\n"
+        ),
+        "{text}"
+    );
+    // What both ways come to is certain.
+    let text = ask("80");
+    assert!(
+        text.contains("Inbound or outbound: Allow, decided by subnet"),
+        "{text}"
+    );
+}
+
+#[test]
+fn explain_says_what_a_verdict_rests_on() {
+    let folder = TempDir::new().expect("a folder");
+    let file = no_ssh(&folder);
+    let ask = |destination: &str, port: &str| {
+        let rules = ["--nsg", &file, "--virtual-network", "10.224.0.0/12"];
+        let asked = ["explain", "10.224.0.4", destination, "--port", port];
+        let output = run(&[&asked[..], &rules].concat(), "");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains("no admin rules given"), "{error}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let text = ask("203.0.113.9", "443");
+    assert!(
+        text.ends_with(
+            "note: the verdict rests on an Internet computed from VirtualNetwork, which \
+             approximates Azure's own list; effective rules (--effective) have that list\n\
+             Outbound: Allow, decided by subnet rule AllowInternetOutBound\n"
+        ),
+        "{text}"
+    );
+    // Rules do not apply to the platform's services, and no table says that one decides.
+    let text = ask("168.63.129.16", "53");
+    assert!(text.starts_with("subnet g: rules do not apply\n"), "{text}");
+    assert!(text.lines().all(|line| !line.ends_with("yes")), "{text}");
+    assert!(
+        text.contains("Outbound: Allow, decided by platform"),
+        "{text}"
+    );
+    assert!(!text.contains("note:"), "{text}");
+}

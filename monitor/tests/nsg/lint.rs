@@ -126,3 +126,76 @@ fn flow_records_of_nodewatch_are_observed_flows() {
         "DenySsh"
     );
 }
+
+/// What `nsg lint` says on standard error, line by line; what it finds must be nothing.
+fn unchecked(arguments: &[&str], document: &Value) -> Vec<String> {
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("nsg.json");
+    fs::write(&path, document.to_string()).expect("written");
+    let file = format!("subnet={}", path.display());
+    // With `--exit-code`: what could not be looked at is no issue.
+    let given = ["nsg", "lint", "-o", "jsonl", "--exit-code", "--nsg", &file];
+    let output = run(&[&given, arguments].concat(), "");
+    let found = String::from_utf8_lossy(&output.stdout);
+    assert_eq!((&*found, output.status.code()), ("", Some(0)));
+    let error = String::from_utf8_lossy(&output.stderr);
+    error.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn lint_says_which_checks_it_could_not_make() {
+    const NETWORK: &str = "not checked, VirtualNetwork is not defined: give --virtual-network \
+                           CIDR, or effective rules (--effective FILE)";
+    const PODS: &str = "nodewatch: nodes-blocked: checked within VirtualNetwork only; where pods \
+                        have addresses of their own, as in an overlay network, give --pod-cidr CIDR";
+    let rule = |source: &str, destination: &str| {
+        json!({"name": "g", "securityRules": [{"name": "Web", "priority": 100,
+            "direction": "Inbound", "access": "Allow", "protocol": "Tcp",
+            "sourceAddressPrefix": source, "sourcePortRange": "*",
+            "destinationAddressPrefix": destination, "destinationPortRange": "443"}]})
+    };
+    let any = rule("203.0.113.0/24", "*");
+    assert_eq!(
+        unchecked(&[], &any),
+        [format!(
+            "nodewatch: nodes-blocked, probes-blocked: {NETWORK}"
+        )]
+    );
+    // Whether a private range is of the network nobody knows either.
+    assert_eq!(
+        unchecked(&[], &rule("203.0.113.0/24", "10.9.0.0/16")),
+        [format!(
+            "nodewatch: nodes-blocked, probes-blocked, never-matches of private ranges: {NETWORK}"
+        )]
+    );
+    let pods = ["--pod-cidr", "10.225.0.0/16"];
+    let network = ["--virtual-network", "10.224.0.0/12"];
+    assert_eq!(unchecked(&pods, &any).len(), 1, "nodes are not known");
+    assert_eq!(unchecked(&network, &any), [PODS]);
+    assert_eq!(
+        unchecked(&[network, pods].concat(), &any),
+        [""; 0],
+        "all was checked"
+    );
+    // A profile asks for more, and each name that is missing is said once.
+    let found = unchecked(&["--profile", "aks"], &any);
+    assert_eq!(
+        found,
+        [format!(
+            "nodewatch: need-blocked (`api-server`, `https`, `dns`, `instance-metadata`, `time`), \
+             nodes-blocked, probes-blocked: {NETWORK}"
+        )]
+    );
+    // What Internet stands for is computed, and that is said where a rule of the user names it.
+    let known = [network, pods].concat();
+    assert_eq!(
+        unchecked(&known, &rule("Internet", "*")),
+        [
+            "nodewatch: what is said of rules for Internet rests on an Internet computed from \
+             VirtualNetwork, which approximates Azure's own list; effective rules (--effective) \
+             have that list"
+        ]
+    );
+    let tag = [&known[..], &["--tag", "Internet=203.0.113.0/24"]].concat();
+    assert_eq!(unchecked(&tag, &rule("Internet", "*")), [""; 0]);
+}

@@ -51,7 +51,9 @@ fn the_profile_is_printed_changed_and_used() {
         |issue: &String| issue.starts_with("need-blocked NoInternet: denies all of HTTPS");
     assert!(built_in.iter().any(is_https), "{built_in:?}");
     assert!(
-        error.contains("need `api-server` of the profile is not checked: ApiServer is not defined"),
+        error.contains(
+            "(`api-server`): not checked, ApiServer is not defined: give --tag ApiServer="
+        ),
         "{error}"
     );
     // What is printed is what is built in, comments and all.

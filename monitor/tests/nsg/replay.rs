@@ -36,6 +36,12 @@ const OUTSIDE: [u8; 4] = [203, 0, 113, 9];
 
 /// Replays a capture under rules for port 22 inbound and 25 outbound.
 fn replay(capture: &[u8], arguments: &[&str]) -> Vec<Value> {
+    replay_with(capture, arguments, "").0
+}
+
+/// The same, with objects on standard input where the arguments say so; and what was said on
+/// standard error.
+fn replay_with(capture: &[u8], arguments: &[&str], input: &str) -> (Vec<Value>, String) {
     let folder = TempDir::new().expect("a folder");
     let (file, rules) = (folder.path().join("c.pcap"), folder.path().join("nsg.json"));
     fs::write(&file, capture).expect("written");
@@ -58,13 +64,10 @@ fn replay(capture: &[u8], arguments: &[&str]) -> Vec<Value> {
         "-o",
         "jsonl",
     ];
-    let output = run(&[&given, arguments].concat(), "");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    lines(&output)
+    let output = run(&[&given, arguments].concat(), input);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{error}");
+    (lines(&output), error)
 }
 
 fn of<'a>(records: &'a [Value], kind: &str) -> Vec<&'a Value> {
@@ -118,6 +121,65 @@ fn drift_and_over_blocking_are_found() {
             "blocked as declared: {records:?}"
         );
     }
+}
+
+#[test]
+fn without_local_addresses_the_direction_is_not_guessed() {
+    const PEER: [u8; 4] = [10, 224, 0, 9];
+    const OVERLAY: [u8; 4] = [10, 244, 1, 7];
+    let pod = "{kind: Pod, apiVersion: v1, metadata: {name: web, namespace: shop}, status: {podIP: \
+               10.244.1.7}}";
+    let manifests = ["--manifests", "-"];
+    let check = |ends: [[u8; 4]; 2], arguments: &[&str], input: &str, direction, access| {
+        let [from, to] = ends;
+        let (records, error) = replay_with(&capture(from, to, 22, true), arguments, input);
+        let flow = of(&records, "flow").last().copied().expect("a flow");
+        let found = (&flow["nsg"]["direction"], &flow["nsg"]["access"]);
+        assert_eq!(
+            found,
+            (&direction, &json!(access)),
+            "{ends:?} {arguments:?}"
+        );
+        let is_drift = access == "Deny";
+        assert_eq!(of(&records, "finding").len(), usize::from(is_drift));
+        let is_told = error.contains("c.pcap: of 1 flows the network security groups cannot tell");
+        assert_eq!(is_told, direction == Value::Null, "{error}");
+    };
+    let both = [PEER, NODE];
+    check(both, &[], "", Value::Null, "Indeterminate");
+    check(
+        both,
+        &["--local", "10.224.0.5"],
+        "",
+        json!("Inbound"),
+        "Deny",
+    );
+    check(
+        both,
+        &["--local", "10.224.0.9"],
+        "",
+        json!("Outbound"),
+        "Allow",
+    );
+    // Not of the virtual network, and a pod.
+    check([OVERLAY, OUTSIDE], &[], "", Value::Null, "Indeterminate");
+    check(
+        [OVERLAY, OUTSIDE],
+        &manifests,
+        pod,
+        json!("Outbound"),
+        "Allow",
+    );
+    check(
+        [OUTSIDE, OVERLAY],
+        &manifests,
+        pod,
+        json!("Inbound"),
+        "Deny",
+    );
+    // The host's address is in VirtualNetwork, and no card's.
+    let host = [168, 63, 129, 16];
+    check([NODE, host], &[], "", json!("Outbound"), "Allow");
 }
 
 #[test]

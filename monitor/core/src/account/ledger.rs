@@ -132,6 +132,11 @@ impl Ledger {
         self.books.get(&id).map(|book| &book.interface)
     }
 
+    /// Interfaces that are present.
+    pub(crate) fn interfaces(&self) -> impl Iterator<Item = &Interface> {
+        self.present().map(|book| &*book.interface)
+    }
+
     /// Totals of all interfaces that ever were.
     pub(crate) fn totals(&self) -> Totals {
         let books = self.books.values().map(|book| &book.totals);

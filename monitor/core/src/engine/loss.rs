@@ -18,6 +18,9 @@ pub enum LossStage {
     /// Sources, servers and HASSHes of failed SSH connections that made room for others although they
     /// still counted.
     SshHistories,
+    /// Flows that were forgotten for being idle and may go on, and are not remembered any more: whose
+    /// first packets tell who opened them is not known for a while.
+    FlowHistories,
     /// Too many questions at a time about who holds an SSH connection.
     Owner,
     /// Too many questions at a time about how connections are translated.
@@ -39,12 +42,13 @@ pub enum LossStage {
 
 impl LossStage {
     /// Every stage, from the kernel outwards.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::KernelRing,
         Self::Channel,
         Self::SshConnections,
         Self::SshPending,
         Self::SshHistories,
+        Self::FlowHistories,
         Self::Owner,
         Self::Translation,
         Self::PodNames,
@@ -62,6 +66,7 @@ impl LossStage {
             Self::SshConnections => "ssh_connections",
             Self::SshPending => "ssh_pending",
             Self::SshHistories => "ssh_histories",
+            Self::FlowHistories => "flow_histories",
             Self::Owner => "owner",
             Self::Translation => "translation",
             Self::PodNames => "pod_names",

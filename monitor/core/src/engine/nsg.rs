@@ -58,7 +58,7 @@ impl Books {
         let Some(interface) = self.ledger.interface(key.interface_id()) else {
             return;
         };
-        let Some((verdict, direction)) = self.nsg.verdict(key, flow, interface) else {
+        let Some((verdict, direction)) = self.nsg.verdict(&self.names, key, flow, interface) else {
             return;
         };
         let name = |name: Option<&Arc<str>>| name.map_or_else(|| "".into(), Arc::clone);
@@ -93,7 +93,7 @@ impl Books {
             return false;
         };
         // Most connections are as declared: no record is made of those.
-        let Some((verdict, direction)) = self.nsg.verdict(key, flow, interface) else {
+        let Some((verdict, direction)) = self.nsg.verdict(&self.names, key, flow, interface) else {
             return false;
         };
         let is_final = state == State::Closed;
@@ -104,7 +104,7 @@ impl Books {
         let is_default = verdict
             .rule
             .is_some_and(|rule| rule.origin == Origin::Default);
-        let Some(expected) = self.nsg.expect(key, flow, interface) else {
+        let Some(expected) = self.nsg.expect(&self.names, key, flow, interface) else {
             return false;
         };
         let mut record = self.record(key, flow, interface, state);

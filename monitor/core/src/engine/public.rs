@@ -29,7 +29,7 @@ pub(super) fn finding(
     {
         return None;
     }
-    let (verdict, direction) = nsg.verdict(key, flow, interface)?;
+    let (verdict, direction) = nsg.verdict(names, key, flow, interface)?;
     let (source, destination) = (verdict.tuple().source, verdict.tuple().destination);
     let is_at_public = is_public(destination);
     if direction == Direction::Outbound

@@ -71,7 +71,7 @@ pub(super) fn of(
     let is_tcp = protocol == Protocol::TCP;
     let outcome = flow.outcome(key);
     let judged = flow.policy.as_deref();
-    let expected = nsg.expect(key, flow, interface);
+    let expected = nsg.expect(names, key, flow, interface);
     let finding = found(names, nsg, key, flow, interface, state, expected.as_ref());
     FlowRecord {
         version: VERSION,
@@ -124,7 +124,7 @@ pub(super) fn finding(
     interface: &Interface,
     state: State,
 ) -> Option<FindingKind> {
-    let expected = nsg.expect(key, flow, interface);
+    let expected = nsg.expect(names, key, flow, interface);
     found(names, nsg, key, flow, interface, state, expected.as_ref())
 }
 
@@ -143,7 +143,9 @@ fn found(
     // replay, the policy is nearer to the pods.
     policy::finding(flow, outcome, is_final).or_else(|| {
         let expected = expected?;
-        nsg_finding(expected.access, expected.direction, outcome, is_final)
+        expected
+            .direction
+            .and_then(|way| nsg_finding(expected.access, way, outcome, is_final))
             .or_else(|| public::finding(names, nsg, key, flow, interface, outcome))
     })
 }

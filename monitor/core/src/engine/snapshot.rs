@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::{Engine, KubernetesStatus, LossStage, NsgStatus, PolicyStatus, TranslationStatus};
 use crate::{
     account::InterfaceStatus,
-    event::{SummaryRecord, VERSION},
-    flow::{Anomaly, Family},
+    event::{Point, SummaryRecord, VERSION},
+    flow::{Anomaly, Blinded, Family},
     metric::{Fixed, Metric, Rows, Text, Value},
     time::Timestamp,
 };
@@ -49,6 +49,10 @@ pub struct Status {
     pub translation: Option<TranslationStatus>,
     /// Events lost so far, by stage.
     pub events_lost: BTreeMap<LossStage, u64>,
+    /// Where first packets do not tell who opened some flows that are not TCP: those are held
+    /// against no rule.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub openers_unknown: BTreeMap<Point, OpenersUnknown>,
     /// Connections counted within an earlier one of the same ports.
     pub connections_merged: u64,
     /// Readings that did not fit; kinds that did not occur are absent.
@@ -59,6 +63,15 @@ pub struct Status {
     pub max_series: u64,
     /// Flows and connections counted beyond that, by metric.
     pub series_folded: BTreeMap<Cow<'static, str>, u64>,
+}
+
+/// Until when first packets do not tell who opened a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenersUnknown {
+    /// Until when, unless it happens again.
+    pub until: Timestamp,
+    /// Why.
+    pub reason: Blinded,
 }
 
 /// Connections of one family.
@@ -95,6 +108,7 @@ impl Engine {
             policy: self.books.policy.status(self.books.names.cluster()),
             translation: self.books.translations.status(),
             events_lost: self.events_lost.clone(),
+            openers_unknown: self.openers_unknown().collect(),
             connections_merged: self.connections_merged,
             anomalies: self.anomalies().filter(|(_, count)| *count > 0).collect(),
             series: store.used() as u64,
@@ -135,6 +149,18 @@ impl Engine {
         }
     }
 
+    fn openers_unknown(&self) -> impl Iterator<Item = (Point, OpenersUnknown)> {
+        [Point::Uplink, Point::Workload]
+            .into_iter()
+            .filter_map(|point| {
+                let (recall, now_ns) = (&self.books.recall, self.clock.monotonic_now_ns);
+                let interfaces = self.books.ledger.interfaces();
+                let (until_ns, reason) = recall.blind_until_ns(point, interfaces, now_ns)?;
+                let until = self.clock.wall(until_ns);
+                Some((point, OpenersUnknown { until, reason }))
+            })
+    }
+
     fn anomalies(&self) -> impl Iterator<Item = (Anomaly, u64)> {
         Anomaly::ALL.into_iter().zip(self.books.anomalies)
     }
@@ -166,6 +192,11 @@ impl Engine {
             "",
             Value::Counter(self.connections_merged),
         );
+        let blind: BTreeMap<_, _> = self.openers_unknown().collect();
+        for point in [Point::Uplink, Point::Workload] {
+            let value = Value::Gauge(blind.contains_key(&point).into());
+            push(Metric::OpenersUnknown, point.name(), value);
+        }
         for (anomaly, count) in self.anomalies() {
             push(Metric::Anomalies, anomaly.name(), Value::Counter(count));
         }

@@ -23,6 +23,7 @@ use monitor_common::{
     abi::{RX, TX},
     classify::App,
 };
+use serde::{Deserialize, Serialize};
 
 use super::{
     FlowKey, Mark, Tracked,
@@ -57,6 +58,8 @@ pub(crate) struct Recall {
     hasher: RandomState,
     /// Packets that could not be counted in a flow of their own.
     refused: u64,
+    /// Flows that were remembered, and made room for others while they may have gone on.
+    given_up: u64,
     /// When the first interface was announced.
     began: Option<Timestamp>,
     /// Interfaces of workloads that came into being while others were watched: no flow on them is
@@ -71,6 +74,20 @@ struct Memory {
     forgotten: HashMap<u64, Forgotten>,
     /// Until when, in monotonic nanoseconds, any flow may be an older one.
     blind_until_ns: u64,
+    /// Why.
+    blinded_by: Option<Blinded>,
+}
+
+/// Why first packets do not tell who opened a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Blinded {
+    /// An interface has not been watched for long enough.
+    Attached,
+    /// Packets found no room in the kernel's tables.
+    Refused,
+    /// More flows were forgotten than are remembered.
+    Forgotten,
 }
 
 /// A flow that may go on.
@@ -80,6 +97,19 @@ struct Forgotten {
     until_s: u32,
     /// Whether a packet of this direction may answer one of it.
     answers: [bool; 2],
+}
+
+// === impl Blinded ===
+
+impl Blinded {
+    /// In words.
+    pub const fn why(self) -> &'static str {
+        match self {
+            Self::Attached => "interfaces are watched for less than five minutes",
+            Self::Refused => "packets found no room in the kernel's flow table",
+            Self::Forgotten => "more flows were forgotten than are remembered",
+        }
+    }
 }
 
 // === impl Forgotten ===
@@ -202,7 +232,7 @@ impl Recall {
             return;
         }
         if memory.forgotten.len() >= MOST {
-            memory.make_room(flow.last_seen_ns);
+            self.given_up += memory.make_room(flow.last_seen_ns);
         }
         memory
             .forgotten
@@ -215,28 +245,62 @@ impl Recall {
         if packets > self.refused {
             self.refused = packets;
             for memory in &mut self.memories {
-                memory.blind(now_ns);
+                memory.blind(now_ns, Blinded::Refused);
             }
         }
+    }
+
+    /// Flows that are no longer remembered although they may go on.
+    pub(crate) fn given_up(&self) -> u64 {
+        self.given_up
+    }
+
+    /// Until when, in monotonic nanoseconds, the first packet of some flows does not tell who
+    /// opened them, at a vantage point with these interfaces, and why; `None` where it does.
+    pub(crate) fn blind_until_ns<'a>(
+        &self,
+        point: Point,
+        interfaces: impl Iterator<Item = &'a Interface>,
+        now_ns: u64,
+    ) -> Option<(u64, Blinded)> {
+        let memory = &self.memories[point as usize];
+        let attached = interfaces
+            .filter(|interface| interface.point == point && interface.covered)
+            .filter(|interface| !self.new.contains(&interface.id))
+            .filter_map(|interface| interface.attached_ns)
+            .map(|attached_ns| (attached_ns.saturating_add(RECALL_NS), Blinded::Attached));
+        memory
+            .blinded_by
+            .map(|why| (memory.blind_until_ns, why))
+            .into_iter()
+            .chain(attached)
+            .filter(|(until_ns, _)| *until_ns > now_ns)
+            .max_by_key(|(until_ns, _)| *until_ns)
     }
 }
 
 // === impl Memory ===
 
 impl Memory {
-    fn make_room(&mut self, now_ns: u64) {
+    /// Forgets what nobody else knows any more, or else all; how many flows may go on nevertheless.
+    fn make_room(&mut self, now_ns: u64) -> u64 {
         let now_s = now_ns / SECOND_NS;
         self.forgotten
             .retain(|_, forgotten| u64::from(forgotten.until_s) > now_s);
-        if self.forgotten.len() > MOST / 2 {
-            self.forgotten.clear();
-            self.blind(now_ns);
+        if self.forgotten.len() <= MOST / 2 {
+            return 0;
         }
+        let given_up = self.forgotten.len() as u64;
+        self.forgotten.clear();
+        self.blind(now_ns, Blinded::Forgotten);
+        given_up
     }
 
-    fn blind(&mut self, now_ns: u64) {
+    fn blind(&mut self, now_ns: u64, why: Blinded) {
         let until_ns = now_ns.saturating_add(RECALL_NS);
-        self.blind_until_ns = self.blind_until_ns.max(until_ns);
+        if until_ns > self.blind_until_ns {
+            (self.blind_until_ns, self.blinded_by) = (until_ns, Some(why));
+        }
     }
 }
 

@@ -105,10 +105,14 @@ pub(super) fn is_tag(text: &str) -> bool {
 
 /// A text from a document as it may stand in a message: bounded, nothing that a terminal obeys.
 pub(super) fn quotable(text: &str) -> String {
-    const MOST: usize = 80;
+    quotable_to(text, 80)
+}
+
+/// The same of so many characters at most.
+pub(super) fn quotable_to(text: &str, most: usize) -> String {
     let mut quoted = String::new();
     for (count, character) in text.chars().enumerate() {
-        if count == MOST {
+        if count == most {
             quoted.push('…');
             break;
         }

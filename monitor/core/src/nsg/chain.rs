@@ -154,22 +154,6 @@ impl Chain {
         self.network.as_deref()
     }
 
-    /// Which way a connection goes, as far as the addresses say: outbound if only its source is of
-    /// the virtual network, else inbound. A network that is not declared is taken for all private
-    /// addresses.
-    pub fn direction(&self, source: IpAddr, destination: IpAddr) -> Direction {
-        let is_own = |ip: IpAddr| match (&self.network, ip) {
-            (Some(nets), _) => nets.iter().any(|net| net.contains(&ip)),
-            (None, IpAddr::V4(ip)) => ip.is_private(),
-            (None, IpAddr::V6(ip)) => ip.is_unique_local(),
-        };
-        if is_own(source) && !is_own(destination) {
-            Direction::Outbound
-        } else {
-            Direction::Inbound
-        }
-    }
-
     /// Judges a connection by its opening packet.
     pub fn judge(&self, tuple: &Tuple) -> Verdict<'_> {
         self.judge_by(&tuple.normalised(), COMPILED)
@@ -235,7 +219,7 @@ impl Chain {
 
     /// The platform service that a connection leads to. A route for everything disables Windows
     /// activation's rule; that shows in the virtual network, which holds what routes lead to.
-    fn service(&self, tuple: &Tuple) -> Option<Service> {
+    pub(super) fn service(&self, tuple: &Tuple) -> Option<Service> {
         let service = Service::of(tuple)?;
         let is_routed = |ip: IpAddr| {
             let nets = self.network.as_deref().unwrap_or_default();

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::{
     Access,
     chain::Chain,
-    level::{Level, LevelKind},
+    level::{Hit, Level, LevelKind, until_certain},
     matching::{FieldMatch, Resolved, RuleMatch},
-    model::RuleAccess,
+    model::{Direction, RuleAccess},
+    platform::Service,
     possible::{Otherwise, Place},
     tuple::Tuple,
 };
@@ -23,6 +24,9 @@ pub struct Explained {
     pub applied_to: Cow<'static, str>,
     /// The group's name.
     pub network_security_group: String,
+    /// The direction of its rules, where those of both are asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direction: Option<Direction>,
     /// The rule that decides here, or may; of several that may and do the same, one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matched_rule: Option<MatchedRule>,
@@ -86,32 +90,51 @@ pub struct ExplainedRule {
 pub fn explain(chain: &Chain, tuple: &Tuple) -> Vec<Explained> {
     let tuple = tuple.normalised();
     let levels = chain.levels(tuple.direction);
-    levels.map(|level| explained(level, &tuple)).collect()
+    let service = chain.service(&tuple);
+    levels
+        .map(|level| explained(level, &tuple, service))
+        .collect()
 }
 
-fn explained(level: &Level, tuple: &Tuple) -> Explained {
+/// What a place's rules say. Of a packet to a platform's service only those of groups that name its
+/// tag say anything.
+fn explained(level: &Level, tuple: &Tuple, service: Option<Service>) -> Explained {
+    let matches = |resolved: &Resolved, fields: &RuleMatch| match service {
+        Some(_) if level.kind == LevelKind::Admin => FieldMatch::No,
+        Some(service) => service.matches(resolved, tuple),
+        None => fields.all(),
+    };
     let place = Place {
         kind: level.kind,
-        rules: level.candidates(tuple),
+        rules: match service {
+            Some(_) => {
+                let rules = level.rules(tuple.direction).iter();
+                until_certain(
+                    rules.filter_map(|rule| Hit::of(rule, &matches(rule, &rule.fields(tuple)))),
+                )
+            }
+            None => level.candidates(tuple),
+        },
         otherwise: match level.kind {
-            LevelKind::Admin => Otherwise::Next,
-            LevelKind::Subnet | LevelKind::Nic => Otherwise::Unknown,
+            LevelKind::Subnet | LevelKind::Nic if service.is_none() => Otherwise::Unknown,
+            _ => Otherwise::Next,
         },
     };
     let hit = place.hit();
     let action = |access: Option<RuleAccess>| {
         access.map_or(Access::Indeterminate.name(), |access| access.name())
     };
-    // Admin rules of which none matches say nothing; a group has a rule for everything.
+    // Admin rules of which none matches say nothing; a group has a rule for everything else than
+    // the platform's services.
     let access = match hit {
         Some(hit) => Some(action(hit.access)),
-        None if level.kind == LevelKind::Admin => None,
+        None if level.kind == LevelKind::Admin || service.is_some() => None,
         None => Some(Access::Indeterminate.name()),
     };
     let (mut is_closed, mut is_open) = (false, false);
     let rules = level.rules(tuple.direction).iter().map(|resolved| {
         let fields = resolved.fields(tuple);
-        let result = fields.all();
+        let result = matches(resolved, &fields);
         let decides = match (&result, is_closed, is_open) {
             (FieldMatch::No, ..) | (_, true, _) => Decides::No,
             (FieldMatch::Yes, false, false) => Decides::Yes,
@@ -124,6 +147,7 @@ fn explained(level: &Level, tuple: &Tuple) -> Explained {
     Explained {
         applied_to: level.kind.name().into(),
         network_security_group: level.nsg.name.to_string(),
+        direction: None,
         rules_evaluation_result: rules.collect(),
         matched_rule: hit.map(|hit| MatchedRule {
             rule_name: hit.rule.rule.name.to_string(),

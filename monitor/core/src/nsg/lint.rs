@@ -10,6 +10,7 @@ mod needs;
 mod observed;
 mod region;
 mod ssh;
+mod unchecked;
 
 use std::borrow::Cow;
 
@@ -28,6 +29,7 @@ use crate::words;
 use region::Regions;
 
 pub use observed::Observed;
+pub use unchecked::{Unchecked, is_approximate, unchecked};
 
 /// What is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -136,7 +138,7 @@ impl Options<'_> {
             |profile: &Profile, names: &Names| profile.resolve(names, chain.network(), &self.pods);
         match self.profile {
             Some((profile, names)) => resolve(profile, names),
-            None if !chain.needs().is_empty() => chain.needs().clone(),
+            None if !chain.needs().is_empty() => chain.needs().clone().with_pods(&self.pods),
             None => resolve(&Profile::basic(), &Names::default()),
         }
     }
@@ -192,6 +194,22 @@ impl Issue {
             why,
             suggestion,
         }
+    }
+}
+
+/// How to let through what a rule denies. A rule that is asked before it needs a number below its
+/// own, of which there are none below the lowest.
+fn allow_before(rule: &super::Rule) -> String {
+    /// Of groups' rules (Azure, "Network security groups": 100 to 4096).
+    const LOWEST: u16 = 100;
+    let priority = rule.priority;
+    if priority > LOWEST {
+        format!("allow it by a rule before this one: one whose priority number is below {priority}")
+    } else {
+        format!(
+            "allow it by a rule before this one, whose priority number {priority} is the lowest \
+             there is: give it a higher one first"
+        )
     }
 }
 

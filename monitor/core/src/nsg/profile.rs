@@ -3,14 +3,15 @@
 //! The one for AKS is built in ([`AKS`]). `nsg lint` says which rules take away what is needed;
 //! flows that are of a need say so.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use toml::Spanned;
 
 use super::{
-    address::{Address, Ports},
-    lint::Check,
+    address::{Address, Ports, VIRTUAL_NETWORK},
+    lint::{Check, Unchecked},
     memory::Memory,
     model::Direction,
     names::{self, Names, Term},
@@ -21,26 +22,45 @@ use crate::event::Protocol;
 /// What AKS needs, as its file says it.
 pub const AKS: &str = include_str!("profile/aks.toml");
 
+/// Characters of a parser's message: it may list all names of fields.
+const MOST_MESSAGE: usize = 300;
 /// Needs that a file may state.
 const MOST_NEEDS: usize = 1_000;
 
+/// What stands for the addresses of pods.
+pub(super) const PODS: &str = "pods";
+
 /// What a platform needs.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
     /// Its name.
     pub name: String,
+    /// What is needed.
+    pub needs: Vec<Need>,
+}
+
+/// A profile as it is written.
+#[derive(Deserialize)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a profile: a table with `name` and `need`"
+)]
+struct File {
+    name: String,
     /// The profile that this one changes: `aks`.
     #[serde(default)]
-    extends: Option<String>,
+    extends: Option<Spanned<String>>,
     /// What is needed.
     #[serde(default, rename = "need")]
-    pub needs: Vec<Need>,
+    needs: Vec<Spanned<Need>>,
 }
 
 /// Packets that must be allowed.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a need: a table that begins with [[need]]"
+)]
 pub struct Need {
     /// Its name.
     pub name: Arc<str>,
@@ -99,11 +119,18 @@ pub enum ProfileError {
         message: String,
     },
     /// It extends a profile that there is none of.
-    #[error("extends `{0}`: there is only aks")]
-    Extends(String),
+    #[error("line {line}: extends `{name}`: there is only aks")]
+    Extends {
+        /// Line, from 1.
+        line: usize,
+        /// The profile that there is none of.
+        name: String,
+    },
     /// A field of a need.
-    #[error("need `{need}`: field `{field}`: {problem}")]
+    #[error("line {line}: need `{need}`: field `{field}`: {problem}")]
     Need {
+        /// Line at which the need begins, from 1.
+        line: usize,
         /// The need.
         need: String,
         /// The field.
@@ -125,8 +152,8 @@ enum End {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
     pub(super) resolved: Vec<Resolved>,
-    /// Needs that cannot be checked, and the name that nobody has defined.
-    pub unchecked: Vec<(Arc<str>, String)>,
+    /// Needs that cannot be checked.
+    pub unchecked: Vec<Unchecked>,
 }
 
 /// A need and what its names stand for.
@@ -153,39 +180,52 @@ impl Profile {
 
     /// Reads a file.
     pub fn parse(text: &str) -> Result<Self, ProfileError> {
-        let mut profile: Self = toml::from_str(text).map_err(|error| {
-            let at = error.span().map_or(0, |span| span.start).min(text.len());
-            let line = 1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count();
-            let message = super::address::quotable(error.message());
+        let line_at = |at: usize| {
+            let before = text.bytes().take(at.min(text.len()));
+            1 + before.filter(|byte| *byte == b'\n').count()
+        };
+        let file: File = toml::from_str(text).map_err(|error| {
+            let line = line_at(error.span().map_or(0, |span| span.start));
+            let message = super::address::quotable_to(error.message(), MOST_MESSAGE);
             ProfileError::Content { line, message }
         })?;
-        let base = match profile.extends.as_deref() {
+        let base = match &file.extends {
             None => None,
-            Some("aks") => Some(Self::aks()),
-            Some(other) => return Err(ProfileError::Extends(super::address::quotable(other))),
+            Some(name) if name.get_ref() == "aks" => Some(Self::aks()),
+            Some(other) => {
+                return Err(ProfileError::Extends {
+                    line: line_at(other.span().start),
+                    name: super::address::quotable(other.get_ref()),
+                });
+            }
         };
-        if profile.needs.len() > MOST_NEEDS {
+        if file.needs.len() > MOST_NEEDS {
             let message = format!("more than {MOST_NEEDS} needs");
             return Err(ProfileError::Content { line: 1, message });
         }
-        for (index, need) in profile.needs.iter().enumerate() {
-            need.check()?;
-            let is_same = |other: &Need| other.name == need.name;
-            if profile.needs[..index].iter().any(is_same) {
-                return Err(need.wrong("name", "is that of another need".to_owned()));
+        let mut needs = base.map_or_else(Vec::new, |base| base.needs);
+        let mut given: HashSet<Arc<str>> = HashSet::new();
+        for spanned in file.needs {
+            let line = line_at(spanned.span().start);
+            let need = spanned.into_inner();
+            need.check(line)?;
+            if !given.insert(Arc::clone(&need.name)) {
+                let problem = "is that of another need".to_owned();
+                return Err(need.wrong(line, "name", problem));
             }
-        }
-        if let Some(mut base) = base {
-            for need in std::mem::take(&mut profile.needs) {
-                match base.needs.iter().position(|old| old.name == need.name) {
-                    Some(at) => base.needs[at] = need,
-                    None => base.needs.push(need),
+            match needs.iter().position(|old| old.name == need.name) {
+                Some(at) => needs[at] = need,
+                // A slip in the name would leave the need where it is.
+                None if need.omit => {
+                    let problem = "there is no need of this name to omit".to_owned();
+                    return Err(need.wrong(line, "omit", problem));
                 }
+                None => needs.push(need),
             }
-            profile.needs = base.needs;
         }
-        profile.needs.retain(|need| !need.omit);
-        Ok(profile)
+        needs.retain(|need| !need.omit);
+        let name = file.name;
+        Ok(Self { name, needs })
     }
 
     /// The needs that every network with nodes and load balancers has.
@@ -201,8 +241,13 @@ impl Profile {
         let network = network.map(Arc::<[IpNet]>::from);
         for need in &self.needs {
             match need.resolve(names, network.as_ref(), pods) {
-                Ok(resolved) => needs.resolved.push(resolved),
-                Err(name) => needs.unchecked.push((Arc::clone(&need.name), name)),
+                Ok((resolved, missing)) => {
+                    needs.resolved.push(resolved);
+                    needs
+                        .unchecked
+                        .extend(missing.map(|name| need.unchecked(name)));
+                }
+                Err(missing) => needs.unchecked.push(need.unchecked(missing)),
             }
         }
         needs
@@ -212,21 +257,42 @@ impl Profile {
 // === impl Need ===
 
 impl Need {
-    fn wrong(&self, field: &'static str, problem: String) -> ProfileError {
+    fn wrong(&self, line: usize, field: &'static str, problem: String) -> ProfileError {
         ProfileError::Need {
+            line,
             need: super::address::quotable(&self.name),
             field,
             problem,
         }
     }
 
+    /// Under which name lint reports it.
+    pub(super) fn reported_as(&self) -> Check {
+        self.check.unwrap_or(Check::NeedBlocked)
+    }
+
+    /// It where nobody knows what this name stands for.
+    fn unchecked(&self, missing: String) -> Unchecked {
+        Unchecked {
+            check: self.reported_as(),
+            need: Some(Arc::clone(&self.name)),
+            missing,
+        }
+    }
+
+    /// Whether an end is the pods.
+    fn is_of_pods(&self) -> bool {
+        self.from.iter().chain(&self.to).any(|end| end == PODS)
+    }
+
     /// Whether all fields are as they should be.
-    fn check(&self) -> Result<(), ProfileError> {
+    fn check(&self, line: usize) -> Result<(), ProfileError> {
+        let wrong = |field, problem| self.wrong(line, field, problem);
         if self.omit {
             return Ok(());
         }
         if self.direction.is_none() {
-            return Err(self.wrong("direction", "is missing".to_owned()));
+            return Err(wrong("direction", "is missing".to_owned()));
         }
         for (field, is_empty) in [
             ("protocols", self.protocols.is_empty()),
@@ -236,48 +302,36 @@ impl Need {
             ("why", self.why.is_empty()),
         ] {
             if is_empty {
-                return Err(self.wrong(field, "is missing or empty".to_owned()));
+                return Err(wrong(field, "is missing or empty".to_owned()));
             }
         }
-        self.ends("from", &self.from)?;
-        self.ends("to", &self.to)?;
-        self.ports()?;
+        ends(&self.from).map_err(|problem| wrong("from", problem))?;
+        ends(&self.to).map_err(|problem| wrong("to", problem))?;
+        self.ports().map_err(|problem| wrong("ports", problem))?;
         Ok(())
     }
 
-    fn ends(&self, field: &'static str, texts: &[String]) -> Result<Vec<End>, ProfileError> {
-        let end = |text: &String| {
-            Ok(match &**text {
-                "nodes" => End::Nodes,
-                "pods" => End::Pods,
-                other => End::Named(
-                    Address::parse(other).map_err(|error| self.wrong(field, error.to_string()))?,
-                ),
-            })
-        };
-        texts.iter().map(end).collect()
-    }
-
-    fn ports(&self) -> Result<Ports, ProfileError> {
+    fn ports(&self) -> Result<Ports, String> {
         let mut ranges = Vec::new();
         for text in &self.ports {
             let range = Ports::parse(text);
-            ranges.push(range.map_err(|error| self.wrong("ports", error.to_string()))?);
+            ranges.push(range.map_err(|error| error.to_string())?);
         }
         Ok(Ports::merged(ranges))
     }
 
-    /// What its names stand for; else a name that nobody has defined.
+    /// What its names stand for, and one that nobody has defined where that leaves a part of it
+    /// out; else, where it leaves nothing, that name.
     fn resolve(
         &self,
         names: &Names,
         network: Option<&Arc<[IpNet]>>,
         pods: &[IpNet],
-    ) -> Result<Resolved, String> {
+    ) -> Result<(Resolved, Option<String>), String> {
         let local = |end: &End| *end == End::Nodes || *end == End::Pods;
         // The fields were checked when the file was read.
-        let ends = |field, texts: &[String]| self.ends(field, texts).unwrap_or_default();
-        let (from, to) = (ends("from", &self.from), ends("to", &self.to));
+        let ends = |texts| ends(texts).unwrap_or_default();
+        let (from, to) = (ends(&self.from), ends(&self.to));
         let direction = self.direction.unwrap_or(Direction::Outbound);
         let is_local = match direction {
             Direction::Inbound => to.iter().any(local),
@@ -290,25 +344,44 @@ impl Need {
             }
             _ => None,
         });
-        Ok(Resolved {
+        let (from, from_missing) = terms(&from, names, network, pods)?;
+        let (to, to_missing) = terms(&to, names, network, pods)?;
+        let resolved = Resolved {
             need: Arc::new(self.clone()),
             direction,
             ports: self.ports().unwrap_or_else(|_| Ports::any()),
-            from: terms(&from, names, network, pods)?,
-            to: terms(&to, names, network, pods)?,
+            from,
+            to,
             service,
             is_local,
-        })
+        };
+        let missing = from_missing
+            .or(to_missing)
+            .filter(|_| self.extent == Extent::All);
+        Ok((resolved, missing))
     }
 }
 
-/// What ends stand for; else the first name of which nobody knows, if there is no other.
+/// Ends as they are written, or what is wrong with one.
+fn ends(texts: &[String]) -> Result<Vec<End>, String> {
+    let end = |text: &String| {
+        Ok(match &**text {
+            "nodes" => End::Nodes,
+            PODS => End::Pods,
+            other => End::Named(Address::parse(other).map_err(|error| error.to_string())?),
+        })
+    };
+    texts.iter().map(end).collect()
+}
+
+/// What ends stand for, and a name among them that nobody has defined; else that name, if there is
+/// nothing besides.
 fn terms(
     ends: &[End],
     names: &Names,
     network: Option<&Arc<[IpNet]>>,
     pods: &[IpNet],
-) -> Result<Vec<Term>, String> {
+) -> Result<(Vec<Term>, Option<String>), String> {
     let (mut terms, mut unknown) = (Vec::new(), None);
     for end in ends {
         match end {
@@ -318,7 +391,8 @@ fn terms(
                     let nets = network.iter().filter(|net| **net != host).copied();
                     terms.push(Term::Nets(nets.collect()));
                 }
-                None => unknown = Some("VirtualNetwork".to_owned()),
+                // Default rules allow it to itself, so nothing can be said of a part either.
+                None => return Err(VIRTUAL_NETWORK.to_owned()),
             },
             End::Pods => terms.push(Term::Nets(pods.into())),
             End::Named(address) => match names.term(address, network) {
@@ -330,7 +404,7 @@ fn terms(
     let is_nothing = |term: &Term| matches!(term, Term::Nets(nets) if nets.is_empty());
     match unknown {
         Some(name) if terms.iter().all(is_nothing) => Err(name),
-        _ => Ok(terms),
+        unknown => Ok((terms, unknown)),
     }
 }
 
@@ -345,6 +419,29 @@ impl Needs {
             memory.terms(&need.from);
             memory.terms(&need.to);
         }
+    }
+
+    /// The same where these, too, are addresses of pods.
+    #[must_use]
+    pub(super) fn with_pods(mut self, pods: &[IpNet]) -> Self {
+        if !pods.is_empty() {
+            for Resolved { need, from, to, .. } in &mut self.resolved {
+                for (ends, terms) in [(&need.from, from), (&need.to, to)] {
+                    if ends.iter().any(|end| end == PODS) {
+                        terms.push(Term::Nets(pods.into()));
+                    }
+                }
+            }
+        }
+        self
+    }
+
+    /// Needs of pods, of which only those of the virtual network are looked at.
+    pub(super) fn without_pods(&self) -> impl Iterator<Item = Unchecked> {
+        let needs = self.resolved.iter().map(|resolved| &resolved.need);
+        needs
+            .filter(|need| need.is_of_pods())
+            .map(|need| need.unchecked(PODS.to_owned()))
     }
 
     /// Whether nothing is needed, as far as is known.

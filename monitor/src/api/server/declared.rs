@@ -8,7 +8,7 @@ use monitor_core::{
     filter::{Condition, FlowFilter, Term},
     nsg::{
         Chain, Direction, Tuple,
-        lint::{Check, Issue, Observed, Options, lint},
+        lint::{Check, Issue, Observed, Options, Unchecked, is_approximate, lint, unchecked},
     },
 };
 use serde::Serialize;
@@ -28,6 +28,24 @@ struct Line<'a> {
     issue: &'a Issue,
 }
 
+/// What was not looked for, as it is sent.
+#[derive(Serialize)]
+struct UncheckedLine<'a> {
+    r#type: &'static str,
+    version: u32,
+    #[serde(flatten)]
+    unchecked: &'a Unchecked,
+}
+
+/// What the answer rests on, as it is sent.
+#[derive(Serialize)]
+struct Basis {
+    r#type: &'static str,
+    version: u32,
+    /// Whether rules name an Internet that is computed.
+    approximate: bool,
+}
+
 /// A rule that matched since the daemon began: direction, place, group, rule.
 type Matched = (Direction, String, String, String);
 
@@ -45,10 +63,22 @@ impl Client {
     }
 
     pub(super) async fn lint(&mut self, handle: &EngineHandle, asked: Lint) -> io::Result<()> {
-        let issues = match issues(handle, asked).await {
-            Ok(issues) => issues,
+        let (issues, unchecked, approximate) = match issues(handle, asked).await {
+            Ok(found) => found,
             Err(message) => return self.send(&Answer::Error { message }).await,
         };
+        for unchecked in &unchecked {
+            self.push(&UncheckedLine {
+                r#type: "lint-unchecked",
+                version: monitor_core::event::VERSION,
+                unchecked,
+            })?;
+        }
+        self.push(&Basis {
+            r#type: "lint-basis",
+            version: monitor_core::event::VERSION,
+            approximate,
+        })?;
         for issue in &issues {
             self.push(&Line {
                 r#type: "lint",
@@ -60,7 +90,10 @@ impl Client {
     }
 }
 
-async fn issues(handle: &EngineHandle, asked: Lint) -> Result<Vec<Issue>, String> {
+async fn issues(
+    handle: &EngineHandle,
+    asked: Lint,
+) -> Result<(Vec<Issue>, Vec<Unchecked>, bool), String> {
     let chain = handle
         .chain()
         .await
@@ -104,21 +137,19 @@ fn found(
     flows: &[FlowRecord],
     asked: &Lint,
     matched: &HashSet<Matched>,
-) -> Vec<Issue> {
+) -> (Vec<Issue>, Vec<Unchecked>, bool) {
     let mut observed = Observed::default();
     for record in flows {
         if let Some(tuple) = Tuple::of(record) {
             observed.add(chain, &tuple, Some(record.outcome));
         }
     }
-    let mut issues = lint(
-        chain,
-        &Options {
-            observed: Some(&observed),
-            pods: asked.pods.clone(),
-            profile: None,
-        },
-    );
+    let options = Options {
+        observed: Some(&observed),
+        pods: asked.pods.clone(),
+        profile: None,
+    };
+    let mut issues = lint(chain, &options);
     // Flows are forgotten after a while, and what rules matched is not.
     issues.retain(|issue| {
         let rule = (
@@ -130,5 +161,5 @@ fn found(
         let is_about_idle = matches!(issue.check, Check::Unused | Check::SshRangeUnused);
         !(is_about_idle && matched.contains(&rule))
     });
-    issues
+    (issues, unchecked(chain, &options), is_approximate(chain))
 }

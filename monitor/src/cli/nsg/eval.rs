@@ -7,7 +7,7 @@ use monitor_core::nsg::{Chain, Step, Verdict};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::flows::Flows;
+use super::{APPROXIMATE, flows::Flows};
 use crate::{
     azure::Sources,
     cli::output::{Output, complain},
@@ -57,23 +57,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let chain = super::load(&args.rules)?.chain;
     let mut flows = Flows::open(&args.flows)?;
-    // Before the verdicts: whoever follows a stream of them reads it in time.
-    if !args.rules.has_admin_rules(&chain) {
-        complain(
-            "no admin rules given: the verdicts hold where Virtual Network Manager has none \
-             (--admin-rules)",
-        );
-    }
     let mut output = Output::stdout();
     let mut approximate = 0_u64;
     let result = judge(&chain, &mut flows, &mut output, &mut approximate);
     // What was judged before a bad line is shown.
     output.flush()?;
     if approximate > 0 {
-        complain(&format!(
-            "{approximate} verdicts rest on an Internet computed from VirtualNetwork, which \
-             approximates Azure's own list; effective rules (--effective) have that list"
-        ));
+        complain(&format!("{approximate} verdicts rest on {APPROXIMATE}"));
     }
     result.map(|()| ExitCode::SUCCESS)
 }

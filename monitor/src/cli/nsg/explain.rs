@@ -2,12 +2,17 @@
 
 use std::fmt::Write as _;
 
-use monitor_core::nsg::explain::{Decides, Explained, ExplainedRule};
+use monitor_core::nsg::{
+    DecidedBy,
+    explain::{Decides, Explained, ExplainedRule},
+};
 
 use crate::{
     cli::table::{Cell, escape, table},
     explain::NsgExplanation,
 };
+
+use super::APPROXIMATE;
 
 const TITLES: [&str; 9] = [
     "PRIORITY",
@@ -24,15 +29,24 @@ const TITLES: [&str; 9] = [
 /// What groups say, for people.
 pub(in crate::cli) fn text(explanation: &NsgExplanation, color: bool) -> String {
     let mut text = String::new();
+    let is_platform = explanation.nsg == DecidedBy::Platform.name();
     for Explained {
         applied_to,
         network_security_group: name,
         matched_rule,
         access,
+        direction,
         rules_evaluation_result: rules,
     } in &explanation.evaluated
     {
-        let access = access.as_deref().unwrap_or("no rule matches");
+        let access = access.as_deref().unwrap_or(if is_platform {
+            "rules do not apply"
+        } else {
+            "no rule matches"
+        });
+        if let Some(direction) = direction {
+            let _ = write!(text, "{direction}, ");
+        }
         let _ = write!(
             text,
             "{} {}: {}",
@@ -46,10 +60,15 @@ pub(in crate::cli) fn text(explanation: &NsgExplanation, color: bool) -> String 
         let rows: Vec<_> = rules.iter().map(row).collect();
         let _ = write!(text, "\n{}\n", table(&TITLES, &rows, color));
     }
+    if explanation.approximate {
+        let _ = writeln!(text, "note: the verdict rests on {APPROXIMATE}");
+    }
+    let direction = explanation
+        .direction
+        .map_or("Inbound or outbound", |direction| direction.name());
     let _ = write!(
         text,
-        "{}: {}, decided by {}",
-        explanation.direction,
+        "{direction}: {}, decided by {}",
         escape(&explanation.access),
         escape(&explanation.nsg)
     );

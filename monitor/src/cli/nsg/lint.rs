@@ -13,12 +13,12 @@ use monitor_core::{
     filter::{Condition, FlowFilter, Term},
     nsg::{
         Chain, Tuple,
-        lint::{Issue, Observed, Options, lint},
+        lint::{Issue, Observed, Options, Unchecked, is_approximate, lint, unchecked},
     },
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::flows::Flows;
+use super::{APPROXIMATE, flows::Flows};
 use crate::{
     api::{
         Lint, List, Request,
@@ -27,7 +27,7 @@ use crate::{
     azure::Sources,
     cli::{
         exit,
-        output::{Format, Output},
+        output::{Format, Output, complain},
         table::{Cell, escape, table},
     },
     config::DEFAULT_SOCKET,
@@ -68,6 +68,18 @@ struct Line {
     issue: Issue,
 }
 
+/// A line of the daemon's answer.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Answered {
+    Issue(Line),
+    Unchecked(Unchecked),
+    /// Whether its rules name an Internet that is computed.
+    Basis {
+        approximate: bool,
+    },
+}
+
 /// Looks for rules to change.
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.rules.is_empty() {
@@ -76,7 +88,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.flows.as_deref() == Some("-") && args.rules.reads_standard_input() {
         bail!("--flows -: standard input is a file of rules already");
     }
-    let loaded = super::load(&args.rules)?;
+    let loaded = super::read(&args.rules)?;
     let chain = &loaded.chain;
     let observed = match (&args.flows, &args.socket) {
         (None, None) => None,
@@ -108,6 +120,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             issue,
         })
         .collect();
+    super::tell(&unchecked(chain, &options));
+    tell_basis(is_approximate(chain));
     finish(args, &issues)
 }
 
@@ -122,12 +136,33 @@ fn run_daemon(args: &Args) -> anyhow::Result<ExitCode> {
         pods: args.pod_cidr.clone(),
     });
     match block_on(ask(socket, &request))? {
-        Ok(issues) => finish(args, &issues),
+        Ok(lines) => {
+            let (mut issues, mut unchecked, mut is_approximate) = (Vec::new(), Vec::new(), false);
+            for line in lines {
+                match line {
+                    Answered::Issue(issue) => issues.push(issue),
+                    Answered::Unchecked(one) => unchecked.push(one),
+                    Answered::Basis { approximate } => is_approximate |= approximate,
+                }
+            }
+            super::tell(&unchecked);
+            tell_basis(is_approximate);
+            finish(args, &issues)
+        }
         // Nobody named a daemon, so it is files that are missing.
         Err(ClientError::NoDaemon { .. }) if args.socket.is_none() => {
             bail!("{NO_RULES}; and no daemon answers on {DEFAULT_SOCKET}")
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Tells what was taken for the Internet, where rules name it.
+fn tell_basis(is_approximate: bool) {
+    if is_approximate {
+        complain(&format!(
+            "what is said of rules for Internet rests on {APPROXIMATE}"
+        ));
     }
 }
 

@@ -3,7 +3,8 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::bail;
-use monitor_core::engine::NsgRuleStatus;
+use monitor_core::{engine::NsgRuleStatus, time::Timestamp};
+use serde::Serialize;
 
 use crate::{
     api::client,
@@ -41,6 +42,32 @@ pub(super) struct Args {
     socket: PathBuf,
 }
 
+/// A rule as it is printed.
+#[derive(Serialize)]
+struct Line<'a> {
+    /// `nsg-rule`.
+    r#type: &'static str,
+    /// Of the record schema.
+    version: u32,
+    /// Until when matches are counted.
+    time: Timestamp,
+    #[serde(flatten)]
+    rule: &'a NsgRuleStatus,
+}
+
+// === impl Line ===
+
+impl<'a> Line<'a> {
+    fn new(rule: &'a NsgRuleStatus, time: Timestamp) -> Self {
+        Self {
+            r#type: "nsg-rule",
+            version: monitor_core::event::VERSION,
+            time,
+            rule,
+        }
+    }
+}
+
 /// Prints the daemon's rules.
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -52,17 +79,20 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         bail!("the daemon has no rules: start it with --nsg or --effective");
     };
     let is_wanted = |rule: &&NsgRuleStatus| !args.never_matched || rule.connections == 0;
-    let rules: Vec<_> = nsg.rules.iter().filter(is_wanted).collect();
+    let rules = nsg.rules.iter().filter(is_wanted);
+    let rules: Vec<_> = rules
+        .map(|rule| Line::new(rule, status.engine.time))
+        .collect();
     let mut output = Output::stdout();
     match args.output {
         Format::Jsonl => {
             for rule in rules {
-                output.write((serde_json::to_string(rule)? + "\n").as_bytes())?;
+                output.write((serde_json::to_string(&rule)? + "\n").as_bytes())?;
             }
         }
         Format::Json => output.write((serde_json::to_string_pretty(&rules)? + "\n").as_bytes())?,
         Format::Table | Format::Wide => {
-            let rows: Vec<_> = rules.into_iter().map(row).collect();
+            let rows: Vec<_> = rules.iter().map(|line| row(line.rule)).collect();
             output.write(table(&TITLES, &rows, output.color).as_bytes())?;
         }
     }

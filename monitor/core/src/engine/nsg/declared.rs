@@ -10,12 +10,12 @@ use super::{
 };
 use crate::{
     account::Interface,
-    entity::normalise,
+    entity::{Names, Sight, normalise},
     event::{NsgRecord, Point},
     flow::{FlowKey, Mark, Tracked},
     judge,
     metric::{Fixed, Metric, Text, Value},
-    nsg::{Access, Chain, Direction, Maker, Rule, RuleAccess, Tuple, Verdict},
+    nsg::{Access, Chain, Direction, Maker, Rule, RuleAccess, Standing, Tuple, Unclear, Verdict},
     time::Timestamp,
 };
 
@@ -260,18 +260,19 @@ impl Declared {
     /// What the rules say about a connection, for a record.
     pub(in super::super) fn expect(
         &self,
+        names: &Names,
         key: &FlowKey,
         flow: &Tracked,
         interface: &Interface,
     ) -> Option<NsgRecord> {
-        let Some((verdict, direction)) = self.verdict(key, flow, interface) else {
-            return self.given_up(key, flow, interface);
+        let Some((verdict, direction)) = self.verdict(names, key, flow, interface) else {
+            return self.unjudged(names, key, flow, interface);
         };
         let chain = self.epoch(flow.nsg_epoch)?.chain.as_ref()?;
         let need = chain.needs().of(verdict.tuple());
         Some(NsgRecord {
             access: verdict.access,
-            direction,
+            direction: Some(direction),
             rule: verdict.rule.map(|rule| Arc::clone(&rule.name)),
             nsg: verdict.level().map(|level| Arc::clone(&level.nsg.name)),
             made_by: verdict.rule.and_then(Rule::made_by),
@@ -280,45 +281,78 @@ impl Declared {
         })
     }
 
-    /// What is said of a connection whose rules are no longer kept.
-    fn given_up(&self, key: &FlowKey, flow: &Tracked, interface: &Interface) -> Option<NsgRecord> {
-        if self.epoch(flow.nsg_epoch).is_some() {
-            return None;
-        }
-        let (present, tuple) = (self.present()?, tuple(key, flow, interface)?);
+    /// What is said of a connection whose rules are no longer kept, or of which nobody knows which
+    /// way it goes.
+    fn unjudged(
+        &self,
+        names: &Names,
+        key: &FlowKey,
+        flow: &Tracked,
+        interface: &Interface,
+    ) -> Option<NsgRecord> {
+        let tuple = tuple(key, flow, interface)?;
+        let (chain, is_kept) = match self.epoch(flow.nsg_epoch) {
+            Some(epoch) => (Arc::clone(epoch.chain.as_ref()?), true),
+            None => (self.present()?, false),
+        };
+        let direction = self.direction(&chain, names, flow, interface, &tuple);
+        let reason = match direction {
+            _ if !is_kept => GIVEN_UP.to_owned(),
+            Err(unclear) => format!("which end is at the network card is not known: {unclear}"),
+            Ok(_) => return None,
+        };
         Some(NsgRecord {
             access: Access::Indeterminate,
-            direction: self.direction(&present, &tuple),
+            direction: direction.ok(),
             rule: None,
             nsg: None,
             made_by: None,
             need: None,
-            reason: Some(GIVEN_UP.to_owned()),
+            reason: Some(reason),
         })
     }
 
     /// What the rules say about a connection; `None` where they do not apply, or its direction is
-    /// a guess.
+    /// not known.
     pub(in super::super) fn verdict(
         &self,
+        names: &Names,
         key: &FlowKey,
         flow: &Tracked,
         interface: &Interface,
     ) -> Option<(Verdict<'_>, Direction)> {
         let tuple = tuple(key, flow, interface)?;
         let chain = self.epoch(flow.nsg_epoch)?.chain.as_ref()?;
-        let direction = self.direction(chain, &tuple);
+        let direction = self.direction(chain, names, flow, interface, &tuple).ok()?;
         let verdict = chain.judge(&Tuple { direction, ..tuple });
         Some((verdict, direction))
     }
 
-    /// Which way a packet goes; by the addresses where nothing else tells what is local.
-    fn direction(&self, chain: &Chain, tuple: &Tuple) -> Direction {
-        if self.is_all_local {
-            chain.direction(tuple.source, tuple.destination)
-        } else {
-            tuple.direction
+    /// Which way a packet goes; where nothing tells what is local, by what its ends are.
+    fn direction(
+        &self,
+        chain: &Chain,
+        names: &Names,
+        flow: &Tracked,
+        interface: &Interface,
+        tuple: &Tuple,
+    ) -> Result<Direction, Unclear> {
+        if !self.is_all_local {
+            return Ok(tuple.direction);
         }
+        let end = |ip, port: Option<u16>| {
+            let sight = Sight {
+                ip,
+                port: port.map(|port| (tuple.protocol, port)),
+                point: interface.point,
+                at: flow.start,
+            };
+            (ip, Standing::from(names.resolve(&sight).kind))
+        };
+        chain.direction(
+            end(tuple.source, tuple.source_port),
+            end(tuple.destination, tuple.destination_port),
+        )
     }
 
     /// Counts a connection; the rules that matched are given by group and name.

@@ -104,7 +104,12 @@ fn an_inbound_packet_that_is_denied_is_drift_whatever_becomes_of_it() {
                 expected.rule.as_deref(),
                 expected.nsg.as_deref()
             ),
-            (Access::Deny, Direction::Inbound, Some("DenySsh"), Some("g"))
+            (
+                Access::Deny,
+                Some(Direction::Inbound),
+                Some("DenySsh"),
+                Some("g")
+            )
         );
         assert_eq!(record.finding.as_deref(), Some("nsg-drift"));
         assert_eq!(

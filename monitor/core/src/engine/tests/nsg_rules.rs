@@ -84,7 +84,7 @@ fn however_often_rules_change_a_connection_keeps_its_own() {
         (expected.access, expected.rule.as_ref()),
         (Access::Indeterminate, None)
     );
-    assert_eq!(expected.direction, Direction::Inbound);
+    assert_eq!(expected.direction, Some(Direction::Inbound));
     let reason = expected.reason.as_deref().unwrap();
     assert!(reason.contains("no longer kept"), "{reason}");
     assert_eq!(record.finding, None);

@@ -117,6 +117,7 @@ fn status_and_summary_tell_the_totals() {
             "ssh_connections": 0,
             "ssh_pending": 0,
             "ssh_histories": 0,
+            "flow_histories": 0,
             "owner": 0,
             "translation": 0,
             "pod_names": 0,
@@ -124,6 +125,16 @@ fn status_and_summary_tell_the_totals() {
             "process_scan": 0,
             "follower": 9,
             "event_log": 0
+          },
+          "openers_unknown": {
+            "uplink": {
+              "until": "1970-01-01T00:05:01.000000000Z",
+              "reason": "attached"
+            },
+            "workload": {
+              "until": "1970-01-01T00:05:01.000000000Z",
+              "reason": "attached"
+            }
           },
           "connections_merged": 2,
           "anomalies": {

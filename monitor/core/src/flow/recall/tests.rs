@@ -236,15 +236,46 @@ fn memory_is_bounded_and_what_does_not_fit_is_not_taken_for_known() {
         ),
         (1, 0)
     );
+    assert_eq!(recall.given_up(), 0, "they were over");
     for number in 0..=most {
         close(&mut recall, number, 2_000);
     }
     assert!(recall.memories[UPLINK as usize].forgotten.len() < MOST);
+    assert_eq!(recall.given_up(), u64::from(most));
     check(&recall, UDP, [1_024, 53], 2_299, true);
     check(&recall, UDP, [1_024, 53], 2_300, false);
     // Workloads' interfaces are another matter.
     let others = &recall.memories[Point::Workload as usize];
     assert_eq!(others.blind_until_ns, 0);
+    let told = |point, at| recall.blind_until_ns(point, [].iter(), at * SECOND);
+    let blind = Some((2_300 * SECOND, Blinded::Forgotten));
+    assert_eq!(told(UPLINK, 2_299), blind);
+    assert_eq!(told(UPLINK, 2_300), None);
+    assert_eq!(told(Point::Workload, 2_299), None);
+}
+
+#[test]
+fn it_is_told_why_and_until_when_first_packets_tell_little() {
+    let mut recall = Recall::default();
+    let watched = [
+        interface(UPLINK, Some(100 * SECOND)),
+        interface(UPLINK, Some(SECOND)),
+        interface(Point::Workload, None),
+    ];
+    let told =
+        |recall: &Recall, point, at| recall.blind_until_ns(point, watched.iter(), at * SECOND);
+    let attached = Some((400 * SECOND, Blinded::Attached));
+    assert_eq!(told(&recall, UPLINK, 200), attached);
+    assert_eq!(told(&recall, UPLINK, 400), None);
+    // A replay takes its capture for complete.
+    assert_eq!(told(&recall, Point::Workload, 200), None);
+    // What lasts longer is told, as long as it does.
+    recall.refused(7, 200 * SECOND);
+    let refused = Some((500 * SECOND, Blinded::Refused));
+    for point in [UPLINK, Point::Workload] {
+        assert_eq!(told(&recall, point, 250), refused);
+        assert_eq!(told(&recall, point, 500), None);
+    }
 }
 #[test]
 fn what_others_send_to_an_uplink_takes_no_room() {

@@ -28,17 +28,17 @@ pub(super) fn shadowed(regions: &Regions<'_>, issues: &mut Vec<Issue>) {
             .iter()
             .any(|other| other.resolved.rule.access != rule.access);
         let why = format!(
-            "everything that it matches is decided before, by {}",
+            "all that it matches is decided before it is asked, by {}",
             list(&names)
         );
         let suggestion = if is_opposed {
+            let would = match rule.access {
+                RuleAccess::Deny => "deny",
+                RuleAccess::Allow | RuleAccess::AlwaysAllow => "allow",
+            };
             format!(
-                "it says {} where they say otherwise: give it a priority below {}, or remove it",
-                rule.access,
-                by.iter()
-                    .map(|rule| rule.resolved.rule.priority)
-                    .min()
-                    .unwrap_or_default()
+                "it would {would}, and at least one of them does otherwise: if it is to have effect, \
+                 give it a lower priority number than theirs; else remove it"
             )
         } else {
             "remove it: nothing changes without it".to_owned()
@@ -220,8 +220,8 @@ pub(super) fn overlapping(regions: &Regions<'_>, issues: &mut Vec<Issue>) {
             .collect();
         let why = format!("allows, in part, what {} already allows", list(&names));
         let suggestion = format!(
-            "whoever removes one of them does not close what the other still allows: join it with {} or \
-             make them apart",
+            "removing one of the two leaves open what the other allows: merge it with {}, or make \
+             their ranges disjoint",
             first.name
         );
         let rule = &boxed.resolved.rule;

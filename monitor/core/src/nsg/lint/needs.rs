@@ -3,7 +3,7 @@
 //! What AKS needs, and which documents say so, is in `profile/aks.toml`.
 
 use super::{
-    Check, Issue,
+    Check, Issue, allow_before,
     region::{Region, Regions},
 };
 use crate::nsg::{
@@ -24,7 +24,7 @@ pub(super) fn blocked(regions: &Regions<'_>, needs: &Needs, issues: &mut Vec<Iss
     let asked = |need: &&Resolved| need.direction == regions.direction;
     for need in needs.resolved.iter().filter(asked) {
         let denied = denied(regions, need);
-        let check = need.need.check.unwrap_or(Check::NeedBlocked);
+        let check = need.need.reported_as();
         for index in denied {
             let why = &*need.need.why;
             if told.contains(&(check, why, index)) {
@@ -40,7 +40,7 @@ pub(super) fn blocked(regions: &Regions<'_>, needs: &Needs, issues: &mut Vec<Iss
                 Some(_) => format!("{denies} {why}"),
                 None => format!("{denies} {why} (need `{}`)", need.need.name),
             };
-            let suggestion = format!("allow it with a priority below {}", rule.priority);
+            let suggestion = allow_before(rule);
             issues.push(Issue::new(check, regions.level, rule, text, suggestion));
         }
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::nsg::{
-    lint::{self, Options, lint},
+    lint::{self, Options, Unchecked, lint},
     tests::fixture::{names, subnet, tuple},
 };
 
@@ -96,11 +96,11 @@ fn a_bad_profile_is_refused_with_line_need_and_field() {
         ),
         (
             "name = \"p\"\nextends = \"eks\"".to_owned(),
-            "extends `eks`: there is only aks",
+            "line 2: extends `eks`: there is only aks",
         ),
         (
             need("ports = [\"9-1\"]"),
-            "need `n`: field `ports`: the range of ports `9-1` is reversed",
+            "line 2: need `n`: field `ports`: the range of ports `9-1` is reversed",
         ),
         (
             need("to = [\"10.0.0.0/99\"]"),
@@ -116,7 +116,28 @@ fn a_bad_profile_is_refused_with_line_need_and_field() {
                 "{}\n[[need]]\nname = \"n\"\nomit = true",
                 need("ports = [\"1\"]")
             ),
-            "need `n`: field `name`: is that of another need",
+            "line 11: need `n`: field `name`: is that of another need",
+        ),
+        (
+            "name = \"p\"\nextends = \"aks\"\n\n[[need]]\nname = \"tme\"\nomit = true".to_owned(),
+            "line 4: need `tme`: field `omit`: there is no need of this name to omit",
+        ),
+        (
+            "name = \"p\"\n[[need]]\nname = \"time\"\nomit = true".to_owned(),
+            "line 2: need `time`: field `omit`: there is no need",
+        ),
+        (
+            need("port = [\"1\"]"),
+            "unknown field `port`, expected one of `name`, `omit`, `check`, `direction`, \
+             `protocols`, `from`, `to`, `ports`, `extent`, `why`, `source`",
+        ),
+        (
+            "name = \"p\"\nneed = 3".to_owned(),
+            "line 2: invalid type: integer `3`, expected a sequence",
+        ),
+        (
+            "name = \"p\"\nneed = [3]".to_owned(),
+            "line 2: invalid type: integer `3`, expected a need: a table",
         ),
     ] {
         let error = Profile::parse(&text).expect_err(message).to_string();
@@ -176,14 +197,32 @@ fn a_need_of_what_nobody_has_defined_is_said_to_be_unchecked() {
     let chain = subnet(&[], &names);
     let needs = Profile::aks().resolve(&names, chain.network(), &[]);
     assert_eq!(
-        needs.unchecked,
-        [("api-server".into(), "ApiServer".to_owned())]
+        Unchecked::sentences(&needs.unchecked),
+        [
+            "need-blocked (`api-server`): not checked, ApiServer is not defined: give --tag \
+             ApiServer=CIDR,…"
+        ]
     );
     let bare = Profile::aks().resolve(&Names::default(), None, &[]);
+    assert_eq!(
+        Unchecked::sentences(&bare.unchecked),
+        [
+            "need-blocked (`api-server`, `https`, `dns`, `instance-metadata`, `time`), \
+             nodes-blocked, probes-blocked: not checked, VirtualNetwork is not defined: give \
+             --virtual-network CIDR, or effective rules (--effective FILE)"
+        ]
+    );
+}
+
+#[test]
+fn a_part_of_a_need_that_nobody_has_defined_is_said_to_be_unchecked_too() {
+    let pods = ["10.244.0.0/16".parse().expect("a range")];
+    let bare = Profile::basic().resolve(&Names::default(), None, &pods);
+    let found = Unchecked::sentences(&bare.unchecked);
+    assert_eq!(found.len(), 1);
     assert!(
-        bare.unchecked
-            .iter()
-            .any(|(_, name)| name == "VirtualNetwork")
+        found[0].starts_with("nodes-blocked, probes-blocked: not checked, VirtualNetwork"),
+        "{found:?}"
     );
 }
 

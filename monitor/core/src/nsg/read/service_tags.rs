@@ -16,6 +16,7 @@ const MOST_BYTES: usize = 64 << 20;
 
 /// What the file is read for.
 #[derive(Deserialize)]
+#[serde(expecting = "an object with `values`")]
 struct File<'a> {
     #[serde(borrow, alias = "Values")]
     values: Vec<Tag<'a>>,
@@ -25,6 +26,7 @@ struct File<'a> {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object with `name` and `properties`")]
 struct Tag<'a> {
     #[serde(borrow, alias = "Name")]
     name: Cow<'a, str>,
@@ -33,6 +35,7 @@ struct Tag<'a> {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object with `addressPrefixes`")]
 struct Properties {
     #[serde(rename = "addressPrefixes", alias = "AddressPrefixes")]
     prefixes: Vec<Prefix>,

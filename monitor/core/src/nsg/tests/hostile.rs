@@ -283,6 +283,15 @@ fn service_tags_that_are_none_are_refused_with_their_line() {
             "missing field `properties`",
         ),
         (
+            "{\"values\": [3]}",
+            "invalid type: integer `3`, expected an object with `name` and `properties`",
+        ),
+        (
+            "{\"values\": [{\"name\": \"A\", \"properties\": 3}]}",
+            "expected an object with `addressPrefixes`",
+        ),
+        ("3", "expected an object with `values`"),
+        (
             "{\"nextLink\": \"https://x\", \"values\": []}",
             "field `nextLink`: only the first page",
         ),

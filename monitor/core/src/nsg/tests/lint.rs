@@ -194,3 +194,37 @@ fn what_cannot_be_looked_through_is_not_blamed_for_what_a_later_rule_allows() {
     let deny = "Deny 100 In Deny Tcp * * > * *";
     assert_eq!(blocked("some", deny), ["Deny"]);
 }
+
+#[test]
+fn suggestions_name_priorities_that_there_are() {
+    let said = |rules: &[&str], check: lint::Check| {
+        let chain = subnet(rules, &names(&[]));
+        let mut issues = lint::lint(&chain, &Options::default()).into_iter();
+        let issue = issues.find(|issue| issue.check == check);
+        issue.expect("an issue").suggestion
+    };
+    let probes = lint::Check::ProbesBlocked;
+    let deny = |priority: u16| format!("No {priority} In Deny Tcp AzureLoadBalancer * > * *");
+    assert_eq!(
+        said(&[&deny(300)], probes),
+        "allow it by a rule before this one: one whose priority number is below 300"
+    );
+    // Azure has none below 100.
+    assert_eq!(
+        said(&[&deny(100)], probes),
+        "allow it by a rule before this one, whose priority number 100 is the lowest there is: give \
+         it a higher one first"
+    );
+    let shadowed = said(
+        &[
+            "All 100 In Deny Tcp * * > * *",
+            "Web 110 In Allow Tcp * * > * 443",
+        ],
+        lint::Check::Shadowed,
+    );
+    assert_eq!(
+        shadowed,
+        "it would allow, and at least one of them does otherwise: if it is to have effect, give it a \
+         lower priority number than theirs; else remove it"
+    );
+}
