@@ -8,6 +8,7 @@ mod cgroup;
 mod config;
 mod kubernetes;
 mod loss;
+mod manifests;
 mod nsg;
 mod policy;
 mod public;
@@ -42,6 +43,7 @@ pub use cgroup::CgroupAnswer;
 pub use config::{Capacity, Config};
 pub use kubernetes::{KubernetesStatus, ResourceStatus, WatchError, WatchState};
 pub use loss::LossStage;
+pub use manifests::{ManifestsStatus, SkippedIn};
 pub use nsg::{NsgRuleStatus, NsgStatus};
 pub use policy::PolicyStatus;
 pub use snapshot::{FamilyStatus, Snapshot, Status};
@@ -82,6 +84,8 @@ pub enum Input {
     ProposedByFiles(Vec<PolicyChange>),
     /// How far the objects of a live cluster are known.
     Kubernetes(KubernetesStatus),
+    /// Files that declare objects and policies were read.
+    Manifests(ManifestsStatus),
     /// Who holds an SSH connection on this node. Answers [`Outputs::owners`].
     Owner(OwnerAnswer),
     /// The kernel's connection tracking can be asked from now on, or why it cannot.
@@ -165,6 +169,7 @@ pub struct Engine {
     events_lost: BTreeMap<LossStage, u64>,
     connections_merged: u64,
     kubernetes: Option<KubernetesStatus>,
+    manifests: Option<ManifestsStatus>,
     /// When series of gone pods were last looked for.
     swept: Timestamp,
 }
@@ -223,6 +228,7 @@ impl Engine {
             events_lost: LossStage::ALL.map(|stage| (stage, 0)).into(),
             connections_merged: 0,
             kubernetes: None,
+            manifests: None,
         })
     }
 
@@ -259,6 +265,7 @@ impl Engine {
                 books.await_pods();
                 self.kubernetes = Some(status);
             }
+            Input::Manifests(status) => self.manifests = Some(status),
             Input::Owner(answer) => books.owner_found(answer, table),
             Input::Conntrack(available) => books.translations.set_available(available),
             Input::Cgroups(answers) => books.cgroups_found(answers, table),

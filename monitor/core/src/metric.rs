@@ -299,7 +299,8 @@ pub const ALL: &[MetricDef] = &[
         Metric::KubernetesObjectsSkipped,
         "nodewatch_kubernetes_objects_skipped",
         &["resource"],
-        "Objects of the cluster that are left out, as they are not valid",
+        "Objects of the cluster, and of the files that declare it, that are left out, as they are not \
+         valid; documents of files that cannot be read are counted as documents",
     ),
     counter(
         Metric::KubernetesEvents,

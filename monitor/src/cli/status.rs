@@ -3,7 +3,10 @@
 use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
 use monitor_core::{
-    account::InterfaceStatus, engine::KubernetesStatus, event::Point, flow::Family,
+    account::InterfaceStatus,
+    engine::{KubernetesStatus, ManifestsStatus},
+    event::Point,
+    flow::Family,
 };
 
 use super::{
@@ -19,6 +22,8 @@ use crate::{
 
 /// Interfaces that are not covered, of which the reason is shown.
 const UNCOVERED: usize = 10;
+/// Files with something left out that are shown.
+const FILES: usize = 10;
 
 /// Flags of `status`.
 #[derive(Debug, clap::Args)]
@@ -141,6 +146,9 @@ fn text(status: &StatusAnswer, color: bool) -> String {
     if let Some(cluster) = &engine.kubernetes {
         text.push_str(&cluster_text(cluster));
     }
+    if let Some(manifests) = &engine.manifests {
+        text.push_str(&manifests_text(manifests));
+    }
     text.push('\n');
 
     let titles = [
@@ -219,6 +227,33 @@ fn cluster_text(cluster: &KubernetesStatus) -> String {
                 "cluster: {name}: {skipped} are not valid and left out"
             );
         }
+    }
+    text
+}
+
+/// What of the files that declare the cluster is left out, and why.
+fn manifests_text(manifests: &ManifestsStatus) -> String {
+    let mut text = String::new();
+    if let Some(error) = &manifests.error {
+        let _ = writeln!(text, "manifests: stay as they were: {}", escape(error));
+    }
+    let mut more = manifests.skipped_elsewhere;
+    for (index, file) in manifests.skipped_in.iter().enumerate() {
+        if index >= FILES {
+            more += file.skipped;
+            continue;
+        }
+        let (name, last) = (escape(&file.file), escape(&file.last));
+        let _ = match file.skipped {
+            1 => writeln!(text, "manifests: {name}: left out: {last}"),
+            skipped => writeln!(
+                text,
+                "manifests: {name}: {skipped} left out, the last: {last}"
+            ),
+        };
+    }
+    if more > 0 {
+        let _ = writeln!(text, "manifests: {more} more left out of further files");
     }
     text
 }

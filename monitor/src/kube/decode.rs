@@ -65,6 +65,23 @@ pub fn title(value: &Value) -> String {
     }
 }
 
+/// Name by which the API knows the kind of an object that can be read here.
+pub(super) fn resource(value: &Value) -> &'static str {
+    match value["kind"].as_str().unwrap_or_default() {
+        "Namespace" => "namespaces",
+        "Pod" => "pods",
+        "Node" => "nodes",
+        "Service" => "services",
+        "EndpointSlice" => "endpointslices",
+        "NetworkPolicy" => "networkpolicies",
+        "AdminNetworkPolicy" => "adminnetworkpolicies",
+        "BaselineAdminNetworkPolicy" => "baselineadminnetworkpolicies",
+        "ClusterNetworkPolicy" => "clusternetworkpolicies",
+        // Of many kinds, which are all read as one.
+        _ => "workloads",
+    }
+}
+
 /// Reads one object; lists are for the caller to take apart.
 pub fn decode(value: &Value) -> Result<Decoded, Fault> {
     let root = Field::root(value);

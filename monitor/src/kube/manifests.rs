@@ -14,6 +14,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use monitor_core::{
     cluster::{Change, Cluster, Pod, Workload},
+    engine::ManifestsStatus,
     netpol::{Options, Policies, PolicyChange},
     time::Timestamp,
 };
@@ -22,7 +23,7 @@ use serde_json::Value;
 pub use difference::{Difference, policies_beside};
 pub use files::{ManifestError, Stamp};
 
-use super::decode::{Decoded, Fault, Object, decode, title};
+use super::decode::{Decoded, Fault, Object, decode, resource, title};
 use documents::{Document, Documents};
 
 /// Diagnostics that are kept; what is beyond is only counted.
@@ -56,8 +57,8 @@ pub struct Manifests {
     pub left_out: u64,
     /// Whether a document or a file could not be read.
     pub is_broken: bool,
-    /// Files that were read.
-    pub files: u64,
+    /// Files that were read, and what of them is left out.
+    pub status: ManifestsStatus,
     /// Objects of kinds that are not needed, by `apiVersion` and `kind`.
     pub ignored: BTreeMap<String, u64>,
 }
@@ -102,6 +103,16 @@ struct Reader {
 }
 
 // === impl Diagnostic ===
+
+impl Diagnostic {
+    /// What it says where the file is said already.
+    fn within_file(&self) -> String {
+        let line = self.line.map(|line| format!("line {line}: "));
+        let object = self.object.as_ref().map(|object| format!("{object}: "));
+        let [line, object] = [line, object].map(Option::unwrap_or_default);
+        format!("{line}{object}{}", self.message)
+    }
+}
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -174,7 +185,7 @@ impl Manifests {
 
 impl Reader {
     fn text(&mut self, file: &str, text: &str) {
-        self.manifests.files += 1;
+        self.manifests.status.files += 1;
         for document in Documents::new(text) {
             match document.parse() {
                 Ok(values) => {
@@ -189,14 +200,21 @@ impl Reader {
 
     fn broken(&mut self, file: &str, line: Option<u64>, message: String) {
         self.manifests.is_broken = true;
-        self.manifests.left_out += 1;
-        self.tell(Diagnostic {
+        let diagnostic = Diagnostic {
             kind: DiagnosticKind::Broken,
             file: file.to_owned(),
             line,
             object: None,
             message,
-        });
+        };
+        self.leave_out(ManifestsStatus::DOCUMENTS, &diagnostic);
+        self.tell(diagnostic);
+    }
+
+    fn leave_out(&mut self, resource: &'static str, diagnostic: &Diagnostic) {
+        self.manifests.left_out += 1;
+        let (file, last) = (&diagnostic.file, diagnostic.within_file());
+        self.manifests.status.skip(resource, file, last);
     }
 
     /// A directory without manifests: more likely the wrong one than meant so.
@@ -218,7 +236,7 @@ impl Reader {
         }
     }
 
-    /// Tells what is wrong with an object at a place within its document.
+    /// What is wrong with an object at a place within its document.
     fn fault(
         &mut self,
         kind: DiagnosticKind,
@@ -227,7 +245,7 @@ impl Reader {
         value: &Value,
         place: &[super::decode::Segment],
         fault: &Fault,
-    ) {
+    ) -> Diagnostic {
         let way: Vec<_> = place.iter().chain(&fault.path).cloned().collect();
         let cost = document.cost_of(&way);
         let line = if self.read_again.saturating_add(cost) <= MAX_READ_AGAIN {
@@ -236,13 +254,13 @@ impl Reader {
         } else {
             document.line_of(&[])
         };
-        self.tell(Diagnostic {
+        Diagnostic {
             kind,
             file: file.to_owned(),
             line: Some(line),
             object: Some(title(value)),
             message: fault.to_string(),
-        });
+        }
     }
 
     /// Takes a value in that is at a place within its document.
@@ -280,7 +298,8 @@ impl Reader {
             Ok(Decoded::Object(object, faults)) => {
                 for fault in faults {
                     let kind = DiagnosticKind::Doubtful;
-                    self.fault(kind, file, document, value, place, &fault);
+                    let diagnostic = self.fault(kind, file, document, value, place, &fault);
+                    self.tell(diagnostic);
                 }
                 let is_proposed = value["metadata"]["annotations"][MODE] == PROPOSE;
                 self.object(object, is_proposed);
@@ -296,9 +315,10 @@ impl Reader {
             }
             Ok(Decoded::Foreign) => {}
             Err(fault) => {
-                self.manifests.left_out += 1;
                 let kind = DiagnosticKind::Skipped;
-                self.fault(kind, file, document, value, place, &fault);
+                let diagnostic = self.fault(kind, file, document, value, place, &fault);
+                self.leave_out(resource(value), &diagnostic);
+                self.tell(diagnostic);
             }
         }
     }

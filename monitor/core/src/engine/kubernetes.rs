@@ -4,6 +4,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::{Deserialize, Serialize};
 
+use super::ManifestsStatus;
 use crate::{
     metric::{Fixed, Metric, Text, Value},
     time::Timestamp,
@@ -109,11 +110,6 @@ impl KubernetesStatus {
             );
             push(Metric::KubernetesObjects, resource, gauge(resource.objects));
             push(
-                Metric::KubernetesObjectsSkipped,
-                resource,
-                gauge(resource.skipped),
-            );
-            push(
                 Metric::KubernetesEvents,
                 resource,
                 Value::Counter(resource.events),
@@ -139,6 +135,30 @@ impl KubernetesStatus {
             }));
         }
     }
+}
+
+/// Samples of what is left out, of a live cluster and of files: a policy may be in both, in force in
+/// the one and proposed in the other.
+pub(super) fn skipped(
+    kubernetes: Option<&KubernetesStatus>,
+    manifests: Option<&ManifestsStatus>,
+    fixed: &mut Vec<Fixed>,
+) {
+    let mut counts: BTreeMap<Cow<'static, str>, u64> = BTreeMap::new();
+    for resource in kubernetes.iter().flat_map(|status| &status.resources) {
+        *counts.entry(resource.resource.clone()).or_default() += resource.skipped;
+    }
+    if let Some(manifests) = manifests {
+        counts.entry(ManifestsStatus::DOCUMENTS.into()).or_default();
+        for (resource, count) in &manifests.skipped {
+            *counts.entry(resource.clone()).or_default() += count;
+        }
+    }
+    fixed.extend(counts.into_iter().map(|(resource, count)| Fixed {
+        metric: Metric::KubernetesObjectsSkipped,
+        labels: vec![label(resource)],
+        value: Value::Gauge(i64::try_from(count).unwrap_or(i64::MAX)),
+    }));
 }
 
 fn label(name: Cow<'static, str>) -> Text {

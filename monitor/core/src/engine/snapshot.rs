@@ -4,7 +4,10 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Engine, KubernetesStatus, LossStage, NsgStatus, PolicyStatus, TranslationStatus};
+use super::{
+    Engine, KubernetesStatus, LossStage, ManifestsStatus, NsgStatus, PolicyStatus,
+    TranslationStatus, kubernetes,
+};
 use crate::{
     account::InterfaceStatus,
     event::{SummaryRecord, VERSION},
@@ -41,6 +44,9 @@ pub struct Status {
     /// How far the objects of a live cluster are known; absent where none is watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubernetes: Option<KubernetesStatus>,
+    /// Files that declare objects and policies; absent where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifests: Option<ManifestsStatus>,
     /// What network policies are about; absent where no pod is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicyStatus>,
@@ -92,6 +98,7 @@ impl Engine {
             interfaces: self.books.ledger.status(),
             nsg: self.books.nsg.status(),
             kubernetes: self.kubernetes.clone(),
+            manifests: self.manifests.clone(),
             policy: self.books.policy.status(self.books.names.cluster()),
             translation: self.books.translations.status(),
             events_lost: self.events_lost.clone(),
@@ -149,6 +156,11 @@ impl Engine {
         if let Some(kubernetes) = &self.kubernetes {
             kubernetes.samples(&mut fixed);
         }
+        kubernetes::skipped(
+            self.kubernetes.as_ref(),
+            self.manifests.as_ref(),
+            &mut fixed,
+        );
         self.books.translations.samples(&mut fixed);
         let mut push = |metric: Metric, label: &'static str, value: Value| {
             let labels = vec![Text::Static(label)];
