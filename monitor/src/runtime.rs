@@ -22,6 +22,7 @@ mod lock;
 mod manifests;
 mod nsg;
 mod owner;
+mod shared;
 
 use std::{
     io,

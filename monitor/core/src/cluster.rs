@@ -9,6 +9,7 @@ mod endpoints;
 mod host_pods;
 mod object;
 mod services;
+mod shared;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -25,6 +26,8 @@ use addresses::Addresses;
 use endpoints::Slices;
 use host_pods::HostPods;
 use services::Services;
+
+pub use shared::{SharedAddress, SharedAddresses};
 
 pub use object::{
     ContainerPort, Endpoint, EndpointPort, EndpointSlice, NAME_LABEL, Namespace, Node, Phase, Pod,
@@ -390,6 +393,11 @@ impl Cluster {
     /// shortly before.
     pub(crate) fn is_held(&self, ip: IpAddr, at: Timestamp) -> bool {
         self.addresses.is_held(normalise(ip), at)
+    }
+
+    /// How many addresses several pods have which have not ended.
+    pub(crate) fn shared_count(&self) -> u64 {
+        self.addresses.shared().len() as u64
     }
 
     /// A pod as the end of a flow. A host-network pod is its node. `family` is an address of the

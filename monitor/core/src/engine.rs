@@ -29,7 +29,7 @@ use monitor_common::abi::{FlowValue, Lost};
 
 use crate::{
     account::{Interface, InterfaceAccount, Ledger},
-    cluster::{Change, Cluster},
+    cluster::{Change, Cluster, SharedAddresses},
     entity::{Names, RangeError},
     event::Record,
     flow::{Anomaly, Expiry, Family, FlowKey, Recall, SegmentEvent, Table},
@@ -176,6 +176,12 @@ pub struct Engine {
 
 /// How often series of gone pods, and pods that no policy selects, are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
+
+/// Whether a count is not worth telling.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
 
 /// What is declared.
 #[derive(Debug)]
@@ -346,6 +352,11 @@ impl Engine {
             cluster: self.books.names.cluster(),
             policies: self.books.policy.policies(),
         }
+    }
+
+    /// Addresses that several pods have which have not ended.
+    pub fn shared_addresses(&self) -> SharedAddresses {
+        self.books.names.cluster().shared_addresses()
     }
 
     /// Observation ends, by the end of a capture or of the daemon: connections that are closed

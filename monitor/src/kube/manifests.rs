@@ -10,10 +10,16 @@ mod files;
 mod locate;
 pub(super) mod prune;
 
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use monitor_core::{
-    cluster::{Change, Cluster, Pod, Workload},
+    cluster::{Change, Cluster, Phase, Pod, Workload},
     engine::ManifestsStatus,
     netpol::{Options, Policies, PolicyChange},
     time::Timestamp,
@@ -23,7 +29,7 @@ use serde_json::Value;
 pub use difference::{Difference, policies_beside};
 pub use files::{ManifestError, Stamp};
 
-use super::decode::{Decoded, Fault, Object, decode, resource, title};
+use super::decode::{Decoded, Fault, InvalidAddresses, Object, decode, resource, title};
 use documents::{Document, Documents};
 
 /// Diagnostics that are kept; what is beyond is only counted.
@@ -98,6 +104,8 @@ struct Reader {
     manifests: Manifests,
     pods: Vec<Pod>,
     workloads: Vec<Workload>,
+    /// Pods by their addresses, the first that has each.
+    holders: HashMap<IpAddr, (Arc<str>, Arc<str>)>,
     /// Bytes that were read again to find lines.
     read_again: usize,
 }
@@ -295,8 +303,16 @@ impl Reader {
             return;
         }
         match decode(value) {
-            Ok(Decoded::Object(object, faults)) => {
-                for fault in faults {
+            Ok(Decoded::Object(object, doubts)) => {
+                let invalid = doubts.addresses;
+                if invalid.count > 0 {
+                    self.invalid_addresses(file, document, value, place, &invalid);
+                }
+                let shared = match &object {
+                    Object::Pod(pod) => self.shared_address(pod),
+                    _ => None,
+                };
+                for fault in doubts.faults.into_iter().chain(shared) {
                     let kind = DiagnosticKind::Doubtful;
                     let diagnostic = self.fault(kind, file, document, value, place, &fault);
                     self.tell(diagnostic);
@@ -321,6 +337,47 @@ impl Reader {
                 self.tell(diagnostic);
             }
         }
+    }
+
+    /// Tells of addresses that are none, and counts them.
+    fn invalid_addresses(
+        &mut self,
+        file: &str,
+        document: &Document<'_>,
+        value: &Value,
+        place: &[super::decode::Segment],
+        invalid: &InvalidAddresses,
+    ) {
+        let kind = DiagnosticKind::Doubtful;
+        for fault in &invalid.faults {
+            let diagnostic = self.fault(kind, file, document, value, place, fault);
+            self.manifests.status.last_invalid_address = Some(diagnostic.to_string());
+            self.tell(diagnostic);
+        }
+        let counts = &mut self.manifests.status.invalid_addresses;
+        *counts.entry(resource(value).into()).or_default() += invalid.count;
+    }
+
+    /// What is wrong with a pod that has an address which another has, too.
+    fn shared_address(&mut self, pod: &Pod) -> Option<Fault> {
+        if pod.host_network || pod.phase == Phase::Ended {
+            return None;
+        }
+        let name = (Arc::clone(&pod.namespace), Arc::clone(&pod.name));
+        let mut others = pod.ips.iter().filter_map(|ip| {
+            let other = self.holders.entry(*ip).or_insert_with(|| name.clone());
+            (*other != name).then(|| (*ip, other.clone()))
+        });
+        let (ip, (namespace, other)) = others.next()?;
+        Some(Fault {
+            path: ["status", "podIP"]
+                .map(|key| super::decode::Segment::Key(key.to_owned()))
+                .into(),
+            message: format!(
+                "{ip} is the address of pod {namespace}/{other}, too, and neither has ended: its \
+                 flows are those of the pod that began last"
+            ),
+        })
     }
 
     fn object(&mut self, object: Object, is_proposed: bool) {

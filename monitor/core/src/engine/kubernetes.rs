@@ -30,6 +30,13 @@ pub struct ResourceStatus {
     pub objects: u64,
     /// Objects that are there and cannot be used: what the API server should have refused.
     pub skipped: u64,
+    /// Addresses of objects that are no IP addresses: the objects are used as if those were not
+    /// there.
+    #[serde(default, skip_serializing_if = "super::is_zero")]
+    pub invalid_addresses: u64,
+    /// The last object or address that cannot be used, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unusable: Option<String>,
     /// Events so far: objects that came, changed or went.
     pub events: u64,
     /// When the last event or complete list came.
@@ -161,6 +168,36 @@ pub(super) fn skipped(
     }));
 }
 
+/// Samples of addresses that are not used as they stand, where a cluster is known.
+pub(super) fn doubtful_addresses(
+    kubernetes: Option<&KubernetesStatus>,
+    manifests: Option<&ManifestsStatus>,
+    shared: u64,
+    fixed: &mut Vec<Fixed>,
+) {
+    if kubernetes.is_none() && manifests.is_none() {
+        return;
+    }
+    let mut push = |resource: &'static str, reason: &'static str, count: u64| {
+        fixed.push(Fixed {
+            metric: Metric::KubernetesAddressesDoubtful,
+            labels: vec![Text::Static(resource), Text::Static(reason)],
+            value: Value::Gauge(i64::try_from(count).unwrap_or(i64::MAX)),
+        });
+    };
+    for name in ["nodes", "pods"] {
+        let resources = kubernetes.iter().flat_map(|status| &status.resources);
+        let live = resources
+            .filter(|resource| resource.resource == name)
+            .map(|resource| resource.invalid_addresses);
+        let files = manifests
+            .iter()
+            .filter_map(|status| status.invalid_addresses.get(name).copied());
+        push(name, "invalid", live.chain(files).sum());
+    }
+    push("pods", "shared", shared);
+}
+
 fn label(name: Cow<'static, str>) -> Text {
     match name {
         Cow::Borrowed(name) => Text::Static(name),
@@ -178,6 +215,8 @@ impl ResourceStatus {
             state: WatchState::Pending,
             objects: 0,
             skipped: 0,
+            invalid_addresses: 0,
+            unusable: None,
             events: 0,
             last_event: None,
             lists: 0,

@@ -20,8 +20,15 @@ pub struct ManifestsStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped_in: Vec<SkippedIn>,
     /// Documents and objects that are left out of further files.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "super::is_zero")]
     pub skipped_elsewhere: u64,
+    /// Addresses of objects that are no IP addresses, by kind as the API names it: the objects are
+    /// used as if those were not there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub invalid_addresses: BTreeMap<Cow<'static, str>, u64>,
+    /// File, line, object and field of one of them, the last that was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_invalid_address: Option<String>,
     /// Why a change of the files is not taken up: all is as it was read before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -36,11 +43,6 @@ pub struct SkippedIn {
     pub skipped: u64,
     /// Line, object, field and what is wrong, of the last of them.
     pub last: String,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
-const fn is_zero(count: &u64) -> bool {
-    *count == 0
 }
 
 // === impl ManifestsStatus ===
@@ -82,6 +84,7 @@ impl ManifestsStatus {
                 self.skipped_elsewhere += file.skipped;
             }
         }
+        // What is proposed are policies: of other objects in its files nothing is used.
         self.error = self.error.or(other.error);
         self
     }

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     account::InterfaceStatus,
+    cluster::SharedAddresses,
     event::{SummaryRecord, VERSION},
     flow::{Anomaly, Family},
     metric::{Fixed, Metric, Rows, Text, Value},
@@ -47,6 +48,9 @@ pub struct Status {
     /// Files that declare objects and policies; absent where there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifests: Option<ManifestsStatus>,
+    /// Addresses that several pods have which have not ended; absent where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_addresses: Option<SharedAddresses>,
     /// What network policies are about; absent where no pod is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicyStatus>,
@@ -99,6 +103,7 @@ impl Engine {
             nsg: self.books.nsg.status(),
             kubernetes: self.kubernetes.clone(),
             manifests: self.manifests.clone(),
+            shared_addresses: Some(self.shared_addresses()).filter(|shared| shared.count > 0),
             policy: self.books.policy.status(self.books.names.cluster()),
             translation: self.books.translations.status(),
             events_lost: self.events_lost.clone(),
@@ -156,11 +161,10 @@ impl Engine {
         if let Some(kubernetes) = &self.kubernetes {
             kubernetes.samples(&mut fixed);
         }
-        kubernetes::skipped(
-            self.kubernetes.as_ref(),
-            self.manifests.as_ref(),
-            &mut fixed,
-        );
+        let (live, files) = (self.kubernetes.as_ref(), self.manifests.as_ref());
+        kubernetes::skipped(live, files, &mut fixed);
+        let shared = self.books.names.cluster().shared_count();
+        kubernetes::doubtful_addresses(live, files, shared, &mut fixed);
         self.books.translations.samples(&mut fixed);
         let mut push = |metric: Metric, label: &'static str, value: Value| {
             let labels = vec![Text::Static(label)];

@@ -4,6 +4,7 @@ use std::fs;
 
 use super::*;
 
+mod addresses;
 mod hostile;
 
 fn parse(text: &str) -> Manifests {

@@ -78,6 +78,49 @@ fn what_files_leave_out_is_counted_with_what_a_cluster_does() {
 }
 
 #[test]
+fn addresses_that_are_not_used_as_they_stand_are_counted() {
+    let mut engine = engine();
+    let count = |engine: &Engine| {
+        let mut found = Vec::new();
+        let rows = engine.snapshot().rows;
+        let told = rows.samples(Metric::KubernetesAddressesDoubtful, |labels, value| {
+            let labels: Vec<&str> = labels.iter().map(|(_, value)| *value).collect();
+            found.push((labels.join(" "), value));
+            Ok::<_, std::convert::Infallible>(())
+        });
+        told.unwrap();
+        found
+    };
+    assert_eq!(count(&engine), []);
+    let rows = |nodes, pods, shared| {
+        [
+            ("nodes invalid".to_owned(), Value::Gauge(nodes)),
+            ("pods invalid".to_owned(), Value::Gauge(pods)),
+            ("pods shared".to_owned(), Value::Gauge(shared)),
+        ]
+    };
+    let mut status = watched(&mut engine);
+    assert_eq!(count(&engine), rows(0, 0, 0));
+    status.resources[0].invalid_addresses = 3;
+    step(&mut engine, Input::Kubernetes(status));
+    let files = ManifestsStatus {
+        invalid_addresses: [("pods".into(), 2), ("nodes".into(), 1)].into(),
+        ..ManifestsStatus::default()
+    };
+    step(&mut engine, Input::Manifests(files));
+    assert_eq!(engine.status().shared_addresses, None);
+    let pods = ["a", "b"].map(|name| {
+        let mut pod = crate::cluster::Pod::new("shop", name);
+        pod.ips = vec![[10, 0, 0, 1].into()];
+        pod.into()
+    });
+    step(&mut engine, Input::Cluster(pods.into()));
+    assert_eq!(count(&engine), rows(1, 5, 1));
+    let shared = engine.status().shared_addresses.expect("they are told of");
+    assert_eq!((shared.count, &*shared.first[0].pod), (1, "shop/b"));
+}
+
+#[test]
 fn watches_are_in_status_and_metrics() {
     let mut engine = engine();
     assert_eq!(engine.status().kubernetes, None);
