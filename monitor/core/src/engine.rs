@@ -269,6 +269,7 @@ impl Engine {
             Input::ProposedByFiles(changes) => books.policy.propose(changes),
             Input::Kubernetes(status) => {
                 books.await_pods();
+                books.names.cluster_mut().set_missing(status.missing());
                 self.kubernetes = Some(status);
             }
             Input::Manifests(status) => self.manifests = Some(status),

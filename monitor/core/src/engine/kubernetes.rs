@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ManifestsStatus;
 use crate::{
+    cluster::Missing,
     metric::{Fixed, Metric, Text, Value},
     time::Timestamp,
 };
@@ -96,6 +97,19 @@ impl KubernetesStatus {
     pub fn is_settled(&self) -> bool {
         let is_pending = |resource: &ResourceStatus| resource.state == WatchState::Pending;
         !self.resources.iter().any(is_pending)
+    }
+
+    /// Kinds whose objects are not known as the server has them, as far as verdicts depend on all
+    /// of them.
+    pub(super) fn missing(&self) -> Missing {
+        let is_missing = |name: &str| {
+            let mut resources = self.resources.iter();
+            resources.any(|one| one.resource == name && !one.state.is_in_sync())
+        };
+        Missing {
+            namespaces: is_missing("namespaces"),
+            nodes: is_missing("nodes"),
+        }
     }
 
     /// Samples of the metrics.
