@@ -32,10 +32,11 @@ use crate::{
 /// Flags of `explain`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The end that opens the connection: an address, NAMESPACE/POD or node/NAME
+    /// The end that opens the connection: an address, NAMESPACE/POD, NAMESPACE/KIND/WORKLOAD or
+    /// node/NAME
     #[arg(value_name = "SRC")]
     source: String,
-    /// The end that it leads to: an address, NAMESPACE/POD or node/NAME
+    /// The end that it leads to: an address, NAMESPACE/POD, NAMESPACE/KIND/WORKLOAD or node/NAME
     #[arg(value_name = "DST")]
     destination: String,
     /// Its protocol

@@ -1,6 +1,6 @@
 //! `nodewatch policy explain`: which policies decide a flow, step by step.
 
-use std::{fmt::Write as _, net::IpAddr, process::ExitCode, str::FromStr};
+use std::{fmt::Write as _, process::ExitCode, str::FromStr};
 
 use anyhow::bail;
 use clap::ValueEnum;
@@ -11,19 +11,20 @@ use monitor_core::{
 
 use super::Source;
 use crate::{
-    cli::output::Output,
-    explain::ends::{Wanted, flow},
+    cli::{output::Output, table::escape},
+    explain::{ExplainError, flow_between, place::Place},
 };
 
 /// Flags of `policy explain`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The end that opens the connection: NAMESPACE/POD, or an address
+    /// The end that opens the connection: an address, NAMESPACE/POD, NAMESPACE/KIND/WORKLOAD or
+    /// node/NAME
     #[arg(value_name = "SRC")]
-    from: Place,
-    /// The other end: NAMESPACE/POD, or an address
+    from: End,
+    /// The end that it leads to: an address, NAMESPACE/POD, NAMESPACE/KIND/WORKLOAD or node/NAME
     #[arg(value_name = "DST")]
-    to: Place,
+    to: End,
     /// IP protocol
     #[arg(long, value_name = "PROTOCOL", default_value_t = Protocol::TCP)]
     protocol: Protocol,
@@ -47,30 +48,20 @@ enum Format {
 
 /// An end of a connection on the command line.
 #[derive(Clone, Debug)]
-struct Place {
+struct End {
     text: String,
-    wanted: Wanted,
+    place: Place,
 }
 
-// === impl Place ===
+// === impl End ===
 
-impl FromStr for Place {
-    type Err = String;
+impl FromStr for End {
+    type Err = ExplainError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wanted = match (text.split_once('/'), IpAddr::from_str(text)) {
-            (_, Ok(ip)) => Wanted {
-                pod: None,
-                ip: Some(ip),
-            },
-            (Some((namespace, pod)), _) if !namespace.is_empty() && !pod.is_empty() => Wanted {
-                pod: Some((namespace.to_owned(), pod.to_owned())),
-                ip: None,
-            },
-            _ => return Err("expected NAMESPACE/POD or an address".to_owned()),
-        };
-        let text = text.to_owned();
-        Ok(Self { text, wanted })
+        let place = text.parse()?;
+        let text = escape(text).into_owned();
+        Ok(Self { text, place })
     }
 }
 
@@ -81,9 +72,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let mut declared = args.source.read()?;
     let port = args.port.unwrap_or(0);
-    let (from, to) = (&args.from.wanted, &args.to.wanted);
-    let flow =
-        flow(&declared.cluster, from, to, args.protocol, port).map_err(|(_, error)| error)?;
+    let wanted = |end: &End| end.place.wanted(&declared.cluster);
+    let (from, to) = (wanted(&args.from)?, wanted(&args.to)?);
+    let flow = flow_between(&declared.cluster, &from, &to, args.protocol, port)?;
     let explanation = declared.policies.explain(&declared.cluster, &flow);
     let proposed = declared
         .proposed
