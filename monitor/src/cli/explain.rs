@@ -25,7 +25,7 @@ use crate::{
     },
     azure::Sources,
     config::DEFAULT_SOCKET,
-    explain::{Asked, ExplainError, Explanation, World, explained},
+    explain::{Asked, ExplainError, Explanation, World, explained, place},
     kube::manifests::Manifests,
 };
 
@@ -34,10 +34,10 @@ use crate::{
 pub(super) struct Args {
     /// The end that opens the connection: an address, NAMESPACE/POD, NAMESPACE/KIND/WORKLOAD or
     /// node/NAME
-    #[arg(value_name = "SRC")]
+    #[arg(value_name = "SRC", value_parser = place::checked)]
     source: String,
     /// The end that it leads to: an address, NAMESPACE/POD, NAMESPACE/KIND/WORKLOAD or node/NAME
-    #[arg(value_name = "DST")]
+    #[arg(value_name = "DST", value_parser = place::checked)]
     destination: String,
     /// Its protocol
     #[arg(long, value_name = "NAME|NUMBER", default_value = "tcp")]

@@ -25,6 +25,11 @@ pub(crate) enum Place {
 /// What stands before the name of a node.
 const NODE: &str = "node";
 
+/// The text of an end, if it is one: for arguments of commands.
+pub(crate) fn checked(text: &str) -> Result<String, ExplainError> {
+    text.parse::<Place>().map(|_| text.to_owned())
+}
+
 // === impl Place ===
 
 impl FromStr for Place {

@@ -1,6 +1,6 @@
 //! `nodewatch policy explain`: which policies decide a flow, step by step.
 
-use std::{fmt::Write as _, process::ExitCode, str::FromStr};
+use std::{fmt::Write as _, process::ExitCode};
 
 use anyhow::bail;
 use clap::ValueEnum;
@@ -12,7 +12,10 @@ use monitor_core::{
 use super::Source;
 use crate::{
     cli::{output::Output, table::escape},
-    explain::{ExplainError, flow_between, place::Place},
+    explain::{
+        flow_between,
+        place::{self, Place},
+    },
 };
 
 /// Flags of `policy explain`.
@@ -20,11 +23,11 @@ use crate::{
 pub(super) struct Args {
     /// The end that opens the connection: an address, NAMESPACE/POD, NAMESPACE/KIND/WORKLOAD or
     /// node/NAME
-    #[arg(value_name = "SRC")]
-    from: End,
+    #[arg(value_name = "SRC", value_parser = place::checked)]
+    from: String,
     /// The end that it leads to: an address, NAMESPACE/POD, NAMESPACE/KIND/WORKLOAD or node/NAME
-    #[arg(value_name = "DST")]
-    to: End,
+    #[arg(value_name = "DST", value_parser = place::checked)]
+    to: String,
     /// IP protocol
     #[arg(long, value_name = "PROTOCOL", default_value_t = Protocol::TCP)]
     protocol: Protocol,
@@ -46,25 +49,6 @@ enum Format {
     Json,
 }
 
-/// An end of a connection on the command line.
-#[derive(Clone, Debug)]
-struct End {
-    text: String,
-    place: Place,
-}
-
-// === impl End ===
-
-impl FromStr for End {
-    type Err = ExplainError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let place = text.parse()?;
-        let text = escape(text).into_owned();
-        Ok(Self { text, place })
-    }
-}
-
 /// Explains a flow.
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.protocol.has_ports() && args.port.is_none() {
@@ -72,7 +56,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let mut declared = args.source.read()?;
     let port = args.port.unwrap_or(0);
-    let wanted = |end: &End| end.place.wanted(&declared.cluster);
+    let wanted = |text: &str| text.parse::<Place>()?.wanted(&declared.cluster);
     let (from, to) = (wanted(&args.from)?, wanted(&args.to)?);
     let flow = flow_between(&declared.cluster, &from, &to, args.protocol, port)?;
     let explanation = declared.policies.explain(&declared.cluster, &flow);
@@ -83,8 +67,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let text = match args.output {
         Format::Text => {
             let text = |explanation: &Explanation| {
-                let Args { from, to, .. } = args;
-                text(&from.text, &to.text, args.protocol, args.port, explanation)
+                let (from, to) = (escape(&args.from), escape(&args.to));
+                text(&from, &to, args.protocol, args.port, explanation)
             };
             let proposed =
                 proposed.map(|proposed| format!("\nwith what is proposed:\n{}", text(&proposed)));
