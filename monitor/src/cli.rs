@@ -50,7 +50,7 @@ enum Command {
     /// What network security groups say about flows, and what is wrong with their rules
     Nsg(nsg::Args),
     /// The same analysis of a capture file; needs no privileges and no daemon
-    Replay(replay::Args),
+    Replay(Box<replay::Args>),
     /// Kubernetes network policies in manifests: judge flows, explain verdicts
     Policy(policy::Args),
 }
@@ -74,7 +74,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Doctor(args) => doctor::run(*args),
         Command::Explain(args) => explain::run(&args),
         Command::Nsg(args) => nsg::run(args),
-        Command::Replay(args) => replay::run(args),
+        Command::Replay(args) => replay::run(*args),
         Command::Policy(args) => policy::run(args),
     };
     result.unwrap_or_else(|error| exit::report(&error))

@@ -2,6 +2,7 @@
 
 pub(crate) mod ends;
 mod groups;
+pub(crate) mod place;
 
 use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
@@ -14,7 +15,8 @@ use monitor_core::{
 use serde::{Deserialize, Serialize};
 
 use ends::{Wanted, flow};
-use groups::Place;
+use groups::Located;
+use place::Place;
 
 pub use groups::NsgExplanation;
 
@@ -25,7 +27,7 @@ const VERSION: u32 = monitor_core::event::VERSION;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Asked {
-    /// The end that opens it: an address, `NAMESPACE/POD` or `node/NAME`.
+    /// The end that opens it: an address, `NAMESPACE/POD`, `NAMESPACE/KIND/WORKLOAD` or `node/NAME`.
     pub source: String,
     /// The end that it leads to.
     pub destination: String,
@@ -94,7 +96,7 @@ pub struct PolicyExplanation {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExplainError {
     /// Not an end.
-    #[error("`{0}` is not an address, NAMESPACE/POD or node/NAME")]
+    #[error("`{0}` is not an address, NAMESPACE/POD, NAMESPACE/KIND/WORKLOAD or node/NAME")]
     Place(String),
     /// Nobody knows the pod.
     #[error("{0}")]
@@ -102,6 +104,9 @@ pub enum ExplainError {
     /// Nobody knows the node.
     #[error("node `{0}` is not among the nodes that are known")]
     Node(String),
+    /// The node is known, and says no address.
+    #[error("node `{0}` has no address")]
+    NoAddress(String),
     /// Names, and nothing to look them up in.
     #[error("`{0}` is a name: give --manifests, or ask a daemon that has them")]
     Name(String),
@@ -132,20 +137,16 @@ pub fn explained(
         Some(world) => {
             let wanted = |text| wanted(text, world.cluster);
             let (from, to) = (wanted(&asked.source)?, wanted(&asked.destination)?);
-            flow(world.cluster, &from, &to, asked.protocol, port)
-                .map_err(|(_, error)| ExplainError::Pod(error.to_string()))?
+            flow_between(world.cluster, &from, &to, asked.protocol, port)?
         }
         None => {
             let (from, to) = (outside(&asked.source)?, outside(&asked.destination)?);
-            Flow::new(from, to, asked.protocol, port)
+            let flow = Flow::new(from, to, asked.protocol, port);
+            of_one_family(&flow)?;
+            flow
         }
     };
     let (source, destination) = (&flow.source, &flow.destination);
-    if let (Some(from), Some(to)) = (source.ip, destination.ip)
-        && from.is_ipv4() != to.is_ipv4()
-    {
-        return Err(ExplainError::Families);
-    }
     let mut notes = Vec::new();
     let nsg = chain.and_then(|chain| match (source.ip, destination.ip) {
         (Some(from), Some(to)) => {
@@ -157,8 +158,8 @@ pub fn explained(
                 );
             }
             let place = |text: &str, end: &End, ip, port| match &world {
-                Some(world) => Place::of(world, text, end, ip, (asked.protocol, port)),
-                None => Place::at(ip),
+                Some(world) => Located::of(world, text, end, ip, (asked.protocol, port)),
+                None => Located::at(ip),
             };
             let ends = [
                 place(&asked.source, source, from, asked.source_port),
@@ -200,40 +201,36 @@ pub fn explained(
 
 /// An end by address only.
 fn outside(text: &str) -> Result<End, ExplainError> {
-    match text.parse() {
-        Ok(ip) => Ok(End::outside(ip)),
-        Err(_) if text.contains('/') => Err(ExplainError::Name(quoted(text))),
-        Err(_) => Err(ExplainError::Place(quoted(text))),
+    match text.parse()? {
+        Place::Ip(ip) => Ok(End::outside(ip)),
+        Place::Pod { .. } | Place::Node(_) => Err(ExplainError::Name(quoted(text))),
     }
 }
 
 /// An end by address or name.
 fn wanted(text: &str, cluster: &Cluster) -> Result<Wanted, ExplainError> {
-    if let Ok(ip) = text.parse() {
-        return Ok(Wanted {
-            pod: None,
-            ip: Some(ip),
-        });
+    text.parse::<Place>()?.wanted(cluster)
+}
+
+/// A connection between two ends in a cluster.
+pub(crate) fn flow_between(
+    cluster: &Cluster,
+    source: &Wanted,
+    destination: &Wanted,
+    protocol: Protocol,
+    port: u16,
+) -> Result<Flow, ExplainError> {
+    let flow = flow(cluster, source, destination, protocol, port)
+        .map_err(|(_, error)| ExplainError::Pod(error.to_string()))?;
+    of_one_family(&flow)?;
+    Ok(flow)
+}
+
+fn of_one_family(flow: &Flow) -> Result<(), ExplainError> {
+    match (flow.source.ip, flow.destination.ip) {
+        (Some(from), Some(to)) if from.is_ipv4() != to.is_ipv4() => Err(ExplainError::Families),
+        _ => Ok(()),
     }
-    let parts = text.split_once('/');
-    let Some((namespace, name)) = parts.filter(|(a, b)| !a.is_empty() && !b.is_empty()) else {
-        return Err(ExplainError::Place(quoted(text)));
-    };
-    if namespace == "node" {
-        let node = cluster.nodes().find(|node| &*node.name == name);
-        let ip = node.and_then(|node| node.ips.first().copied());
-        return match ip {
-            Some(ip) => Ok(Wanted {
-                pod: None,
-                ip: Some(ip),
-            }),
-            None => Err(ExplainError::Node(quoted(name))),
-        };
-    }
-    Ok(Wanted {
-        pod: Some((namespace.to_owned(), name.to_owned())),
-        ip: None,
-    })
 }
 
 /// A text of the user as it may stand in a message.
@@ -261,8 +258,8 @@ impl Explanation {
             (Some(from), Some(to)) => {
                 // What has a name is a node or a pod.
                 let place = |end: &Named, ip| match end.name {
-                    Some(_) => Place::member(ip),
-                    None => Place::at(ip),
+                    Some(_) => Located::member(ip),
+                    None => Located::at(ip),
                 };
                 let ends = [place(&self.source, from), place(&self.destination, to)];
                 Some(NsgExplanation::new(chain, asked, ends))

@@ -23,6 +23,7 @@ mod manifests;
 mod memory;
 mod nsg;
 mod owner;
+mod shared;
 
 use std::{
     io,
@@ -52,7 +53,7 @@ use crate::{
         cgroups::{Cgroups, CgroupsError},
         owner::{Finder, Missing},
     },
-    kube::manifests::{ManifestError, Manifests},
+    kube::manifests::ManifestError,
     sink::{
         events::{self, EventLog},
         http,
@@ -161,11 +162,8 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
         Arc::new(loaded.chain)
     });
     let web = config.web_config.clone().map(web::reload).transpose()?;
-    // Before they are read: what is written meanwhile is a change.
-    let stamp = manifests::Places::of(config).stamp();
-    let mut declared = Manifests::read(&config.manifests)?;
-    manifests::log(&declared);
-    let proposed = manifests::proposed(&config.proposed, &mut declared)?;
+    let places = manifests::Places::of(config);
+    let known = places.first()?;
     let cluster = Builder::new_current_thread()
         .enable_all()
         .build()
@@ -212,19 +210,12 @@ pub fn run(config: &Config) -> Result<(), RuntimeError> {
         .enable_all()
         .build()
         .map_err(RuntimeError::System)?;
-    if let Some(proposed) = &proposed {
-        engine.propose(proposed.clone());
-    }
-    engine.declare(declared.cluster.clone(), declared.policies.clone());
+    known.declare(&mut engine, &places, now());
     if let Some(status) = cluster.status() {
         engine.step(Input::Kubernetes(status), now());
     }
     let given = Given {
-        known: manifests::Known {
-            declared,
-            proposed,
-            stamp,
-        },
+        known,
         groups: nsg::Known { watch, chain },
         web,
         cluster,

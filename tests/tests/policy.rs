@@ -304,3 +304,74 @@ fn what_is_proposed_is_told_and_counted_and_enforces_nothing() {
     drop(listener);
     daemon.stop().expect("it ends");
 }
+
+#[test]
+fn what_of_the_files_cannot_be_used_is_told_and_counted() {
+    let Some(_permit) = lab::require() else {
+        return;
+    };
+    let lab = Lab::new("leftout").expect("a lab");
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().to_str().expect("a path");
+    let write = |name: &str, text: &str| {
+        fs::write(directory.path().join(name), text).expect("a file");
+    };
+    let pod = |name: &str, ip: &str| {
+        format!(
+            "---\n{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: shop}}, \
+             status: {{phase: Running, podIP: \"{ip}\"}}}}\n"
+        )
+    };
+    let pods = [pod("one", "10.0.0.1"), pod("two", "10.0.0.1")].concat();
+    write("pods.yaml", &(pods + &pod("three", "300.1.1.1")));
+    write("broken.yaml", "a: b\n---\nkind: [\n");
+    let policy = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: bad, \
+                  namespace: shop}\nspec:\n  policyTypes: [Sideways]\n";
+    write("policy.yaml", policy);
+    let daemon = Daemon::start(lab.node(), &["--manifests", path]).expect("the daemon");
+    let told = daemon.tell(&["status"]).expect("a status");
+    for line in [
+        format!("manifests: {path}/broken.yaml: left out: line 3: is no YAML"),
+        format!(
+            "manifests: {path}/policy.yaml: left out: line 5: NetworkPolicy shop/bad: spec.policyTypes[0]"
+        ),
+        format!(
+            "manifests: 1 addresses are none and not used, the last: {path}/pods.yaml:6: Pod shop/three: status.podIP: `300.1.1.1` is no IP address"
+        ),
+        "10.0.0.1 is of several pods: its flows are those of shop/two, not of shop/one".to_owned(),
+    ] {
+        assert!(told.contains(&line), "{line}: {told}");
+    }
+    let skipped = |resource: &str| {
+        let metrics = daemon.metrics().expect("metrics");
+        let labels = [("resource", resource)];
+        metrics.count("nodewatch_kubernetes_objects_skipped", &labels)
+    };
+    assert_eq!((skipped("documents"), skipped("networkpolicies")), (1, 1));
+    let doubtful = |reason: &str| {
+        let metrics = daemon.metrics().expect("metrics");
+        let labels = [("resource", "pods"), ("reason", reason)];
+        metrics.count("nodewatch_kubernetes_addresses_doubtful", &labels)
+    };
+    assert_eq!((doubtful("invalid"), doubtful("shared")), (1, 1));
+    wait::until("a line in the log", LATER, || {
+        let log = daemon.log();
+        log.contains("10.0.0.1 is the address of several pods")
+            .then_some(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", daemon.log()));
+    // What is mended is no longer told.
+    write(
+        "pods.yaml",
+        &[pod("one", "10.0.0.1"), pod("two", "10.0.0.2")].concat(),
+    );
+    write("broken.yaml", "");
+    write("policy.yaml", &policy.replace("Sideways", "Ingress"));
+    let mended = || {
+        let told = daemon.tell(&["status"]).expect("a status");
+        let is_told = told.contains("manifests: ") || told.contains("several pods");
+        (!is_told && told.contains("policies: 1 in force")).then_some(())
+    };
+    wait::until("the mended files", LATER, mended).expect("they are read");
+    assert_eq!((skipped("documents"), doubtful("shared")), (0, 0));
+}

@@ -9,6 +9,8 @@ mod endpoints;
 mod host_pods;
 mod object;
 mod services;
+mod shared;
+mod whole;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -25,6 +27,10 @@ use addresses::Addresses;
 use endpoints::Slices;
 use host_pods::HostPods;
 use services::Services;
+
+pub use shared::{SharedAddress, SharedAddresses};
+
+pub(crate) use whole::Missing;
 
 pub use object::{
     ContainerPort, Endpoint, EndpointPort, EndpointSlice, NAME_LABEL, Namespace, Node, Phase, Pod,
@@ -112,6 +118,7 @@ pub struct Cluster {
     last_id: u64,
     /// Grows with every change that is not about a pod.
     epoch: u64,
+    missing: Missing,
 }
 
 /// What is known of a namespace.
@@ -122,6 +129,8 @@ struct NamespaceState {
     /// Its object was deleted: what is in it goes, too, but the watches of other kinds may tell
     /// of that later.
     is_gone: bool,
+    /// Its object was told of: else its name is all that is known.
+    is_told: bool,
 }
 
 // === impl Change ===
@@ -159,10 +168,13 @@ impl Cluster {
             Change::Namespace(namespace) => self.set_namespace(namespace),
             Change::NamespaceGone(name) => {
                 let labels = named(&name, &Labels::default());
-                let is_gone = true;
                 self.gone.push_back(Arc::clone(&name));
-                self.namespaces
-                    .insert(name, NamespaceState { labels, is_gone });
+                let state = NamespaceState {
+                    labels,
+                    is_gone: true,
+                    is_told: true,
+                };
+                self.namespaces.insert(name, state);
                 self.forget_namespaces();
                 self.epoch += 1;
             }
@@ -190,11 +202,14 @@ impl Cluster {
         let is_known = self
             .namespaces
             .get(&namespace.name)
-            .is_some_and(|known| !known.is_gone && known.labels == labels);
+            .is_some_and(|known| !known.is_gone && known.is_told && known.labels == labels);
         if !is_known {
-            let is_gone = false;
-            self.namespaces
-                .insert(namespace.name, NamespaceState { labels, is_gone });
+            let state = NamespaceState {
+                labels,
+                is_gone: false,
+                is_told: true,
+            };
+            self.namespaces.insert(namespace.name, state);
             self.epoch += 1;
         }
     }
@@ -205,6 +220,7 @@ impl Cluster {
             let state = NamespaceState {
                 labels: named(&pod.namespace, &Labels::default()),
                 is_gone: false,
+                is_told: false,
             };
             self.namespaces.insert(Arc::clone(&pod.namespace), state);
         }
@@ -390,6 +406,11 @@ impl Cluster {
     /// shortly before.
     pub(crate) fn is_held(&self, ip: IpAddr, at: Timestamp) -> bool {
         self.addresses.is_held(normalise(ip), at)
+    }
+
+    /// How many addresses several pods have which have not ended.
+    pub(crate) fn shared_count(&self) -> u64 {
+        self.addresses.shared().len() as u64
     }
 
     /// A pod as the end of a flow. A host-network pod is its node. `family` is an address of the

@@ -8,6 +8,7 @@ mod cgroup;
 mod config;
 mod kubernetes;
 mod loss;
+mod manifests;
 mod nsg;
 mod policy;
 mod public;
@@ -28,7 +29,7 @@ use monitor_common::abi::{FlowValue, Lost};
 
 use crate::{
     account::{Interface, InterfaceAccount, Ledger},
-    cluster::{Change, Cluster},
+    cluster::{Change, Cluster, SharedAddresses},
     entity::{Names, RangeError},
     event::Record,
     flow::{Anomaly, Expiry, Family, FlowKey, Recall, SegmentEvent, Table},
@@ -42,6 +43,7 @@ pub use cgroup::CgroupAnswer;
 pub use config::{Capacity, Config};
 pub use kubernetes::{KubernetesStatus, ResourceStatus, WatchError, WatchState};
 pub use loss::LossStage;
+pub use manifests::{ManifestsStatus, SkippedIn};
 pub use nsg::{NsgRuleStatus, NsgStatus};
 pub use policy::PolicyStatus;
 pub use snapshot::{FamilyStatus, OpenersUnknown, Snapshot, Status};
@@ -82,6 +84,8 @@ pub enum Input {
     ProposedByFiles(Vec<PolicyChange>),
     /// How far the objects of a live cluster are known.
     Kubernetes(KubernetesStatus),
+    /// Files that declare objects and policies were read.
+    Manifests(ManifestsStatus),
     /// Who holds an SSH connection on this node. Answers [`Outputs::owners`].
     Owner(OwnerAnswer),
     /// The kernel's connection tracking can be asked from now on, or why it cannot.
@@ -165,12 +169,19 @@ pub struct Engine {
     events_lost: BTreeMap<LossStage, u64>,
     connections_merged: u64,
     kubernetes: Option<KubernetesStatus>,
+    manifests: Option<ManifestsStatus>,
     /// When series of gone pods were last looked for.
     swept: Timestamp,
 }
 
 /// How often series of gone pods, and pods that no policy selects, are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
+
+/// Whether a count is not worth telling.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
 
 /// What is declared.
 #[derive(Debug)]
@@ -225,6 +236,7 @@ impl Engine {
             events_lost: LossStage::ALL.map(|stage| (stage, 0)).into(),
             connections_merged: 0,
             kubernetes: None,
+            manifests: None,
         })
     }
 
@@ -259,8 +271,10 @@ impl Engine {
             Input::ProposedByFiles(changes) => books.policy.propose(changes),
             Input::Kubernetes(status) => {
                 books.await_pods();
+                books.names.cluster_mut().set_missing(status.missing());
                 self.kubernetes = Some(status);
             }
+            Input::Manifests(status) => self.manifests = Some(status),
             Input::Owner(answer) => books.owner_found(answer, table),
             Input::Conntrack(available) => books.translations.set_available(available),
             Input::Cgroups(answers) => books.cgroups_found(answers, table),
@@ -344,6 +358,11 @@ impl Engine {
             node: self.books.names.node_name(),
             policies: self.books.policy.policies(),
         }
+    }
+
+    /// Addresses that several pods have which have not ended.
+    pub fn shared_addresses(&self) -> SharedAddresses {
+        self.books.names.cluster().shared_addresses()
     }
 
     /// Observation ends, by the end of a capture or of the daemon: connections that are closed

@@ -52,6 +52,8 @@ pub enum Metric {
     KubernetesObjects,
     /// `nodewatch_kubernetes_objects_skipped`.
     KubernetesObjectsSkipped,
+    /// `nodewatch_kubernetes_addresses_doubtful`.
+    KubernetesAddressesDoubtful,
     /// `nodewatch_kubernetes_events_total`.
     KubernetesEvents,
     /// `nodewatch_kubernetes_last_event_timestamp_seconds`.
@@ -301,7 +303,15 @@ pub const ALL: &[MetricDef] = &[
         Metric::KubernetesObjectsSkipped,
         "nodewatch_kubernetes_objects_skipped",
         &["resource"],
-        "Objects of the cluster that are left out, as they are not valid",
+        "Objects of the cluster, and of the files that declare it, that are left out, as they are not \
+         valid; documents of files that cannot be read are counted as documents",
+    ),
+    gauge(
+        Metric::KubernetesAddressesDoubtful,
+        "nodewatch_kubernetes_addresses_doubtful",
+        &["resource", "reason"],
+        "Addresses of pods and nodes that are no IP addresses and not used (invalid), and those \
+         that several pods have which have not ended, of which the last that began has it (shared)",
     ),
     counter(
         Metric::KubernetesEvents,

@@ -1,5 +1,7 @@
 //! `nodewatch doctor`: can this node run the daemon, and what to do if not.
 
+mod manifests;
+
 use std::{fmt::Write as _, path::Path, process::ExitCode};
 
 use monitor_common::abi::{Counters, FlowKey4, FlowKey6, Place, SLOTS, split};
@@ -133,6 +135,7 @@ async fn checks(config: &Config) -> Vec<Check> {
     ));
     checks.push(btf());
     checks.extend(interfaces(config).await);
+    checks.extend(manifests::check(config));
     checks.push(daemon(config).await);
     checks
 }

@@ -25,18 +25,19 @@ use crate::{
     },
     azure::Sources,
     config::DEFAULT_SOCKET,
-    explain::{Asked, ExplainError, Explanation, World, explained},
+    explain::{Asked, ExplainError, Explanation, World, explained, place},
     kube::manifests::Manifests,
 };
 
 /// Flags of `explain`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The end that opens the connection: an address, NAMESPACE/POD or node/NAME
-    #[arg(value_name = "SRC")]
+    /// The end that opens the connection: an address, NAMESPACE/POD, NAMESPACE/KIND/WORKLOAD or
+    /// node/NAME
+    #[arg(value_name = "SRC", value_parser = place::checked)]
     source: String,
-    /// The end that it leads to: an address, NAMESPACE/POD or node/NAME
-    #[arg(value_name = "DST")]
+    /// The end that it leads to: an address, NAMESPACE/POD, NAMESPACE/KIND/WORKLOAD or node/NAME
+    #[arg(value_name = "DST", value_parser = place::checked)]
     destination: String,
     /// Its protocol
     #[arg(long, value_name = "NAME|NUMBER", default_value = "tcp")]

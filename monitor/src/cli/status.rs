@@ -3,7 +3,11 @@
 use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
 use monitor_core::{
-    account::InterfaceStatus, engine::KubernetesStatus, event::Point, flow::Family,
+    account::InterfaceStatus,
+    cluster::SharedAddresses,
+    engine::{KubernetesStatus, ManifestsStatus},
+    event::Point,
+    flow::Family,
 };
 
 use super::{
@@ -19,6 +23,10 @@ use crate::{
 
 /// Interfaces that are not covered, of which the reason is shown.
 const UNCOVERED: usize = 10;
+/// Files with something left out that are shown.
+const FILES: usize = 10;
+/// Addresses of several pods that are shown.
+const ADDRESSES: usize = 5;
 
 /// Flags of `status`.
 #[derive(Debug, clap::Args)]
@@ -150,6 +158,12 @@ fn text(status: &StatusAnswer, color: bool) -> String {
     if let Some(cluster) = &engine.kubernetes {
         text.push_str(&cluster_text(cluster));
     }
+    if let Some(manifests) = &engine.manifests {
+        text.push_str(&manifests_text(manifests));
+    }
+    if let Some(shared) = &engine.shared_addresses {
+        text.push_str(&shared_text(shared));
+    }
     text.push('\n');
 
     let titles = [
@@ -228,6 +242,72 @@ fn cluster_text(cluster: &KubernetesStatus) -> String {
                 "cluster: {name}: {skipped} are not valid and left out"
             );
         }
+        if resource.invalid_addresses > 0 {
+            let invalid = resource.invalid_addresses;
+            let _ = writeln!(
+                text,
+                "cluster: {name}: {invalid} addresses are none and not used"
+            );
+        }
+        if let Some(unusable) = &resource.unusable {
+            let _ = writeln!(text, "cluster: {name}: the last: {}", escape(unusable));
+        }
+    }
+    text
+}
+
+/// What of the files that declare the cluster is left out, and why.
+fn manifests_text(manifests: &ManifestsStatus) -> String {
+    let mut text = String::new();
+    if let Some(error) = &manifests.error {
+        let _ = writeln!(text, "manifests: stay as they were: {}", escape(error));
+    }
+    let mut more = manifests.skipped_elsewhere;
+    for (index, file) in manifests.skipped_in.iter().enumerate() {
+        if index >= FILES {
+            more += file.skipped;
+            continue;
+        }
+        let (name, last) = (escape(&file.file), escape(&file.last));
+        let _ = match file.skipped {
+            1 => writeln!(text, "manifests: {name}: left out: {last}"),
+            skipped => writeln!(
+                text,
+                "manifests: {name}: {skipped} left out, the last: {last}"
+            ),
+        };
+    }
+    if more > 0 {
+        let _ = writeln!(text, "manifests: {more} more left out of further files");
+    }
+    let invalid: u64 = manifests.invalid_addresses.values().sum();
+    if let Some(last) = &manifests.last_invalid_address {
+        let last = escape(last);
+        let _ = writeln!(
+            text,
+            "manifests: {invalid} addresses are none and not used, the last: {last}"
+        );
+    }
+    text
+}
+
+/// Addresses that several pods have.
+fn shared_text(shared: &SharedAddresses) -> String {
+    let mut text = String::new();
+    for address in shared.first.iter().take(ADDRESSES) {
+        let others = address.others.join(", ");
+        let _ = writeln!(
+            text,
+            "{} is of several pods: its flows are those of {}, not of {}",
+            address.ip,
+            escape(&address.pod),
+            escape(&others)
+        );
+    }
+    let shown = shared.first.len().min(ADDRESSES) as u64;
+    if shared.count > shown {
+        let more = shared.count - shown;
+        let _ = writeln!(text, "{more} more addresses are of several pods");
     }
     text
 }

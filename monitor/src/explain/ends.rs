@@ -13,6 +13,8 @@ use monitor_core::{
 pub(crate) struct Wanted {
     pub(crate) pod: Option<(String, String)>,
     pub(crate) ip: Option<IpAddr>,
+    /// The addresses of a node, where that is meant.
+    pub(crate) node: Option<Arc<[IpAddr]>>,
 }
 
 /// A pod that is not in the manifests.
@@ -40,8 +42,15 @@ impl Wanted {
     }
 
     fn family(&self, pod: Option<&Arc<KnownPod>>) -> Option<IpAddr> {
-        self.ip
-            .or_else(|| pod.and_then(|pod| pod.pod.ips.first().copied()))
+        let of_pod = || pod.and_then(|pod| pod.pod.ips.first().copied());
+        self.ip.or_else(of_pod).or_else(|| self.of_node(None))
+    }
+
+    /// The node's address of the same family as another.
+    fn of_node(&self, family: Option<IpAddr>) -> Option<IpAddr> {
+        let ips = self.node.as_deref()?;
+        let of_family = |ip: &&IpAddr| family.is_none_or(|other| other.is_ipv4() == ip.is_ipv4());
+        ips.iter().find(of_family).or(ips.first()).copied()
     }
 
     fn end(
@@ -57,7 +66,7 @@ impl Wanted {
             }),
             (Some(pod), None) => Some(cluster.end_of_pod(pod, family)),
             (None, Some(ip)) => Some(cluster.end_of_ip(ip)),
-            (None, None) => None,
+            (None, None) => self.of_node(family).map(|ip| cluster.end_of_ip(ip)),
         }
     }
 }
@@ -85,9 +94,7 @@ pub(crate) fn flow(
         pod: None,
         ip: None,
     };
-    let source_family = destination
-        .family(None)
-        .or_else(|| source.family(source_pod));
+    let source_family = destination.ip.or_else(|| source.family(source_pod));
     let from = source
         .end(cluster, source_pod, source_family)
         .unwrap_or_else(none);
@@ -223,11 +230,11 @@ status: {podIPs: [{ip: 'fd00::2'}, {ip: 10.0.0.2}]}
         let (cluster, _) = Manifests::parse("m", text).build(Options::default());
         let pod = |name: &str| Wanted {
             pod: Some(("x".into(), name.into())),
-            ip: None,
+            ..Wanted::default()
         };
         let ip = |ip: &str| Wanted {
-            pod: None,
             ip: Some(ip.parse().unwrap()),
+            ..Wanted::default()
         };
         let check = |source: &Wanted, destination: &Wanted, from: &str, to: &str| {
             let Flow {
@@ -281,7 +288,7 @@ spec: {podSelector: {}, policyTypes: [Ingress, Egress]}
         let (cluster, mut policies) = Manifests::parse("m", text).build(Options::default());
         let wanted = |name: &str| Wanted {
             pod: Some(("x".into(), name.into())),
-            ip: None,
+            ..Wanted::default()
         };
         let mut allowed = |from: &str, to: &str| {
             let flow = flow(&cluster, &wanted(from), &wanted(to), Protocol::TCP, 80);
@@ -294,8 +301,8 @@ spec: {podSelector: {}, policyTypes: [Ingress, Egress]}
         assert_eq!(allowed("here", "there"), Some(false));
         // So it is where the other is named by its address.
         let by_address = Wanted {
-            pod: None,
             ip: Some("10.0.0.1".parse().unwrap()),
+            ..Wanted::default()
         };
         let flow = flow(&cluster, &wanted("agent"), &by_address, Protocol::TCP, 80).unwrap();
         assert_eq!(policies.judge(&cluster, &flow).allowed, Some(true));

@@ -44,16 +44,16 @@ pub struct NsgExplanation {
 
 /// An end, and what tells whether it is behind the groups' network card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Located {
     ip: IpAddr,
     standing: Standing,
     /// Whether it is the node that the groups are of, or a pod on it.
     is_here: bool,
 }
 
-// === impl Place ===
+// === impl Located ===
 
-impl Place {
+impl Located {
     /// An address of which nothing else is known.
     pub(super) fn at(ip: IpAddr) -> Self {
         let standing = Standing::Unknown;
@@ -109,7 +109,7 @@ impl Place {
 
 impl NsgExplanation {
     /// Asks the groups; those of both directions where nothing tells which way it goes.
-    pub(super) fn new(chain: &Chain, asked: &Asked, [from, to]: [Place; 2]) -> Self {
+    pub(super) fn new(chain: &Chain, asked: &Asked, [from, to]: [Located; 2]) -> Self {
         let tuple = |direction| Tuple {
             direction,
             protocol: asked.protocol,

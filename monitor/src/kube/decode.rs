@@ -44,11 +44,29 @@ pub enum Object {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decoded {
     /// An object, with what is doubtful about it.
-    Object(Object, Vec<Fault>),
+    Object(Object, Doubts),
     /// An object of another kind, with its `apiVersion` and `kind`.
     Other(String),
     /// Not an object of Kubernetes.
     Foreign,
+}
+
+/// What is doubtful about an object that is used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Doubts {
+    /// What hardly says what its author means.
+    pub faults: Vec<Fault>,
+    /// Addresses that are none.
+    pub addresses: InvalidAddresses,
+}
+
+/// Addresses of an object that are no IP addresses: it is used as if they were not there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InvalidAddresses {
+    /// How many there are.
+    pub count: u64,
+    /// The first of them.
+    pub faults: Vec<Fault>,
 }
 
 /// Kind, name and namespace of a value, as far as they are there: for messages.
@@ -65,6 +83,23 @@ pub fn title(value: &Value) -> String {
     }
 }
 
+/// Name by which the API knows the kind of an object that can be read here.
+pub(super) fn resource(value: &Value) -> &'static str {
+    match value["kind"].as_str().unwrap_or_default() {
+        "Namespace" => "namespaces",
+        "Pod" => "pods",
+        "Node" => "nodes",
+        "Service" => "services",
+        "EndpointSlice" => "endpointslices",
+        "NetworkPolicy" => "networkpolicies",
+        "AdminNetworkPolicy" => "adminnetworkpolicies",
+        "BaselineAdminNetworkPolicy" => "baselineadminnetworkpolicies",
+        "ClusterNetworkPolicy" => "clusternetworkpolicies",
+        // Of many kinds, which are all read as one.
+        _ => "workloads",
+    }
+}
+
 /// Reads one object; lists are for the caller to take apart.
 pub fn decode(value: &Value) -> Result<Decoded, Fault> {
     let root = Field::root(value);
@@ -74,11 +109,12 @@ pub fn decode(value: &Value) -> Result<Decoded, Fault> {
     // `v1` has no group.
     let group = version.map(|version| version.rsplit_once('/').map_or("", |(group, _)| group));
     let is_of = |groups: &[&str]| group.is_none_or(|group| groups.contains(&group));
-    let mut faults = Vec::new();
+    let mut doubts = Doubts::default();
+    let Doubts { faults, addresses } = &mut doubts;
     let object = match kind {
         "Namespace" if is_of(&[""]) => Object::Namespace(meta::namespace(&root)?),
-        "Pod" if is_of(&[""]) => Object::Pod(Box::new(pod::pod(&root)?)),
-        "Node" if is_of(&[""]) => Object::Node(service::node(&root)?),
+        "Pod" if is_of(&[""]) => Object::Pod(Box::new(pod::pod(&root, addresses)?)),
+        "Node" if is_of(&[""]) => Object::Node(service::node(&root, addresses)?),
         "Service" if is_of(&[""]) => Object::Service(service::service(&root)?),
         "EndpointSlice" if is_of(&["discovery.k8s.io"]) => {
             Object::EndpointSlice(service::endpoint_slice(&root)?)
@@ -91,7 +127,7 @@ pub fn decode(value: &Value) -> Result<Decoded, Fault> {
         }
         "Job" | "CronJob" if is_of(&["batch"]) => workload(&root, kind)?,
         "NetworkPolicy" if is_of(&["networking.k8s.io", "extensions"]) => {
-            Object::NetworkPolicy(policy::network_policy(&root, &mut faults)?)
+            Object::NetworkPolicy(policy::network_policy(&root, faults)?)
         }
         "AdminNetworkPolicy" | "BaselineAdminNetworkPolicy" | "ClusterNetworkPolicy"
             if is_of(&["policy.networking.k8s.io"]) =>
@@ -101,7 +137,7 @@ pub fn decode(value: &Value) -> Result<Decoded, Fault> {
                 "ClusterNetworkPolicy" => TierKind::Cluster,
                 _ => TierKind::BaselineAdmin,
             };
-            Object::TierPolicy(tier::tier_policy(&root, kind, &mut faults)?)
+            Object::TierPolicy(tier::tier_policy(&root, kind, faults)?)
         }
         _ => {
             let (version, kind) = (
@@ -113,7 +149,7 @@ pub fn decode(value: &Value) -> Result<Decoded, Fault> {
             ));
         }
     };
-    Ok(Decoded::Object(object, faults))
+    Ok(Decoded::Object(object, doubts))
 }
 
 fn workload(root: &Field<'_>, kind: &str) -> Result<Object, Fault> {

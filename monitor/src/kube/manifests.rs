@@ -10,10 +10,17 @@ mod files;
 mod locate;
 pub(super) mod prune;
 
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use monitor_core::{
-    cluster::{Change, Cluster, Pod, Workload},
+    cluster::{Change, Cluster, Phase, Pod, Workload},
+    engine::ManifestsStatus,
     netpol::{Options, Policies, PolicyChange},
     time::Timestamp,
 };
@@ -22,7 +29,7 @@ use serde_json::Value;
 pub use difference::{Difference, policies_beside};
 pub use files::{ManifestError, Stamp};
 
-use super::decode::{Decoded, Fault, Object, decode, title};
+use super::decode::{Decoded, Fault, InvalidAddresses, Object, decode, resource, title};
 use documents::{Document, Documents};
 
 /// Diagnostics that are kept; what is beyond is only counted.
@@ -56,8 +63,8 @@ pub struct Manifests {
     pub left_out: u64,
     /// Whether a document or a file could not be read.
     pub is_broken: bool,
-    /// Files that were read.
-    pub files: u64,
+    /// Files that were read, and what of them is left out.
+    pub status: ManifestsStatus,
     /// Objects of kinds that are not needed, by `apiVersion` and `kind`.
     pub ignored: BTreeMap<String, u64>,
 }
@@ -97,11 +104,23 @@ struct Reader {
     manifests: Manifests,
     pods: Vec<Pod>,
     workloads: Vec<Workload>,
+    /// Pods by their addresses, the first that has each.
+    holders: HashMap<IpAddr, (Arc<str>, Arc<str>)>,
     /// Bytes that were read again to find lines.
     read_again: usize,
 }
 
 // === impl Diagnostic ===
+
+impl Diagnostic {
+    /// What it says where the file is said already.
+    fn within_file(&self) -> String {
+        let line = self.line.map(|line| format!("line {line}: "));
+        let object = self.object.as_ref().map(|object| format!("{object}: "));
+        let [line, object] = [line, object].map(Option::unwrap_or_default);
+        format!("{line}{object}{}", self.message)
+    }
+}
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -174,7 +193,7 @@ impl Manifests {
 
 impl Reader {
     fn text(&mut self, file: &str, text: &str) {
-        self.manifests.files += 1;
+        self.manifests.status.files += 1;
         for document in Documents::new(text) {
             match document.parse() {
                 Ok(values) => {
@@ -189,14 +208,21 @@ impl Reader {
 
     fn broken(&mut self, file: &str, line: Option<u64>, message: String) {
         self.manifests.is_broken = true;
-        self.manifests.left_out += 1;
-        self.tell(Diagnostic {
+        let diagnostic = Diagnostic {
             kind: DiagnosticKind::Broken,
             file: file.to_owned(),
             line,
             object: None,
             message,
-        });
+        };
+        self.leave_out(ManifestsStatus::DOCUMENTS, &diagnostic);
+        self.tell(diagnostic);
+    }
+
+    fn leave_out(&mut self, resource: &'static str, diagnostic: &Diagnostic) {
+        self.manifests.left_out += 1;
+        let (file, last) = (&diagnostic.file, diagnostic.within_file());
+        self.manifests.status.skip(resource, file, last);
     }
 
     /// A directory without manifests: more likely the wrong one than meant so.
@@ -218,7 +244,7 @@ impl Reader {
         }
     }
 
-    /// Tells what is wrong with an object at a place within its document.
+    /// What is wrong with an object at a place within its document.
     fn fault(
         &mut self,
         kind: DiagnosticKind,
@@ -227,7 +253,7 @@ impl Reader {
         value: &Value,
         place: &[super::decode::Segment],
         fault: &Fault,
-    ) {
+    ) -> Diagnostic {
         let way: Vec<_> = place.iter().chain(&fault.path).cloned().collect();
         let cost = document.cost_of(&way);
         let line = if self.read_again.saturating_add(cost) <= MAX_READ_AGAIN {
@@ -236,13 +262,13 @@ impl Reader {
         } else {
             document.line_of(&[])
         };
-        self.tell(Diagnostic {
+        Diagnostic {
             kind,
             file: file.to_owned(),
             line: Some(line),
             object: Some(title(value)),
             message: fault.to_string(),
-        });
+        }
     }
 
     /// Takes a value in that is at a place within its document.
@@ -277,10 +303,19 @@ impl Reader {
             return;
         }
         match decode(value) {
-            Ok(Decoded::Object(object, faults)) => {
-                for fault in faults {
+            Ok(Decoded::Object(object, doubts)) => {
+                let invalid = doubts.addresses;
+                if invalid.count > 0 {
+                    self.invalid_addresses(file, document, value, place, &invalid);
+                }
+                let shared = match &object {
+                    Object::Pod(pod) => self.shared_address(pod),
+                    _ => None,
+                };
+                for fault in doubts.faults.into_iter().chain(shared) {
                     let kind = DiagnosticKind::Doubtful;
-                    self.fault(kind, file, document, value, place, &fault);
+                    let diagnostic = self.fault(kind, file, document, value, place, &fault);
+                    self.tell(diagnostic);
                 }
                 let is_proposed = value["metadata"]["annotations"][MODE] == PROPOSE;
                 self.object(object, is_proposed);
@@ -296,11 +331,53 @@ impl Reader {
             }
             Ok(Decoded::Foreign) => {}
             Err(fault) => {
-                self.manifests.left_out += 1;
                 let kind = DiagnosticKind::Skipped;
-                self.fault(kind, file, document, value, place, &fault);
+                let diagnostic = self.fault(kind, file, document, value, place, &fault);
+                self.leave_out(resource(value), &diagnostic);
+                self.tell(diagnostic);
             }
         }
+    }
+
+    /// Tells of addresses that are none, and counts them.
+    fn invalid_addresses(
+        &mut self,
+        file: &str,
+        document: &Document<'_>,
+        value: &Value,
+        place: &[super::decode::Segment],
+        invalid: &InvalidAddresses,
+    ) {
+        let kind = DiagnosticKind::Doubtful;
+        for fault in &invalid.faults {
+            let diagnostic = self.fault(kind, file, document, value, place, fault);
+            self.manifests.status.last_invalid_address = Some(diagnostic.to_string());
+            self.tell(diagnostic);
+        }
+        let counts = &mut self.manifests.status.invalid_addresses;
+        *counts.entry(resource(value).into()).or_default() += invalid.count;
+    }
+
+    /// What is wrong with a pod that has an address which another has, too.
+    fn shared_address(&mut self, pod: &Pod) -> Option<Fault> {
+        if pod.host_network || pod.phase == Phase::Ended {
+            return None;
+        }
+        let name = (Arc::clone(&pod.namespace), Arc::clone(&pod.name));
+        let mut others = pod.ips.iter().filter_map(|ip| {
+            let other = self.holders.entry(*ip).or_insert_with(|| name.clone());
+            (*other != name).then(|| (*ip, other.clone()))
+        });
+        let (ip, (namespace, other)) = others.next()?;
+        Some(Fault {
+            path: ["status", "podIP"]
+                .map(|key| super::decode::Segment::Key(key.to_owned()))
+                .into(),
+            message: format!(
+                "{ip} is the address of pod {namespace}/{other}, too, and neither has ended: its \
+                 flows are those of the pod that began last"
+            ),
+        })
     }
 
     fn object(&mut self, object: Object, is_proposed: bool) {

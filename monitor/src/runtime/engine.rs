@@ -1,8 +1,11 @@
 //! The engine task: sole owner of the engine, no locks.
 
-use std::sync::{
-    Arc,
-    mpsc::{Receiver, SyncSender, sync_channel},
+use std::{
+    sync::{
+        Arc,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    time::Instant,
 };
 
 use monitor_core::engine::{
@@ -19,6 +22,7 @@ use super::{
     handle::{EngineHandle, Query, Reply},
     now,
     owner::{Given, QUESTIONS},
+    shared::Shared,
 };
 use crate::{
     explain::{World, explained},
@@ -54,6 +58,7 @@ pub(super) struct EngineTask {
     ungrouped: u64,
     /// Questions that the owner thread had no room for.
     unasked: u64,
+    shared: Shared,
     snapshot: watch::Sender<Arc<Snapshot>>,
     handle: EngineHandle,
 }
@@ -109,6 +114,7 @@ pub(super) fn task(engine: Engine) -> Ends {
         missed: missed.clone(),
         ungrouped: 0,
         unasked: 0,
+        shared: Shared::default(),
         snapshot,
         handle: handle.clone(),
     };
@@ -190,6 +196,8 @@ impl EngineTask {
                 let outputs = self.engine.step(Input::EventsLost { stage, total }, now());
                 self.hand_on(outputs).await;
             }
+            let shared = self.engine.shared_addresses();
+            self.shared.look(&shared, Instant::now());
         }
         // Whether an interface is covered, and a cluster known, is told at once, the rest once a second.
         let is_news = is_tick

@@ -2,7 +2,11 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use monitor_core::{engine::Input, netpol::PolicyChange};
+use monitor_core::{
+    engine::{Engine, Input, ManifestsStatus},
+    netpol::PolicyChange,
+    time::Timestamp,
+};
 use tokio::{sync::mpsc, time};
 
 use crate::{
@@ -16,7 +20,7 @@ const LOOK: Duration = Duration::from_secs(2);
 const LOGGED: usize = 20;
 
 /// Logs what is wrong with manifests.
-pub(super) fn log(manifests: &Manifests) {
+fn log(manifests: &Manifests) {
     for diagnostic in manifests.diagnostics.iter().take(LOGGED) {
         tracing::warn!("{diagnostic}");
     }
@@ -26,27 +30,14 @@ pub(super) fn log(manifests: &Manifests) {
     }
 }
 
-/// Reads what is proposed, and takes what `declared` says is.
-pub(super) fn proposed(
-    paths: &[PathBuf],
-    declared: &mut Manifests,
-) -> Result<Option<Vec<PolicyChange>>, ManifestError> {
-    let proposed = if paths.is_empty() {
-        None
-    } else {
-        let proposed = Manifests::read(paths)?;
-        log(&proposed);
-        Some(proposed)
-    };
-    Ok(declared.take_proposed(proposed))
-}
-
 /// What is declared, and what is proposed.
 pub(super) struct Known {
-    pub(super) declared: Manifests,
-    pub(super) proposed: Option<Vec<PolicyChange>>,
+    declared: Manifests,
+    proposed: Option<Vec<PolicyChange>>,
+    /// Of both: what was read, and what of it is left out.
+    status: ManifestsStatus,
     /// Of the files, before they were read.
-    pub(super) stamp: [Stamp; 2],
+    stamp: [Stamp; 2],
 }
 
 /// What was read, and whether a part of it could not be.
@@ -58,8 +49,8 @@ struct Reading {
 /// Where both are.
 #[derive(Clone)]
 pub(super) struct Places {
-    pub(super) declared: Vec<PathBuf>,
-    pub(super) proposed: Vec<PathBuf>,
+    declared: Vec<PathBuf>,
+    proposed: Vec<PathBuf>,
 }
 
 // === impl Places ===
@@ -79,8 +70,14 @@ impl Places {
     }
 
     /// What the files look like now.
-    pub(super) fn stamp(&self) -> [Stamp; 2] {
+    fn stamp(&self) -> [Stamp; 2] {
         [&self.declared, &self.proposed].map(|paths| Stamp::of(paths))
+    }
+
+    /// Reads both for the first time.
+    pub(super) fn first(&self) -> Result<Known, ManifestError> {
+        // The stamp is of before they are read: what is written meanwhile is a change.
+        self.read(self.stamp()).map(|reading| reading.known)
     }
 
     /// Reads both.
@@ -96,10 +93,15 @@ impl Places {
         };
         let is_broken = |manifests: &Manifests| manifests.is_broken;
         let is_broken = is_broken(&declared) || proposed.as_ref().is_some_and(is_broken);
+        let status = match &proposed {
+            Some(proposed) => declared.status.clone().and(proposed.status.clone()),
+            None => declared.status.clone(),
+        };
         let proposed = declared.take_proposed(proposed);
         let known = Known {
             declared,
             proposed,
+            status,
             stamp,
         };
         Ok(Reading { known, is_broken })
@@ -109,6 +111,20 @@ impl Places {
 // === impl Known ===
 
 impl Known {
+    /// Tells an engine what is declared and proposed from the beginning, where there are files.
+    pub(super) fn declare(&self, engine: &mut Engine, places: &Places, now: Timestamp) {
+        if let Some(proposed) = &self.proposed {
+            engine.propose(proposed.clone());
+        }
+        engine.declare(
+            self.declared.cluster.clone(),
+            self.declared.policies.clone(),
+        );
+        if !places.is_empty() {
+            engine.step(Input::Manifests(self.status.clone()), now);
+        }
+    }
+
     /// What can be read of the files, and beside it what was declared before: that it cannot be
     /// read does not say that it is gone.
     fn with(&self, part: Self) -> Self {
@@ -118,8 +134,17 @@ impl Known {
             proposed: part
                 .proposed
                 .map(|proposed| policies_beside(proposed, before)),
+            status: part.status,
             stamp: part.stamp,
         }
+    }
+}
+
+/// Tells what was read of the files; whether there is still an engine to tell.
+async fn tell(status: ManifestsStatus, inputs: &mpsc::WeakSender<Input>) -> bool {
+    match inputs.upgrade() {
+        Some(inputs) => inputs.send(Input::Manifests(status)).await.is_ok(),
+        None => false,
     }
 }
 
@@ -151,6 +176,17 @@ pub(super) async fn watch(places: Places, first: Known, inputs: mpsc::WeakSender
             Some((now, read)) => {
                 stamp = now;
                 part = None;
+                // What is left out is told at once, also while what could be read waits.
+                let status = match &read {
+                    Ok(reading) => reading.known.status.clone(),
+                    Err(error) => ManifestsStatus {
+                        error: Some(error.to_string()),
+                        ..known.status.clone()
+                    },
+                };
+                if !tell(status, &inputs).await {
+                    return;
+                }
                 match read {
                     Ok(Reading {
                         known,
@@ -201,7 +237,7 @@ pub(super) async fn watch(places: Places, first: Known, inputs: mpsc::WeakSender
 mod tests {
     use std::fs;
 
-    use monitor_core::{cluster::Change, netpol::PolicyChange};
+    use monitor_core::cluster::Change;
 
     use super::*;
 
@@ -209,16 +245,26 @@ mod tests {
     const POLICY: &str = "---\n{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p, namespace: x}, spec: {}}\n";
 
     async fn next(inputs: &mut mpsc::Receiver<Input>) -> (Vec<Change>, Vec<PolicyChange>) {
-        let mut told = (Vec::new(), Vec::new());
-        for _ in 0..2 {
+        let mut cluster = Vec::new();
+        loop {
             let input = time::timeout(Duration::from_secs(20), inputs.recv());
             match input.await.expect("in time").expect("an input") {
-                Input::Cluster(changes) => told.0 = changes,
-                Input::Policies(changes) => told.1 = changes,
+                Input::Manifests(_) => {}
+                Input::Cluster(changes) => cluster = changes,
+                Input::Policies(changes) => return (cluster, changes),
                 other => panic!("{other:?}"),
             }
         }
-        told
+    }
+
+    /// What was told of files that are left out, if nothing else was told.
+    fn only_status(inputs: &mut mpsc::Receiver<Input>) -> ManifestsStatus {
+        let status = match inputs.try_recv().expect("a status") {
+            Input::Manifests(status) => status,
+            other => panic!("{other:?}"),
+        };
+        assert!(inputs.try_recv().is_err(), "nothing changes");
+        status
     }
 
     #[tokio::test]
@@ -227,27 +273,21 @@ mod tests {
         let file = directory.path().join("m.yaml");
         fs::write(&file, POD).unwrap();
         let paths = vec![directory.path().to_owned()];
-        let first = Manifests::read(&paths).unwrap();
         let (sender, mut inputs) = mpsc::channel(8);
         let places = Places {
             declared: paths,
             proposed: Vec::new(),
         };
-        let stamp = places.stamp();
-        let first = Known {
-            declared: first,
-            proposed: None,
-            stamp,
-        };
+        let first = places.first().unwrap();
         let watching = tokio::spawn(watch(places, first, sender.downgrade()));
         // Half written, then whole, in a way that a look between both would see.
         time::sleep(Duration::from_millis(100)).await;
         fs::write(&file, format!("{POD}---\n{{apiVersion: ")).unwrap();
         time::sleep(LOOK + LOOK).await;
-        assert!(
-            inputs.try_recv().is_err(),
-            "nothing changes by what is broken"
-        );
+        let status = only_status(&mut inputs);
+        assert_eq!(status.skipped["documents"], 1);
+        assert_eq!(status.skipped_in[0].file, file.display().to_string());
+        assert!(status.skipped_in[0].last.starts_with("line 3: is no YAML"));
         fs::write(&file, format!("{POD}{POLICY}")).unwrap();
         let (cluster, policies) = next(&mut inputs).await;
         assert_eq!((cluster.len(), policies.len()), (0, 1));
@@ -258,6 +298,29 @@ mod tests {
             matches!(&policies[..], [PolicyChange::NamespacedGone(..)]),
             "{policies:?}"
         );
+        // What is left out and declares nothing is told of all the same, and so is a directory
+        // that is gone.
+        fs::write(
+            &file,
+            POLICY.replace("spec: {}", "spec: {policyTypes: [Up]}"),
+        )
+        .unwrap();
+        time::sleep(LOOK + LOOK).await;
+        let status = only_status(&mut inputs);
+        assert_eq!((status.files, status.skipped["networkpolicies"]), (1, 1));
+        let last = &status.skipped_in[0].last;
+        assert!(
+            last.starts_with("line 2: NetworkPolicy x/p: spec.policyTypes"),
+            "{last}"
+        );
+        fs::rename(directory.path(), directory.path().with_extension("away")).unwrap();
+        time::sleep(LOOK + LOOK).await;
+        let status = only_status(&mut inputs);
+        assert_eq!(status.skipped["networkpolicies"], 1);
+        assert!(status.error.is_some(), "{status:?}");
+        fs::rename(directory.path().with_extension("away"), directory.path()).unwrap();
+        time::sleep(LOOK + LOOK).await;
+        assert_eq!(only_status(&mut inputs).error, None);
         // The watch does not keep the engine from ending.
         drop(sender);
         assert!(inputs.recv().await.is_none());
@@ -277,7 +340,7 @@ mod tests {
             declared: vec![directory.path().to_owned()],
             proposed: Vec::new(),
         };
-        let first = places.read(places.stamp()).unwrap().known;
+        let first = places.first().unwrap();
         // Between the reading and the first look.
         fs::write(file("p.yaml"), POLICY).unwrap();
         let (sender, mut inputs) = mpsc::channel(8);
@@ -314,7 +377,7 @@ mod tests {
             declared: vec![declared.clone()],
             proposed: vec![proposed.clone()],
         };
-        let first = places.read(places.stamp()).unwrap().known;
+        let first = places.first().unwrap();
         assert_eq!(first.proposed.as_deref(), Some(&[][..]));
         let (sender, mut inputs) = mpsc::channel(8);
         let watching = tokio::spawn(watch(places, first, sender.downgrade()));

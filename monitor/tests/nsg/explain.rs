@@ -213,6 +213,43 @@ fn explain_takes_names_and_manifests_and_asks_policies_too() {
 }
 
 #[test]
+fn policy_explain_takes_the_ends_that_explain_takes() {
+    let ends = [
+        ("node/aks-1", "shop/cart-0"),
+        ("10.224.0.9", "shop/cart-0"),
+        ("shop/cart-0", "node/aks-1"),
+        ("node/x", "shop/cart-0"),
+        ("shop/x", "10.0.0.1"),
+        ("x", "10.0.0.1"),
+        ("10.0.0.1", "::1"),
+    ];
+    let mut told = 0;
+    for (from, to) in ends {
+        let rest = [from, to, "--port", "8080", "--manifests", "-", "-o", "json"];
+        let [one, other] = [&["explain"][..], &["policy", "explain"]]
+            .map(|command| run(&[command, &rest].concat(), MANIFESTS));
+        assert_eq!(one.status.code(), other.status.code(), "{other:?}");
+        if one.status.success() {
+            let [one, other] = [one, other]
+                .map(|output| serde_json::from_slice::<Value>(&output.stdout).expect("JSON"));
+            assert_eq!(one["policy"], other, "{from} {to}");
+            told += 1;
+        } else {
+            let [one, other] =
+                [one, other].map(|output| String::from_utf8_lossy(&output.stderr).into_owned());
+            assert!(!one.is_empty() && one == other, "{one} {other}");
+        }
+    }
+    assert_eq!(told, 3);
+    for command in [&["explain"][..], &["policy", "explain"]] {
+        let help = run(&[command, &["--help"]].concat(), "");
+        let help = String::from_utf8_lossy(&help.stdout).replace(['\n', ' '], "");
+        let forms = "anaddress,NAMESPACE/POD,NAMESPACE/KIND/WORKLOADornode/NAME";
+        assert_eq!(help.matches(forms).count(), 2, "{help}");
+    }
+}
+
+#[test]
 fn explain_says_what_is_missing() {
     let file = format!("subnet={}", sample("snet-nodes-nsg.rest.json"));
     for (arguments, status, message) in [

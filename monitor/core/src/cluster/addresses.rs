@@ -4,7 +4,7 @@
 //! began, so that what ended is kept for a while.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -26,6 +26,8 @@ pub(super) struct Addresses {
     by_ip: HashMap<IpAddr, Vec<Holder>>,
     /// Addresses with an ended holder, in the order of their ends as they were learned.
     ended: VecDeque<(IpAddr, u64)>,
+    /// Addresses that several pods hold.
+    shared: BTreeSet<IpAddr>,
 }
 
 /// A pod that holds an address, or held it.
@@ -61,6 +63,7 @@ impl Addresses {
         }
         for ip in &pod.pod.ips {
             self.hold_one(*ip, pod, before, now);
+            self.note_shared(*ip);
         }
     }
 
@@ -105,8 +108,13 @@ impl Addresses {
             is_end_seen: true,
         });
         if holders.len() > MAX_HOLDERS {
-            let oldest = holders.iter().position(|holder| holder.until.is_some());
-            holders.remove(oldest.unwrap_or(0));
+            // Of those that all hold it, the one that began last has it: not that one.
+            let order = |(_, holder): &(usize, &Holder)| {
+                (holder.until.is_none(), holder.from, holder.tenure)
+            };
+            let oldest = holders.iter().enumerate().min_by_key(order);
+            let oldest = oldest.map_or(0, |(index, _)| index);
+            holders.remove(oldest);
         }
         if until.is_some() {
             self.ended.push_back((ip, tenure));
@@ -136,7 +144,36 @@ impl Addresses {
             holder.is_end_seen = is_seen;
             self.ended.push_back((ip, holder.tenure));
             self.trim();
+            self.note_shared(ip);
         }
+    }
+
+    /// Notes whether several pods hold an address.
+    fn note_shared(&mut self, ip: IpAddr) {
+        if self.holders(ip).nth(1).is_some() {
+            self.shared.insert(ip);
+        } else {
+            self.shared.remove(&ip);
+        }
+    }
+
+    /// Pods that hold an address now.
+    fn holders(&self, ip: IpAddr) -> impl Iterator<Item = &Holder> {
+        let holders = self.by_ip.get(&ip).into_iter().flatten();
+        holders.filter(|holder| holder.until.is_none())
+    }
+
+    /// Addresses that several pods hold now.
+    pub(super) fn shared(&self) -> &BTreeSet<IpAddr> {
+        &self.shared
+    }
+
+    /// Pods that hold an address now and do not have it, see [`Addresses::current`].
+    pub(super) fn others(&self, ip: IpAddr) -> impl Iterator<Item = &Arc<KnownPod>> {
+        let current = self.current(ip).map(|pod| pod.id);
+        self.holders(ip)
+            .map(|holder| &holder.pod)
+            .filter(move |pod| Some(pod.id) != current)
     }
 
     /// Forgets the holders that ended first.
@@ -156,10 +193,7 @@ impl Addresses {
 
     /// The pod that holds an address now. Where several claim it, the one that began last.
     pub(super) fn current(&self, ip: IpAddr) -> Option<&Arc<KnownPod>> {
-        self.by_ip
-            .get(&ip)?
-            .iter()
-            .filter(|holder| holder.until.is_none())
+        self.holders(ip)
             .max_by_key(|holder| (holder.from, holder.tenure))
             .map(|holder| &holder.pod)
     }

@@ -4,7 +4,9 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::{Deserialize, Serialize};
 
+use super::ManifestsStatus;
 use crate::{
+    cluster::Missing,
     metric::{Fixed, Metric, Text, Value},
     time::Timestamp,
 };
@@ -29,6 +31,13 @@ pub struct ResourceStatus {
     pub objects: u64,
     /// Objects that are there and cannot be used: what the API server should have refused.
     pub skipped: u64,
+    /// Addresses of objects that are no IP addresses: the objects are used as if those were not
+    /// there.
+    #[serde(default, skip_serializing_if = "super::is_zero")]
+    pub invalid_addresses: u64,
+    /// The last object or address that cannot be used, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unusable: Option<String>,
     /// Events so far: objects that came, changed or went.
     pub events: u64,
     /// When the last event or complete list came.
@@ -90,6 +99,19 @@ impl KubernetesStatus {
         !self.resources.iter().any(is_pending)
     }
 
+    /// Kinds whose objects are not known as the server has them, as far as verdicts depend on all
+    /// of them.
+    pub(super) fn missing(&self) -> Missing {
+        let is_missing = |name: &str| {
+            let mut resources = self.resources.iter();
+            resources.any(|one| one.resource == name && !one.state.is_in_sync())
+        };
+        Missing {
+            namespaces: is_missing("namespaces"),
+            nodes: is_missing("nodes"),
+        }
+    }
+
     /// Samples of the metrics.
     pub(super) fn samples(&self, fixed: &mut Vec<Fixed>) {
         let mut push = |metric, resource: &ResourceStatus, value| {
@@ -108,11 +130,6 @@ impl KubernetesStatus {
                 gauge(resource.state.is_in_sync().into()),
             );
             push(Metric::KubernetesObjects, resource, gauge(resource.objects));
-            push(
-                Metric::KubernetesObjectsSkipped,
-                resource,
-                gauge(resource.skipped),
-            );
             push(
                 Metric::KubernetesEvents,
                 resource,
@@ -141,6 +158,60 @@ impl KubernetesStatus {
     }
 }
 
+/// Samples of what is left out, of a live cluster and of files: a policy may be in both, in force in
+/// the one and proposed in the other.
+pub(super) fn skipped(
+    kubernetes: Option<&KubernetesStatus>,
+    manifests: Option<&ManifestsStatus>,
+    fixed: &mut Vec<Fixed>,
+) {
+    let mut counts: BTreeMap<Cow<'static, str>, u64> = BTreeMap::new();
+    for resource in kubernetes.iter().flat_map(|status| &status.resources) {
+        *counts.entry(resource.resource.clone()).or_default() += resource.skipped;
+    }
+    if let Some(manifests) = manifests {
+        counts.entry(ManifestsStatus::DOCUMENTS.into()).or_default();
+        for (resource, count) in &manifests.skipped {
+            *counts.entry(resource.clone()).or_default() += count;
+        }
+    }
+    fixed.extend(counts.into_iter().map(|(resource, count)| Fixed {
+        metric: Metric::KubernetesObjectsSkipped,
+        labels: vec![label(resource)],
+        value: Value::Gauge(i64::try_from(count).unwrap_or(i64::MAX)),
+    }));
+}
+
+/// Samples of addresses that are not used as they stand, where a cluster is known.
+pub(super) fn doubtful_addresses(
+    kubernetes: Option<&KubernetesStatus>,
+    manifests: Option<&ManifestsStatus>,
+    shared: u64,
+    fixed: &mut Vec<Fixed>,
+) {
+    if kubernetes.is_none() && manifests.is_none() {
+        return;
+    }
+    let mut push = |resource: &'static str, reason: &'static str, count: u64| {
+        fixed.push(Fixed {
+            metric: Metric::KubernetesAddressesDoubtful,
+            labels: vec![Text::Static(resource), Text::Static(reason)],
+            value: Value::Gauge(i64::try_from(count).unwrap_or(i64::MAX)),
+        });
+    };
+    for name in ["nodes", "pods"] {
+        let resources = kubernetes.iter().flat_map(|status| &status.resources);
+        let live = resources
+            .filter(|resource| resource.resource == name)
+            .map(|resource| resource.invalid_addresses);
+        let files = manifests
+            .iter()
+            .filter_map(|status| status.invalid_addresses.get(name).copied());
+        push(name, "invalid", live.chain(files).sum());
+    }
+    push("pods", "shared", shared);
+}
+
 fn label(name: Cow<'static, str>) -> Text {
     match name {
         Cow::Borrowed(name) => Text::Static(name),
@@ -158,6 +229,8 @@ impl ResourceStatus {
             state: WatchState::Pending,
             objects: 0,
             skipped: 0,
+            invalid_addresses: 0,
+            unusable: None,
             events: 0,
             last_event: None,
             lists: 0,

@@ -4,9 +4,13 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Engine, KubernetesStatus, LossStage, NsgStatus, PolicyStatus, TranslationStatus};
+use super::{
+    Engine, KubernetesStatus, LossStage, ManifestsStatus, NsgStatus, PolicyStatus,
+    TranslationStatus, kubernetes,
+};
 use crate::{
     account::InterfaceStatus,
+    cluster::SharedAddresses,
     event::{Point, SummaryRecord, VERSION},
     flow::{Anomaly, Blinded, Family},
     metric::{Fixed, Metric, Rows, Text, Value},
@@ -41,6 +45,12 @@ pub struct Status {
     /// How far the objects of a live cluster are known; absent where none is watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubernetes: Option<KubernetesStatus>,
+    /// Files that declare objects and policies; absent where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifests: Option<ManifestsStatus>,
+    /// Addresses that several pods have which have not ended; absent where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_addresses: Option<SharedAddresses>,
     /// What network policies are about; absent where no pod is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicyStatus>,
@@ -105,6 +115,8 @@ impl Engine {
             interfaces: self.books.ledger.status(),
             nsg: self.books.nsg.status(),
             kubernetes: self.kubernetes.clone(),
+            manifests: self.manifests.clone(),
+            shared_addresses: Some(self.shared_addresses()).filter(|shared| shared.count > 0),
             policy: self.books.policy.status(self.books.names.cluster()),
             translation: self.books.translations.status(),
             events_lost: self.events_lost.clone(),
@@ -175,6 +187,10 @@ impl Engine {
         if let Some(kubernetes) = &self.kubernetes {
             kubernetes.samples(&mut fixed);
         }
+        let (live, files) = (self.kubernetes.as_ref(), self.manifests.as_ref());
+        kubernetes::skipped(live, files, &mut fixed);
+        let shared = self.books.names.cluster().shared_count();
+        kubernetes::doubtful_addresses(live, files, shared, &mut fixed);
         self.books.translations.samples(&mut fixed);
         let mut push = |metric: Metric, label: &'static str, value: Value| {
             let labels = vec![Text::Static(label)];

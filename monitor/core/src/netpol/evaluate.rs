@@ -6,7 +6,7 @@
 mod namespaced;
 mod tier;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use ipnet::IpNet;
 
@@ -33,8 +33,20 @@ pub(super) struct Selected {
     /// NetworkPolicies that isolate it, by [`Direction`].
     pub(super) isolating: [Vec<Arc<Named<NetworkPolicy>>>; 2],
     /// Cluster-scoped policies, by [`Tier`], in the order of their priorities.
-    pub(super) tiers: [Vec<Arc<Named<TierPolicy>>>; 2],
+    pub(super) tiers: [Vec<Subject>; 2],
 }
+
+/// A cluster-scoped policy that selects a pod.
+#[derive(Debug)]
+pub(super) struct Subject {
+    pub(super) named: Arc<Named<TierPolicy>>,
+    /// Else it depends on labels of the pod's namespace that are not known.
+    pub(super) is_certain: bool,
+}
+
+/// Why something cannot be told where a namespace is known by its name only.
+const UNLABELLED: &str =
+    "it depends on labels of a namespace that are not known (`nodewatch status` says why)";
 
 /// One direction of a connection.
 #[derive(Clone, Copy)]
@@ -96,11 +108,9 @@ impl<'a> Case<'a> {
         is_held.then_some(true)
     }
 
-    fn namespace_labels(&self, pod: &KnownPod) -> Labels {
-        self.cluster
-            .namespace_labels(&pod.pod.namespace)
-            .cloned()
-            .unwrap_or_default()
+    /// Labels of a pod's namespace, and whether these are all.
+    fn namespace_labels(&self, pod: &KnownPod) -> (&'a Labels, bool) {
+        namespace_labels(self.cluster, &pod.pod.namespace)
     }
 
     /// What the policies that select a pod say.
@@ -140,6 +150,13 @@ impl<'a> Case<'a> {
         });
         Part::allowed(Basis::Default)
     }
+}
+
+/// Labels of a namespace, and whether these are all.
+pub(super) fn namespace_labels<'a>(cluster: &'a Cluster, name: &str) -> (&'a Labels, bool) {
+    static NONE: LazyLock<Labels> = LazyLock::new(Labels::default);
+    let labels = cluster.namespace_labels(name).unwrap_or(&NONE);
+    (labels, cluster.knows_namespace(name))
 }
 
 /// A verdict, or none: where an earlier rule may have accepted and that cannot be told, only what

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Direction, Flow, NetworkPolicy, Part, Step, TierKind, TierPolicy, Verdict,
-    evaluate::{Case, Named, Selected},
+    evaluate::{Case, Named, Selected, Subject, namespace_labels},
     flow::Key,
     trace::{Silent, Stage, Trace},
     verdict::Basis,
@@ -114,9 +114,11 @@ impl Policies {
         self.follow(cluster);
         let selected = self.selected(cluster, pod);
         [Direction::Ingress, Direction::Egress].map(|direction| {
-            let mut tiers = selected.tiers.iter().flatten();
+            let tiers = selected.tiers.iter().flatten();
+            // One that may not select it is no cover.
+            let mut certain = tiers.filter(|subject| subject.is_certain);
             !selected.isolating[direction as usize].is_empty()
-                || tiers.any(|named| !named.policy.rules(direction).is_empty())
+                || certain.any(|subject| !subject.named.policy.rules(direction).is_empty())
         })
     }
 
@@ -231,17 +233,17 @@ impl Policies {
                 }
             }
         }
-        let labels = cluster
-            .namespace_labels(namespace)
-            .cloned()
-            .unwrap_or_default();
+        let labels = namespace_labels(cluster, namespace);
         for (tier, policies) in selected.tiers.iter_mut().zip(&self.tiers) {
-            tier.extend(
-                policies
-                    .iter()
-                    .filter(|named| named.policy.subject.matches(&labels, &pod.pod.labels))
-                    .map(Arc::clone),
-            );
+            tier.extend(policies.iter().filter_map(|named| {
+                let is_certain = match named.policy.subject.matches(labels, &pod.pod.labels) {
+                    Some(false) => return None,
+                    Some(true) => true,
+                    None => false,
+                };
+                let named = Arc::clone(named);
+                Some(Subject { named, is_certain })
+            }));
         }
         selected
     }

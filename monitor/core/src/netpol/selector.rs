@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::event::Labels;
+use crate::{cluster::NAME_LABEL, event::Labels};
 
 /// Requirements on labels, all of which must hold. None of them: everything is selected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +41,23 @@ impl Selector {
         self.requirements
             .iter()
             .all(|requirement| requirement.matches(labels))
+    }
+
+    /// Whether a namespace meets all requirements; `None` where that depends on labels that are not
+    /// known: of some namespaces it is the name only ([`NAME_LABEL`]).
+    pub(crate) fn matches_namespace(&self, labels: &Labels, is_whole: bool) -> Option<bool> {
+        if is_whole {
+            return Some(self.matches(labels));
+        }
+        let by_name = |requirement: &&Requirement| &*requirement.key == NAME_LABEL;
+        let mut known = self.requirements.iter().filter(by_name);
+        if known.any(|requirement| !requirement.matches(labels)) {
+            return Some(false);
+        }
+        self.requirements
+            .iter()
+            .all(|requirement| by_name(&requirement))
+            .then_some(true)
     }
 }
 

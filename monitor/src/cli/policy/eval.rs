@@ -231,7 +231,11 @@ fn end(
         }
         (None, None) => None,
     };
-    Ok(Wanted { pod, ip })
+    Ok(Wanted {
+        pod,
+        ip,
+        node: None,
+    })
 }
 
 #[cfg(test)]

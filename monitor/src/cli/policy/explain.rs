@@ -1,6 +1,6 @@
 //! `nodewatch policy explain`: which policies decide a flow, step by step.
 
-use std::{fmt::Write as _, net::IpAddr, process::ExitCode, str::FromStr};
+use std::{fmt::Write as _, process::ExitCode};
 
 use anyhow::bail;
 use clap::ValueEnum;
@@ -11,19 +11,23 @@ use monitor_core::{
 
 use super::Source;
 use crate::{
-    cli::output::Output,
-    explain::ends::{Wanted, flow},
+    cli::{output::Output, table::escape},
+    explain::{
+        flow_between,
+        place::{self, Place},
+    },
 };
 
 /// Flags of `policy explain`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The end that opens the connection: NAMESPACE/POD, or an address
-    #[arg(value_name = "SRC")]
-    from: Place,
-    /// The other end: NAMESPACE/POD, or an address
-    #[arg(value_name = "DST")]
-    to: Place,
+    /// The end that opens the connection: an address, NAMESPACE/POD, NAMESPACE/KIND/WORKLOAD or
+    /// node/NAME
+    #[arg(value_name = "SRC", value_parser = place::checked)]
+    from: String,
+    /// The end that it leads to: an address, NAMESPACE/POD, NAMESPACE/KIND/WORKLOAD or node/NAME
+    #[arg(value_name = "DST", value_parser = place::checked)]
+    to: String,
     /// IP protocol
     #[arg(long, value_name = "PROTOCOL", default_value_t = Protocol::TCP)]
     protocol: Protocol,
@@ -45,35 +49,6 @@ enum Format {
     Json,
 }
 
-/// An end of a connection on the command line.
-#[derive(Clone, Debug)]
-struct Place {
-    text: String,
-    wanted: Wanted,
-}
-
-// === impl Place ===
-
-impl FromStr for Place {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wanted = match (text.split_once('/'), IpAddr::from_str(text)) {
-            (_, Ok(ip)) => Wanted {
-                pod: None,
-                ip: Some(ip),
-            },
-            (Some((namespace, pod)), _) if !namespace.is_empty() && !pod.is_empty() => Wanted {
-                pod: Some((namespace.to_owned(), pod.to_owned())),
-                ip: None,
-            },
-            _ => return Err("expected NAMESPACE/POD or an address".to_owned()),
-        };
-        let text = text.to_owned();
-        Ok(Self { text, wanted })
-    }
-}
-
 /// Explains a flow.
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.protocol.has_ports() && args.port.is_none() {
@@ -81,9 +56,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let mut declared = args.source.read()?;
     let port = args.port.unwrap_or(0);
-    let (from, to) = (&args.from.wanted, &args.to.wanted);
-    let flow =
-        flow(&declared.cluster, from, to, args.protocol, port).map_err(|(_, error)| error)?;
+    let wanted = |text: &str| text.parse::<Place>()?.wanted(&declared.cluster);
+    let (from, to) = (wanted(&args.from)?, wanted(&args.to)?);
+    let flow = flow_between(&declared.cluster, &from, &to, args.protocol, port)?;
     let explanation = declared.policies.explain(&declared.cluster, &flow);
     let proposed = declared
         .proposed
@@ -92,8 +67,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let text = match args.output {
         Format::Text => {
             let text = |explanation: &Explanation| {
-                let Args { from, to, .. } = args;
-                text(&from.text, &to.text, args.protocol, args.port, explanation)
+                let (from, to) = (escape(&args.from), escape(&args.to));
+                text(&from, &to, args.protocol, args.port, explanation)
             };
             let proposed =
                 proposed.map(|proposed| format!("\nwith what is proposed:\n{}", text(&proposed)));

@@ -8,8 +8,12 @@ use monitor_core::{
 };
 use serde_json::Value;
 
+use super::InvalidAddresses;
+
 /// Characters of a value that a message shows.
 const SHOWN: usize = 80;
+/// Addresses of one object that are told of one by one.
+const MAX_INVALID: usize = 8;
 
 /// What is wrong with an object, and where in it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -270,6 +274,24 @@ impl<'a> Field<'a> {
     pub(super) fn ip(&self) -> Result<Option<IpAddr>, Fault> {
         let ip = self.text()?.and_then(|text| IpAddr::from_str(text).ok());
         Ok(ip.map(normalise))
+    }
+
+    /// Its value as an address, normalised; `None` where it is absent or empty, and where it is no
+    /// address, which is noted.
+    pub(super) fn ip_or_note(
+        &self,
+        invalid: &mut InvalidAddresses,
+    ) -> Result<Option<IpAddr>, Fault> {
+        let text = self.text()?.unwrap_or_default();
+        let ip = self.ip()?;
+        if ip.is_none() && !text.is_empty() {
+            invalid.count += 1;
+            if invalid.faults.len() < MAX_INVALID {
+                let message = format!("`{}` is no IP address: it is not used", shown(text));
+                invalid.faults.push(self.fault(message));
+            }
+        }
+        Ok(ip)
     }
 
     /// Its value as a text to share.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use monitor_core::cluster::{ContainerPort, Phase, Pod, Workload};
 
 use super::{
-    Fault,
+    Fault, InvalidAddresses,
     field::Field,
     meta::{controller, labels, name, namespace_of, time},
 };
@@ -18,7 +18,7 @@ const CRON_DIGITS: usize = 8;
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// A pod.
-pub(super) fn pod(root: &Field<'_>) -> Result<Pod, Fault> {
+pub(super) fn pod(root: &Field<'_>, invalid: &mut InvalidAddresses) -> Result<Pod, Fault> {
     let (metadata, spec, status) = (root.get("metadata"), root.get("spec"), root.get("status"));
     let labels = labels(&metadata)?;
     let owner = controller(root)?.map(|by| owner(&by.kind, &by.name, &labels));
@@ -43,8 +43,8 @@ pub(super) fn pod(root: &Field<'_>) -> Result<Pod, Fault> {
         uid: metadata.get("uid").shared()?,
         static_uid: metadata.get("annotations").get(MIRROR).shared()?,
         labels,
-        ips: addresses(&status, "podIPs", "podIP")?,
-        host_ips: addresses(&status, "hostIPs", "hostIP")?,
+        ips: addresses(&status, "podIPs", "podIP", invalid)?,
+        host_ips: addresses(&status, "hostIPs", "hostIP", invalid)?,
         node: spec.get("nodeName").shared()?,
         host_network: spec.get("hostNetwork").flag()?,
         phase,
@@ -59,13 +59,18 @@ pub(super) fn pod(root: &Field<'_>) -> Result<Pod, Fault> {
 }
 
 /// Addresses of a status: the list, else the single one.
-fn addresses(status: &Field<'_>, list: &str, single: &str) -> Result<Vec<IpAddr>, Fault> {
+fn addresses(
+    status: &Field<'_>,
+    list: &str,
+    single: &str,
+    invalid: &mut InvalidAddresses,
+) -> Result<Vec<IpAddr>, Fault> {
     let mut ips: Vec<IpAddr> = Vec::new();
     for item in status.get(list).items()? {
-        ips.extend(item.get("ip").ip()?);
+        ips.extend(item.get("ip").ip_or_note(invalid)?);
     }
     if ips.is_empty() {
-        ips.extend(status.get(single).ip()?);
+        ips.extend(status.get(single).ip_or_note(invalid)?);
     }
     ips.dedup();
     Ok(ips)

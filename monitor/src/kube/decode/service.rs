@@ -6,7 +6,7 @@ use monitor_core::cluster::{
 use serde_json::Value;
 
 use super::{
-    Fault,
+    Fault, InvalidAddresses,
     field::Field,
     meta::{labels, name, namespace_of, plain_selector},
 };
@@ -21,12 +21,16 @@ const MAX_PORTS: usize = 1_024;
 /// Ports at addresses: each is a place where the service is found.
 const MAX_PLACES: usize = 8_192;
 
-/// A node.
-pub(super) fn node(root: &Field<'_>) -> Result<Node, Fault> {
+/// A node. Of its addresses some are names, as their types say (`core/v1 NodeAddressType`).
+pub(super) fn node(root: &Field<'_>, invalid: &mut InvalidAddresses) -> Result<Node, Fault> {
     let status = root.get("status");
     let mut ips = Vec::new();
     for address in status.get("addresses").items()? {
-        ips.extend(address.get("address").ip()?);
+        let value = address.get("address");
+        ips.extend(match address.get("type").text()? {
+            Some("InternalIP" | "ExternalIP") => value.ip_or_note(invalid)?,
+            _ => value.ip()?,
+        });
     }
     Ok(Node {
         name: name(root)?,

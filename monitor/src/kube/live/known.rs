@@ -33,13 +33,26 @@ pub(super) struct Changes {
     pub(super) proposed: Vec<PolicyChange>,
 }
 
-/// An object that is left out.
+/// Something of an object cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Skipped {
+pub(super) struct Unusable {
     /// Kind and name.
     pub(super) object: String,
     /// What is wrong with it.
     pub(super) fault: Fault,
+    /// Whether it is an address, and the object is used without it; else the object is left out.
+    pub(super) is_address: bool,
+}
+
+/// How many objects there are, and what of them cannot be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Objects that are used.
+    pub(super) objects: u64,
+    /// Objects that are left out.
+    pub(super) skipped: u64,
+    /// Addresses that are none, of objects that are used.
+    pub(super) invalid_addresses: u64,
 }
 
 /// The objects of a kind: of each its name, and a digest of what it says.
@@ -48,8 +61,7 @@ pub(super) struct Known {
     resource: &'static Resource,
     api_version: String,
     objects: HashMap<Key, Kept>,
-    /// How many of them are left out.
-    skipped: usize,
+    counts: Counts,
     /// A list that has not come to its end: its objects, and what they change.
     list: Option<(HashMap<Key, Kept>, Changes)>,
     digests: RandomState,
@@ -59,7 +71,11 @@ pub(super) struct Known {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kept {
     /// It is known, with this digest.
-    Used { digest: u64, is_proposed: bool },
+    Used {
+        digest: u64,
+        is_proposed: bool,
+        invalid_addresses: u64,
+    },
     /// It is left out.
     Skipped,
 }
@@ -123,6 +139,34 @@ impl Changes {
     }
 }
 
+// === impl Counts ===
+
+impl Counts {
+    fn add(&mut self, kept: Kept) {
+        match kept {
+            Kept::Used {
+                invalid_addresses, ..
+            } => {
+                self.objects += 1;
+                self.invalid_addresses += invalid_addresses;
+            }
+            Kept::Skipped => self.skipped += 1,
+        }
+    }
+
+    fn remove(&mut self, kept: Kept) {
+        match kept {
+            Kept::Used {
+                invalid_addresses, ..
+            } => {
+                self.objects -= 1;
+                self.invalid_addresses -= invalid_addresses;
+            }
+            Kept::Skipped => self.skipped -= 1,
+        }
+    }
+}
+
 // === impl Known ===
 
 impl Known {
@@ -131,7 +175,7 @@ impl Known {
             resource,
             api_version: resource.api_version(version),
             objects: HashMap::new(),
-            skipped: 0,
+            counts: Counts::default(),
             list: None,
             digests: RandomState::new(),
         }
@@ -142,10 +186,9 @@ impl Known {
         self.api_version = self.resource.api_version(version);
     }
 
-    /// Objects that are known, and those that are left out.
-    pub(super) fn counts(&self) -> (u64, u64) {
-        let used = self.objects.len() - self.skipped;
-        (used as u64, self.skipped as u64)
+    /// Objects that are known, and what of them cannot be used.
+    pub(super) fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// A list begins; one that had begun and not ended is forgotten.
@@ -154,17 +197,17 @@ impl Known {
     }
 
     /// An object of the list.
-    pub(super) fn collect(&mut self, seen: Seen) -> Option<Skipped> {
+    pub(super) fn collect(&mut self, seen: Seen) -> Option<Unusable> {
         let (mut objects, mut changes) = self.list.take().unwrap_or_default();
-        let mut skipped = None;
+        let mut unusable = None;
         if let Some(key) = key(&seen) {
             let before = self.objects.get(&key).copied();
             let (kept, fault) = self.take(&key, seen, before, &mut changes);
-            skipped = fault;
+            unusable = fault;
             objects.insert(key, kept);
         }
         self.list = Some((objects, changes));
-        skipped
+        unusable
     }
 
     /// The list ends: what it did not have is gone, since some time that was not seen.
@@ -182,8 +225,10 @@ impl Known {
         changes.cluster.extend(changed.cluster);
         changes.policies.extend(changed.policies);
         changes.proposed.extend(changed.proposed);
-        let is_skipped = |kept: &&Kept| **kept == Kept::Skipped;
-        self.skipped = objects.values().filter(is_skipped).count();
+        self.counts = Counts::default();
+        for kept in objects.values() {
+            self.counts.add(*kept);
+        }
         self.objects = objects;
         // A list may have been far longer than it is now.
         self.objects.shrink_to(2 * self.objects.len());
@@ -197,17 +242,18 @@ impl Known {
     }
 
     /// An object came or changed.
-    pub(super) fn apply(&mut self, seen: Seen) -> (Changes, Option<Skipped>) {
+    pub(super) fn apply(&mut self, seen: Seen) -> (Changes, Option<Unusable>) {
         let mut changes = Changes::default();
         let Some(key) = key(&seen) else {
             return (changes, None);
         };
         let before = self.objects.get(&key).copied();
-        let (kept, skipped) = self.take(&key, seen, before, &mut changes);
-        self.skipped -= usize::from(before == Some(Kept::Skipped));
-        self.skipped += usize::from(kept == Kept::Skipped);
-        self.objects.insert(key, kept);
-        (changes, skipped)
+        let (kept, unusable) = self.take(&key, seen, before, &mut changes);
+        if let Some(before) = self.objects.insert(key, kept) {
+            self.counts.remove(before);
+        }
+        self.counts.add(kept);
+        (changes, unusable)
     }
 
     /// An object went. `is_late`: maybe some time ago.
@@ -216,12 +262,11 @@ impl Known {
         let Some(key) = key(seen) else {
             return changes;
         };
-        match self.objects.remove(&key) {
-            Some(Kept::Used { is_proposed, .. }) => {
+        if let Some(kept) = self.objects.remove(&key) {
+            self.counts.remove(kept);
+            if let Kept::Used { is_proposed, .. } = kept {
                 changes.push_gone(self.resource, &key, is_proposed, is_late);
             }
-            Some(Kept::Skipped) => self.skipped -= 1,
-            None => {}
         }
         changes
     }
@@ -233,19 +278,23 @@ impl Known {
         seen: Seen,
         before: Option<Kept>,
         changes: &mut Changes,
-    ) -> (Kept, Option<Skipped>) {
+    ) -> (Kept, Option<Unusable>) {
         let value = seen.of_kind(self.resource.kind, &self.api_version);
         let is_proposed = value["metadata"]["annotations"][MODE] == PROPOSE;
         let mut leave_out = |value: &Value, fault| {
             if let Some(Kept::Used { is_proposed, .. }) = before {
                 changes.push_gone(self.resource, key, is_proposed, false);
             }
-            let object = title(value);
-            (Kept::Skipped, Some(Skipped { object, fault }))
+            let unusable = Unusable {
+                object: title(value),
+                fault,
+                is_address: false,
+            };
+            (Kept::Skipped, Some(unusable))
         };
-        let object = match decode(&value) {
-            // What is doubtful is for who writes the object, not for who runs every node.
-            Ok(Decoded::Object(object, _)) => object,
+        let (object, invalid) = match decode(&value) {
+            // What else is doubtful is for who writes the object, not for who runs every node.
+            Ok(Decoded::Object(object, doubts)) => (object, doubts.addresses),
             Ok(Decoded::Other(kind)) => {
                 let message = format!("is a {kind}, where a {} was asked for", self.resource.kind);
                 let path = Vec::new();
@@ -261,6 +310,7 @@ impl Known {
         let kept = Kept::Used {
             digest,
             is_proposed,
+            invalid_addresses: invalid.count,
         };
         // Most events are about what is not needed: conditions, heartbeats, annotations.
         if before == Some(kept) {
@@ -274,7 +324,17 @@ impl Known {
             changes.push_gone(self.resource, key, was, false);
         }
         changes.push(object, is_proposed);
-        (kept, None)
+        let is_told = matches!(
+            before,
+            Some(Kept::Used { invalid_addresses, .. }) if invalid_addresses == invalid.count
+        );
+        let fault = invalid.faults.into_iter().next().filter(|_| !is_told);
+        let unusable = fault.map(|fault| Unusable {
+            object: title(&value),
+            fault,
+            is_address: true,
+        });
+        (kept, unusable)
     }
 
     /// A number for what an object says. Seeded: nobody can make two objects of one number.

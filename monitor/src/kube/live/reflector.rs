@@ -25,7 +25,7 @@ use tokio::{
 
 use super::{
     fault::{Backoff, Fault, UNTIL_INSTALLED},
-    known::{Changes, Known, Skipped},
+    known::{Changes, Counts, Known, Unusable},
     report::Report,
     resource::Resource,
     seen::{Page, PageMetadata, Seen},
@@ -57,7 +57,7 @@ const REMOVED: Duration = Duration::from_secs(30);
 const OTHERS: Duration = Duration::from_secs(10);
 /// Marks the end of the list at the beginning of a watch (KEP-3157).
 const LIST_END: &str = "k8s.io/initial-events-end";
-/// Objects left out that are told of one by one, in each [`TOLD_PERIOD`].
+/// Objects and addresses that cannot be used and are told of one by one, in each [`TOLD_PERIOD`].
 const TOLD: u32 = 10;
 const TOLD_PERIOD: Duration = Duration::from_mins(1);
 
@@ -87,6 +87,8 @@ pub(super) struct Reflector {
     /// Until when deletions may be told of late.
     late_until: Option<Instant>,
     told: (Instant, u32),
+    /// The last object or address that cannot be used.
+    unusable: Option<String>,
 }
 
 /// Why nothing more comes.
@@ -139,6 +141,7 @@ impl Reflector {
             is_behind: false,
             late_until: None,
             told: (Instant::now(), 0),
+            unusable: None,
         }
     }
 
@@ -179,8 +182,8 @@ impl Reflector {
                 .map_err(|_| Fault::silent("a list", ANSWER))?
                 .map_err(Fault::from)?;
             for seen in page.items.into_iter().flatten() {
-                let skipped = self.known.collect(seen);
-                self.leave_out(skipped);
+                let unusable = self.known.collect(seen);
+                self.complain(unusable);
             }
             let PageMetadata {
                 resource_version,
@@ -263,13 +266,13 @@ impl Reflector {
             };
             match event {
                 Ok(WatchEvent::Added(seen) | WatchEvent::Modified(seen)) if is_list => {
-                    let skipped = self.known.collect(seen);
-                    self.leave_out(skipped);
+                    let unusable = self.known.collect(seen);
+                    self.complain(unusable);
                 }
                 Ok(WatchEvent::Added(seen) | WatchEvent::Modified(seen)) => {
                     self.position = seen.version().map(str::to_owned);
-                    let (changes, skipped) = self.known.apply(seen);
-                    self.leave_out(skipped);
+                    let (changes, unusable) = self.known.apply(seen);
+                    self.complain(unusable);
                     self.event(changes).await?;
                 }
                 Ok(WatchEvent::Deleted(_)) if is_list => {
@@ -325,7 +328,8 @@ impl Reflector {
 
     /// What the server has is what is known.
     fn stands(&self, change: impl FnOnce(&mut monitor_core::engine::ResourceStatus)) {
-        let (objects, skipped) = self.known.counts();
+        let counts = self.known.counts();
+        let unusable = self.unusable.clone();
         self.report.update(self.index, |status| {
             let (lists, events) = (status.lists, status.events);
             change(status);
@@ -334,7 +338,10 @@ impl Reflector {
             }
             status.state = WatchState::Synced;
             status.message = None;
-            (status.objects, status.skipped) = (objects, skipped);
+            (status.objects, status.skipped) = (counts.objects, counts.skipped);
+            status.invalid_addresses = counts.invalid_addresses;
+            let is_any = counts.skipped + counts.invalid_addresses > 0;
+            status.unusable = unusable.filter(|_| is_any);
         });
     }
 
@@ -387,7 +394,7 @@ impl Reflector {
         }
         self.absent = 0;
         let without = self.without_for();
-        if self.known.counts() != (0, 0) && without < REMOVED {
+        if self.known.counts() != Counts::default() && without < REMOVED {
             self.is_behind = true;
             self.report.failed(self.index, fault, WatchState::Stale);
             return Ok(self.backoff.next());
@@ -398,6 +405,7 @@ impl Reflector {
             status.state = WatchState::Absent;
             status.message = None;
             (status.objects, status.skipped) = (0, 0);
+            (status.invalid_addresses, status.unusable) = (0, None);
         });
         Ok(if without < REMOVED {
             self.backoff.next()
@@ -428,9 +436,14 @@ impl Reflector {
         Ok(())
     }
 
-    /// Tells of an object that is left out, unless there are many.
-    fn leave_out(&mut self, skipped: Option<Skipped>) {
-        let Some(Skipped { object, fault }) = skipped else {
+    /// Tells of what cannot be used, unless there is much of it.
+    fn complain(&mut self, unusable: Option<Unusable>) {
+        let Some(Unusable {
+            object,
+            fault,
+            is_address,
+        }) = unusable
+        else {
             return;
         };
         if self.told.0.elapsed() > TOLD_PERIOD {
@@ -438,7 +451,12 @@ impl Reflector {
         }
         self.told.1 += 1;
         if self.told.1 <= TOLD {
-            tracing::warn!("cluster: {object}: {fault}; skipped: as if it were not there");
+            if is_address {
+                tracing::warn!("cluster: {object}: {fault}");
+            } else {
+                tracing::warn!("cluster: {object}: {fault}; skipped: as if it were not there");
+            }
         }
+        self.unusable = Some(format!("{object}: {fault}"));
     }
 }

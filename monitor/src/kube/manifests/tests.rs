@@ -4,6 +4,7 @@ use std::fs;
 
 use super::*;
 
+mod addresses;
 mod hostile;
 
 fn parse(text: &str) -> Manifests {
@@ -450,7 +451,7 @@ fn an_empty_directory_is_told_of() {
     let path = directory.path().to_owned();
     std::fs::write(path.join("notes.txt"), "nothing").unwrap();
     let manifests = Manifests::read(std::slice::from_ref(&path)).unwrap();
-    assert_eq!((manifests.files, manifests.left_out), (0, 0));
+    assert_eq!((manifests.status.files, manifests.left_out), (0, 0));
     assert_eq!(
         manifests.diagnostics[0].to_string(),
         format!(

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{Case, Named};
+use super::{Case, Named, UNLABELLED};
 use crate::{
     cluster::KnownPod,
     event::Protocol,
@@ -22,6 +22,8 @@ enum Fit {
     NotHere,
     /// It depends on an address that is not known.
     Unclear,
+    /// It depends on labels of a namespace that are not known.
+    Unlabelled,
     /// As configured; other network plugins would not match.
     Here,
     Yes,
@@ -39,6 +41,7 @@ impl Fit {
             Self::No => "does not match",
             Self::NotHere => "does not match here, with other network plugins it would",
             Self::Unclear => "may match: an address is not known",
+            Self::Unlabelled => "may match: labels of a namespace are not known",
             Self::Here => "matches here, with other network plugins it would not",
             Self::Yes => "matches",
         }
@@ -76,6 +79,7 @@ impl Case<'_> {
                 "an ipBlock decides, and the address of the other pod is not known",
                 by,
             ),
+            Fit::Unlabelled => Part::undecided(UNLABELLED, by),
             Fit::No | Fit::NotHere => Part::decided(false, Basis::NetworkPolicy, labels(isolating))
                 .plugin_dependent(best == Fit::NotHere),
         }
@@ -185,14 +189,18 @@ impl Case<'_> {
                     return Fit::No;
                 };
                 let in_namespace = match namespaces {
-                    None => pod.pod.namespace == policy.namespace,
-                    Some(selector) => self
-                        .cluster
-                        .namespace_labels(&pod.pod.namespace)
-                        .is_some_and(|labels| selector.matches(labels)),
+                    None => Some(pod.pod.namespace == policy.namespace),
+                    Some(selector) => {
+                        let (labels, is_whole) = self.namespace_labels(pod);
+                        selector.matches_namespace(labels, is_whole)
+                    }
                 };
                 let selects = |pods: &super::super::Selector| pods.matches(&pod.pod.labels);
-                Fit::when(in_namespace && pods.as_ref().is_none_or(selects))
+                match in_namespace {
+                    _ if !pods.as_ref().is_none_or(selects) => Fit::No,
+                    Some(is_in) => Fit::when(is_in),
+                    None => Fit::Unlabelled,
+                }
             }
             Peer::Block(block) => self.block(block),
         }

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{Case, Named, Outcome, decided};
-use crate::netpol::{
-    Action, Part, PodSet, Tier, TierPeer, TierPolicy, TierPort, TierRule,
-    trace::{Stage, Trace},
+use super::{Case, Outcome, Subject, UNLABELLED, decided};
+use crate::{
+    event::Labels,
+    netpol::{
+        Action, Part, PodSet, Tier, TierPeer, TierPort, TierRule,
+        trace::{Stage, Trace},
+    },
 };
 
 /// Whether a rule matches.
@@ -17,6 +20,8 @@ enum Match {
 }
 
 const NO_ADDRESS: &str = "the address of the other pod is not known";
+const NODES: &str =
+    "it depends on which nodes there are, which is not known (`nodewatch status` says why)";
 const DOMAIN_NAMES: &str =
     "a rule for domain names may accept, and which addresses these have is not known";
 const EQUAL_PRIORITY: &str =
@@ -28,14 +33,16 @@ impl Case<'_> {
     pub(super) fn tier(
         &self,
         tier: Tier,
-        policies: &[Arc<Named<TierPolicy>>],
+        policies: &[Subject],
         open: &mut Option<Part>,
         trace: &mut impl Trace,
     ) -> Outcome {
-        for equals in policies.chunk_by(|a, b| a.policy.priority == b.policy.priority) {
+        let priority = |subject: &Subject| subject.named.policy.priority;
+        for equals in policies.chunk_by(|a, b| priority(a) == priority(b)) {
             let mut hits: Vec<(Action, &Arc<str>)> = Vec::new();
-            for named in equals {
-                match self.policy_hit(tier, named, open, trace) {
+            for subject in equals {
+                let named = &subject.named;
+                match self.policy_hit(tier, subject, open, trace) {
                     Match::Yes(action) => hits.push((action, &named.label)),
                     Match::No => {}
                     Match::Unclear(reason) => {
@@ -65,7 +72,7 @@ impl Case<'_> {
     fn policy_hit(
         &self,
         tier: Tier,
-        named: &Named<TierPolicy>,
+        Subject { named, is_certain }: &Subject,
         open: &mut Option<Part>,
         trace: &mut impl Trace,
     ) -> Match {
@@ -85,6 +92,13 @@ impl Case<'_> {
             });
             match hit {
                 Match::No => {}
+                // If the policy selects the pod at all. What follows in it counts only if it does.
+                Match::Yes(Action::Accept) if !is_certain => {
+                    let by = vec![Arc::clone(&named.label)];
+                    open.get_or_insert_with(|| Part::undecided(UNLABELLED, by));
+                    return Match::No;
+                }
+                Match::Yes(_) if !is_certain => return Match::Unclear(UNLABELLED),
                 Match::Unclear(reason) if rule.action == Action::Accept => {
                     let by = vec![Arc::clone(&named.label)];
                     open.get_or_insert_with(|| Part::undecided(reason, by));
@@ -143,13 +157,17 @@ impl Case<'_> {
         let end = self.peer();
         let when = |is: bool| if is { Match::Yes(action) } else { Match::No };
         match peer {
-            TierPeer::Pods(set) => when(
-                end.pod
-                    .as_ref()
-                    .is_some_and(|pod| set.matches(&self.namespace_labels(pod), &pod.pod.labels)),
-            ),
+            TierPeer::Pods(set) => match &end.pod {
+                Some(pod) => set
+                    .matches(self.namespace_labels(pod), &pod.pod.labels)
+                    .map_or(Match::Unclear(UNLABELLED), when),
+                None => Match::No,
+            },
             TierPeer::Nodes(selector) => {
                 let node = end.ip.and_then(|ip| self.cluster.node_of(ip));
+                if end.pod.is_none() && node.is_none() && !self.cluster.knows_nodes() {
+                    return Match::Unclear(NODES);
+                }
                 when(end.pod.is_none() && node.is_some_and(|node| selector.matches(&node.labels)))
             }
             TierPeer::Networks(nets) => match end.ip {
@@ -193,13 +211,16 @@ impl TierRule {
 // === impl PodSet ===
 
 impl PodSet {
-    /// Whether a pod with these labels, in a namespace with these, is meant.
+    /// Whether a pod with these labels is meant, in a namespace with these, of which it is said
+    /// whether they are all; `None` where that depends on others.
     pub(in crate::netpol) fn matches(
         &self,
-        namespace: &crate::event::Labels,
-        pod: &crate::event::Labels,
-    ) -> bool {
-        self.namespaces.matches(namespace)
-            && self.pods.as_ref().is_none_or(|pods| pods.matches(pod))
+        (namespace, is_whole): (&Labels, bool),
+        pod: &Labels,
+    ) -> Option<bool> {
+        if !self.pods.as_ref().is_none_or(|pods| pods.matches(pod)) {
+            return Some(false);
+        }
+        self.namespaces.matches_namespace(namespace, is_whole)
     }
 }

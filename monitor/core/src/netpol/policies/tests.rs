@@ -1,5 +1,7 @@
 //! Services whose addresses are also those of nodes.
 
+mod unlabelled;
+
 use std::net::IpAddr;
 
 use super::*;

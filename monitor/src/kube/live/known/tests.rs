@@ -41,6 +41,14 @@ fn list(known: &mut Known, objects: &[Value]) -> Changes {
     known.commit()
 }
 
+fn counts(objects: u64, skipped: u64, invalid_addresses: u64) -> Counts {
+    Counts {
+        objects,
+        skipped,
+        invalid_addresses,
+    }
+}
+
 fn told(changes: &Changes) -> Vec<String> {
     let cluster = changes.cluster.iter().map(|change| match change {
         Change::Pod(pod) => format!("+{}", pod.name),
@@ -72,7 +80,7 @@ fn a_list_is_all_there_is() {
     );
     let changes = list(&mut known, &[a.clone(), b.clone()]);
     assert_eq!(told(&changes), ["+a", "+b"]);
-    assert_eq!(known.counts(), (2, 0));
+    assert_eq!(known.counts(), counts(2, 0, 0));
     // What is gone makes room first, and nobody saw when it went; what is the same is not told.
     let moved = pod("d", "10.0.0.1");
     let changes = list(&mut known, &[b.clone(), c, moved]);
@@ -82,9 +90,9 @@ fn a_list_is_all_there_is() {
     known.collect(seen(&a));
     let changes = list(&mut known, &[b]);
     assert_eq!(told(&changes).len(), 2, "{changes:?}");
-    assert_eq!(known.counts(), (1, 0));
+    assert_eq!(known.counts(), counts(1, 0, 0));
     assert_eq!(told(&known.clear()), ["-b?"]);
-    assert_eq!(known.counts(), (0, 0));
+    assert_eq!(known.counts(), counts(0, 0, 0));
 }
 
 #[test]
@@ -118,18 +126,18 @@ fn an_object_that_is_not_valid_is_as_if_it_were_not_there() {
         skipped.fault.to_string().contains("policyTypes"),
         "{skipped:?}"
     );
-    assert_eq!(known.counts(), (0, 1));
+    assert_eq!(known.counts(), counts(0, 1, 0));
     // Again, in a list, and once it is gone.
     known.begin();
     assert!(known.collect(seen(&invalid)).is_some());
     assert!(known.commit().is_empty());
-    assert_eq!(known.counts(), (0, 1));
+    assert_eq!(known.counts(), counts(0, 1, 0));
     assert!(known.delete(&seen(&invalid), false).is_empty());
-    assert_eq!(known.counts(), (0, 0));
+    assert_eq!(known.counts(), counts(0, 0, 0));
     let (_, skipped) = known.apply(seen(&invalid));
     assert!(skipped.is_some());
     assert_eq!(told(&known.apply(seen(&valid)).0), ["+p"]);
-    assert_eq!(known.counts(), (1, 0));
+    assert_eq!(known.counts(), counts(1, 0, 0));
     // Absurd sizes are refused, and 100,000 labels are no selector.
     let labels: serde_json::Map<_, _> = (0..100_000)
         .map(|number| (format!("label-{number}"), "x".into()))
@@ -139,7 +147,7 @@ fn an_object_that_is_not_valid_is_as_if_it_were_not_there() {
     let (changes, skipped) = known.apply(seen(&large));
     assert_eq!(
         (told(&changes), known.counts()),
-        (vec!["-p".to_owned()], (0, 1))
+        (vec!["-p".to_owned()], counts(0, 1, 0))
     );
     assert!(
         skipped
@@ -148,6 +156,65 @@ fn an_object_that_is_not_valid_is_as_if_it_were_not_there() {
             .to_string()
             .contains("4096")
     );
+}
+
+#[test]
+fn an_address_that_is_none_is_counted_and_told_of_once() {
+    let mut known = known("pods");
+    let (changes, unusable) = known.apply(seen(&pod("a", "300.1.1.1")));
+    assert_eq!(told(&changes), ["+a"]);
+    let unusable = unusable.expect("it is told of");
+    assert!(unusable.is_address);
+    assert_eq!(unusable.object, "Pod shop/a");
+    assert_eq!(
+        unusable.fault.to_string(),
+        "status.podIP: `300.1.1.1` is no IP address: it is not used"
+    );
+    assert_eq!(known.counts(), counts(1, 0, 1));
+    // Not again while it stays so, whatever else of the pod changes, nor in a list.
+    let mut labelled = pod("a", "300.1.1.1");
+    labelled["metadata"]["labels"] = json!({"a": "b"});
+    let (changes, unusable) = known.apply(seen(&labelled));
+    assert_eq!((told(&changes), unusable), (vec!["+a".to_owned()], None));
+    list(&mut known, &[labelled]);
+    assert_eq!(known.counts(), counts(1, 0, 1));
+    // A pod that has no address yet has no invalid one.
+    known.apply(seen(&pod("a", "")));
+    assert_eq!(known.counts(), counts(1, 0, 0));
+    let mut both = pod("a", "10.0.0.1");
+    both["status"]["podIPs"] = json!([{"ip": "10.0.0.1"}, {"ip": "fd00::x"}]);
+    both["status"]["hostIPs"] = json!([{"ip": "node"}]);
+    let (changes, unusable) = known.apply(seen(&both));
+    let [Change::Pod(used)] = &changes.cluster[..] else {
+        panic!("{changes:?}");
+    };
+    assert_eq!(used.ips, ["10.0.0.1".parse::<std::net::IpAddr>().unwrap()]);
+    let fault = unusable.expect("it is told of").fault.to_string();
+    assert!(
+        fault.starts_with("status.podIPs[1].ip: `fd00::x`"),
+        "{fault}"
+    );
+    assert_eq!(known.counts(), counts(1, 0, 2));
+    known.delete(&seen(&both), false);
+    assert_eq!(known.counts(), counts(0, 0, 0));
+    // Of a node some addresses are names.
+    let mut known = self::known("nodes");
+    let address = |kind: &str, address: &str| json!({"type": kind, "address": address});
+    let node = json!({
+        "metadata": {"name": "one"},
+        "status": {"addresses": [
+            address("Hostname", "one"), address("InternalDNS", "one.example"),
+            address("InternalIP", "10.224.0.4"), address("ExternalIP", "10.224.0.400"),
+        ]},
+    });
+    let fault = known.apply(seen(&node)).1.expect("it is told of").fault;
+    assert!(
+        fault
+            .to_string()
+            .starts_with("status.addresses[3].address: `10.224.0.400`"),
+        "{fault}"
+    );
+    assert_eq!(known.counts(), counts(1, 0, 1));
 }
 
 #[test]

@@ -15,6 +15,8 @@ use monitor_core::{
 use super::{EVENTS_PER_TURN, Live, LiveError};
 use crate::source::ebpf::data;
 
+/// Flows in one input: some 90 KiB.
+const FLOWS_PER_INPUT: usize = 512;
 /// Identity under which packets on interfaces without a slot are accounted for.
 const UNKNOWN_ID: u32 = 0;
 
@@ -57,7 +59,17 @@ impl Live {
         accounts.extend(self.accounts()?);
         let lost = self.kernel.lost()?;
         self.send(Input::AccountingBegins(before)).await?;
-        self.send(Input::Flows(flows)).await?;
+        // Part by part, so that the channel bounds what waits for the engine: all flows of several
+        // passes would be more than the daemon may have.
+        let mut flows = flows.into_iter();
+        loop {
+            let part: Vec<_> = flows.by_ref().take(FLOWS_PER_INPUT).collect();
+            if part.is_empty() {
+                break;
+            }
+            self.send(Input::Flows(part)).await?;
+        }
+        drop(flows);
         self.send(Input::Accounting(accounts)).await?;
         for InterfaceAccount { id, .. } in departed {
             self.send(Input::InterfaceGone { id }).await?;
