@@ -28,7 +28,7 @@ fn installed_by_its_manifests_it_names_judges_and_survives_in_a_real_cluster() {
     let binary = daemon::binary().expect("a binary");
     let archive = image::agent(cluster.lab().directory(), binary).expect("an image");
     let mut story = Story::new(cluster, &archive).expect("a stage");
-    let acts: [Act; 17] = [
+    let acts: [Act; 18] = [
         Story::apply_as_it_is,
         Story::privileges,
         Story::dry_run,
@@ -44,6 +44,7 @@ fn installed_by_its_manifests_it_names_judges_and_survives_in_a_real_cluster() {
         Story::drain,
         Story::account,
         Story::resolved,
+        Story::load,
         Story::remove,
         Story::agent_down,
     ];

@@ -117,7 +117,7 @@ fn demo(size: Size) -> Result<()> {
 }
 
 fn tell(story: &Story) -> Result<()> {
-    let acts: [(&str, Act); 18] = [
+    let acts: [(&str, Act); 19] = [
         (
             "kubectl apply -k deploy/overlays/minimal",
             Story::apply_as_it_is,
@@ -145,6 +145,7 @@ fn tell(story: &Story) -> Result<()> {
         ("connections as they happen", Story::follow),
         ("drain and uncordon under traffic", Story::drain),
         ("the alerts are resolved", Story::resolved),
+        ("a hundred thousand connections at once", Story::load),
         (
             "without each of the capabilities",
             Story::without_each_capability,

@@ -2,6 +2,7 @@
 //! policies, SSH, an update, a drain. Each act says what it saw and fails when that is not what it should be.
 
 mod alarm;
+mod load;
 mod look;
 mod overlay;
 mod privileges;
