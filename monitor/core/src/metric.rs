@@ -236,7 +236,7 @@ pub const ALL: &[MetricDef] = &[
             "authentication",
             "standard_port",
         ],
-        "SSH connections that closed, each counted once, whatever the number of interfaces",
+        "SSH connections that closed, each counted once (once more if it goes on after that), whatever the number of interfaces",
     ),
     gauge(
         Metric::SshSessionsActive,

@@ -96,7 +96,7 @@ flow_value! {
         captured: [u16; 2],
         /// Segments of each direction that were handed to userspace, repeated ones aside.
         told: [u8; 2],
-        /// Those that reached no further than what had passed before.
+        /// What those cost that reached no further than what had passed before: one, and one more for each 128 bytes.
         repeated: [u8; 2],
     }
 }

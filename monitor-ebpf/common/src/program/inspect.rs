@@ -296,7 +296,8 @@ fn tell<A: Family, P: Packet, B: Backend>(
     let bytes = if length < room { length } else { room };
     flow.update_cold(|cold| {
         cold.told[direction & 1] = told + is_new;
-        cold.repeated[direction & 1] = repeated + (1 - is_new);
+        // The more the longer it is: all of them together are some 8 KiB, too.
+        cold.repeated[direction & 1] = repeated + (1 - is_new) * (1 + (bytes >> 7) as u8);
         cold.captured[direction & 1] = captured + (bytes as u16 & u16::from(is_new).wrapping_neg());
     });
     A::tell(backend, packet, key, flow, &Segment { place, bytes });

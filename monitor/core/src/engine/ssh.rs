@@ -59,7 +59,7 @@ impl Books {
         } else {
             Side::Server
         };
-        connection.saw(side, event.time_ns);
+        connection.saw(side, event);
         let session = &mut connection.session;
         let prefix = u32::try_from(event.prefix.len()).unwrap_or(0);
         let flags = event.flags[if event.sent { TX } else { RX }];
@@ -99,7 +99,7 @@ impl Books {
             self.owner_marked(id, event.time_ns);
             self.ssh_ask_translation(id, tracked);
         }
-        if side == Side::Server && is_marked {
+        if is_marked {
             self.owner_suspected(id, event.time_ns);
         }
         self.ssh_progress(id, tracked);

@@ -22,6 +22,10 @@ const LOOKS_NS: [u64; 5] = [
     30_000_000_000,
     120_000_000_000,
 ];
+/// How often what looks like a login has it asked anew: a client can have its server say what looks like one.
+const SUSPICIONS: u8 = 5;
+/// How long apart.
+const AGAIN_NS: u64 = 5_000_000_000;
 /// Flags of a connection that ends.
 const ENDS: u16 = flag::FIN | flag::RST;
 /// How long after what looks like a login the server's process has to be that of the user: the
@@ -45,8 +49,19 @@ pub struct OwnerQuestion {
     pub is_pod: bool,
     /// What may be there only in a moment, so that it is worth to look again.
     pub wanted: Wanted,
-    /// Whoever has not logged in by then did not when it looked so.
-    is_decisive: bool,
+    /// What an answer says of what looks like a login.
+    weight: Weight,
+}
+
+/// What it says of a login that nobody is logged in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Weight {
+    /// Nothing: nothing looked like one yet.
+    None,
+    /// That there was none yet: the process of the user is started a moment later.
+    Early,
+    /// That there was none.
+    Decisive,
 }
 
 /// What an [`OwnerQuestion`] is after.
@@ -93,7 +108,7 @@ pub(super) struct Attribution {
     pub(super) is_authenticated: bool,
     /// The server's process on this node holds it.
     pub(super) is_served: bool,
-    /// The server's processes show that nobody has, although it looked so.
+    /// The server's processes showed that nobody has, although it looked so, when they were last looked at.
     pub(super) is_refuted: bool,
     /// Which end is on this node.
     pub(super) end: Option<LocalEnd>,
@@ -105,8 +120,10 @@ pub(super) struct Attribution {
     since_ns: u64,
     /// Looks so far since then.
     looks: usize,
-    /// When something that may be a login was seen.
+    /// When something that may be a login was last seen, of those that are asked about.
     suspected_ns: Option<u64>,
+    /// How often it was.
+    suspicions: u8,
     /// What its process says of what looks like a login is not known yet, and sizes are not told.
     pub(super) is_awaited: bool,
     /// It was looked at after a FIN or RST.
@@ -118,7 +135,7 @@ pub(super) struct Attribution {
 impl Attribution {
     /// When to look next.
     fn due_ns(&self) -> Option<u64> {
-        let wait = LOOKS_NS.get(self.looks).filter(|_| !self.is_ending)?;
+        let wait = LOOKS_NS.get(self.looks)?;
         self.end.map(|_| self.since_ns.saturating_add(*wait))
     }
 
@@ -134,7 +151,7 @@ impl Attribution {
         } else {
             LocalEnd::Source
         });
-        self.learn(owner, false);
+        self.learn(owner, Weight::None);
         self.is_served = is_server;
         self.looks = LOOKS_NS.len();
     }
@@ -145,7 +162,7 @@ impl Attribution {
     }
 
     /// Takes over what was found; true if the user was not known before.
-    fn learn(&mut self, found: Owner, is_decisive: bool) -> bool {
+    fn learn(&mut self, found: Owner, weight: Weight) -> bool {
         // Who runs a server is not who logged in there.
         let is_user = !self.is_of_server() || found.authenticated == Some(true);
         let user = found.user.filter(|_| is_user);
@@ -157,7 +174,9 @@ impl Attribution {
             self.is_served |= found.authenticated.is_some();
             match found.authenticated {
                 Some(true) => (self.is_authenticated, self.is_refuted) = (true, false),
-                Some(false) if is_decisive && !self.is_authenticated => self.is_refuted = true,
+                Some(false) if weight != Weight::None && !self.is_authenticated => {
+                    self.is_refuted = true;
+                }
                 _ => {}
             }
         }
@@ -210,7 +229,11 @@ impl Connection {
             began_ns: self.first_ns,
             is_pod: self.owner.is_pod,
             wanted,
-            is_decisive: since.is_some_and(|since| since >= SETTLED_NS),
+            weight: match since {
+                None => Weight::None,
+                Some(since) if since < SETTLED_NS => Weight::Early,
+                Some(_) => Weight::Decisive,
+            },
         })
     }
 }
@@ -255,12 +278,18 @@ impl Books {
         let Some(connection) = self.ssh.live.get_mut(&id) else {
             return;
         };
-        if connection.owner.suspected_ns.is_some()
-            || !connection.owner.is_of_server()
+        let owner = &connection.owner;
+        let is_recent = |at: u64| now_ns.saturating_sub(at) < AGAIN_NS;
+        if owner.suspicions >= SUSPICIONS
+            || owner.suspected_ns.is_some_and(is_recent)
+            || connection.is_in
+            || owner.is_authenticated
+            || !owner.is_of_server()
             || !connection.session.may_be_in()
         {
             return;
         }
+        connection.owner.suspicions += 1;
         connection.owner.suspected_ns = Some(now_ns);
         connection.owner.is_awaited = true;
         connection.owner.restart(now_ns);
@@ -306,10 +335,10 @@ impl Books {
         let Some(connection) = self.ssh.live.get_mut(&id) else {
             return;
         };
-        connection.owner.is_awaited &= !question.is_decisive;
+        connection.owner.is_awaited &= question.weight != Weight::Decisive;
         let owner = owner.unwrap_or_default();
         let was_placed = connection.is_placed();
-        let is_news = connection.owner.learn(owner, question.is_decisive);
+        let is_news = connection.owner.learn(owner, question.weight);
         let is_placed = connection.is_placed() && !was_placed && connection.is_shown();
         let was_in = connection.is_in;
         let tracked = table.get(&id.key, id.generation);
@@ -345,21 +374,24 @@ mod tests {
     }
 
     #[test]
-    fn a_login_is_refuted_only_after_it_had_time_to_show() {
+    fn a_login_is_refuted_by_what_is_seen_after_it() {
         let mut server = Attribution {
             end: Some(LocalEnd::Destination),
             ..Attribution::default()
         };
-        server.learn(found(Some(false)), false);
+        server.learn(found(Some(false)), Weight::None);
         assert!(!server.is_refuted);
-        server.learn(found(None), true);
+        server.learn(found(None), Weight::Decisive);
         assert!(!server.is_refuted);
-        server.learn(found(Some(false)), true);
-        assert!(server.is_refuted);
+        for weight in [Weight::Early, Weight::Decisive] {
+            server.is_refuted = false;
+            server.learn(found(Some(false)), weight);
+            assert!(server.is_refuted);
+        }
         // A login after all, which stays one.
-        server.learn(found(Some(true)), false);
+        server.learn(found(Some(true)), Weight::None);
         assert!(server.is_authenticated && !server.is_refuted);
-        server.learn(found(Some(false)), true);
+        server.learn(found(Some(false)), Weight::Decisive);
         assert!(server.is_authenticated && !server.is_refuted);
     }
 
@@ -370,9 +402,9 @@ mod tests {
             user: Some("alice".to_owned()),
             ..found(Some(true))
         };
-        assert!(client.learn(alice.clone(), false));
-        assert!(!client.learn(alice, false));
-        assert!(!client.learn(found(None), false));
+        assert!(client.learn(alice.clone(), Weight::None));
+        assert!(!client.learn(alice, Weight::None));
+        assert!(!client.learn(found(None), Weight::None));
         assert_eq!(client.user.as_deref(), Some("alice"));
         assert!(!client.is_authenticated, "it is not known whose end it is");
     }

@@ -14,7 +14,7 @@ use monitor_common::abi::{RX, TX, flag};
 use super::{Connection, Id};
 use crate::{
     engine::books::Books,
-    event::Protocol,
+    event::{FindingKind, Protocol},
     flow::{FlowKey, Tracked},
     ssh::Session,
 };
@@ -31,25 +31,33 @@ pub(super) struct Ended {
     by_key: HashMap<FlowKey, Box<One>>,
     /// In the order in which they ended; may name some that are no longer there.
     order: VecDeque<(FlowKey, u64)>,
+    /// What time it was when time last passed, nanoseconds.
+    now_ns: u64,
 }
 
 #[derive(Debug)]
 struct One {
     session: Session,
     local_is_client: bool,
-    /// When its last packet passed, nanoseconds.
+    /// Its login was told, and is not told again.
+    is_in: bool,
+    finding: Option<FindingKind>,
+    /// When it was told of as closed, nanoseconds.
     ended_ns: u64,
 }
 
 // === impl Ended ===
 
 impl Ended {
-    fn remember(&mut self, key: FlowKey, mut connection: Connection, ended_ns: u64) {
+    fn remember(&mut self, key: FlowKey, mut connection: Connection, seen_ns: u64) {
+        let ended_ns = self.now_ns.max(seen_ns);
         connection.session.settle();
         self.order.push_back((key, ended_ns));
         let one = One {
             session: connection.session,
             local_is_client: connection.local_is_client,
+            is_in: connection.is_in,
+            finding: connection.finding,
             ended_ns,
         };
         self.by_key.insert(key, Box::new(one));
@@ -71,6 +79,7 @@ impl Ended {
 
     /// Forgets what ended long ago.
     pub(super) fn tick(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
         while let Some((_, ended_ns)) = self.order.front()
             && now_ns.saturating_sub(*ended_ns) > REMEMBERED_NS
         {
@@ -103,16 +112,16 @@ impl Books {
         let Some(one) = ended.by_key.get(key) else {
             return;
         };
-        if (flow.flags[TX] | flow.flags[RX]) & flag::ACCEPTS != 0 {
-            // Another connection between the same ports.
-            ended.by_key.remove(key);
-            return;
-        }
         let (server, client) = if one.local_is_client {
             (RX, TX)
         } else {
             (TX, RX)
         };
+        // Another connection between the same ports, if its server accepts it: a client may say so, too.
+        if flow.flags[server] & flag::ACCEPTS != 0 {
+            ended.by_key.remove(key);
+            return;
+        }
         // A server that knows of no connection resets it.
         let is_taken = flow.flags[client] & flag::DATA != 0
             && flow.flags[server] & (flag::ACK | flag::RST) == flag::ACK;
@@ -135,6 +144,8 @@ impl Books {
         };
         connection.session = one.session;
         connection.local_is_client = one.local_is_client;
+        connection.is_in = one.is_in;
+        connection.finding = one.finding;
         connection.is_midstream = true;
         connection.is_settled = true;
         connection.is_marked = true;

@@ -80,6 +80,44 @@ fn it_is_asked_when_ssh_is_seen_and_some_times_later() {
     assert_eq!(at(&mut engine, 242).owners, []);
 }
 
+/// A FIN that the server ignores.
+#[test]
+fn a_stray_end_does_not_stop_the_looks() {
+    let mut engine = asking();
+    let key = key(50_000);
+    begin(&mut engine, key);
+    let flags = [SYN | ACK | ACCEPTS | DATA, SYN | ACK | OPENS | DATA | FIN];
+    let value = FlowValue {
+        app: App::Ssh as u8,
+        ..reading(99, [5, 6], flags)
+    };
+    step(&mut engine, Input::Flows(vec![(key, value)]));
+    let mut asked = Vec::new();
+    for second in 99..240 {
+        let owners = at(&mut engine, second).owners;
+        asked.extend(owners.iter().map(|_| second - 99));
+    }
+    assert_eq!(asked, [0, 1, 5, 30, 120], "once more for the end");
+}
+
+/// A client can have its server say what looks like a login, and log in later.
+#[test]
+fn what_looks_like_a_login_again_is_asked_about_again() {
+    let mut engine = asking();
+    let key = key(50_000);
+    let outputs = logs_in(&mut engine, key);
+    let asked: Vec<_> = outputs.into_iter().flat_map(|out| out.owners).collect();
+    answer(&mut engine, *asked.last().unwrap(), sshd(Some(false), None));
+    let mut again = Vec::new();
+    for second in (106..160).step_by(6) {
+        at(&mut engine, second);
+        let segment = segment_at(second * SECOND, key, true, &[7; 44], App::Ssh);
+        let owners = step(&mut engine, segment).owners;
+        again.extend(owners.iter().map(|question| question.wanted));
+    }
+    assert_eq!(again, [Wanted::Login; 4], "five times in all");
+}
+
 #[test]
 fn only_ends_on_this_node_are_asked_about() {
     let mut engine = asking();
@@ -297,6 +335,13 @@ fn a_login_by_sizes_waits_for_what_the_process_says() {
     let end = Input::Removed(vec![(key(50_000), counted(App::Ssh))]);
     let closed = (AuthOutcome::Success, Basis::Sizes, State::Closed);
     assert_eq!(told(&[step(&mut engine, end)]), [by_sizes, closed]);
+    // It ends after a look that found nobody logged in.
+    let mut engine = asking();
+    let outputs = logs_in(&mut engine, key(50_000));
+    let asked: Vec<_> = outputs.into_iter().flat_map(|out| out.owners).collect();
+    answer(&mut engine, *asked.last().unwrap(), sshd(Some(false), None));
+    let end = Input::Removed(vec![(key(50_000), counted(App::Ssh))]);
+    assert_eq!(told(&[step(&mut engine, end)]), []);
     // A client's process here, or nobody who could say: told at once.
     let mut engine = engine_with(Config::default());
     assert_eq!(told(&logs_in(&mut engine, key(50_000))), [by_sizes]);
@@ -315,6 +360,8 @@ fn what_goes_on_after_its_end_is_told_once_more() {
         ([server, SYN | ACK | OPENS | DATA], true),
         // It takes in what the client sends.
         ([ACK, ACK | DATA], true),
+        // Its client says that it accepts something.
+        ([ACK | DATA, SYN | ACK | ACCEPTS | DATA], true),
         // It knows of no connection, says nothing, or accepts another one.
         ([ACK | RST, ACK | DATA], false),
         ([0, ACK | DATA], false),
