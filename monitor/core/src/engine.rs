@@ -224,6 +224,7 @@ impl Engine {
                 connections: 0,
                 records: config.records.then(Vec::new),
                 now: Timestamp::UNIX_EPOCH,
+                clock_ns: 0,
                 is_ending: false,
                 blank: "".into(),
                 by_workload: config.by_workload,
@@ -252,7 +253,10 @@ impl Engine {
         } = self;
         let mut expire = Vec::new();
         match input {
-            Input::Clock(sample) => *clock = sample,
+            Input::Clock(sample) => {
+                *clock = sample;
+                books.clock_ns = sample.monotonic_now_ns;
+            }
             Input::Interface(interface) => books.announce(interface),
             Input::InterfaceGone { id } => {
                 table.interface_gone(id);
