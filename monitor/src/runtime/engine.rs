@@ -160,8 +160,8 @@ impl EngineTask {
                                 let _ = reply.send(engine.query_findings(&filter, last));
                             }
                             Reply::Explain(asked, reply) => {
-                                let Declarations { chain, cluster, policies, node } = engine.declarations();
-                                let world = World { cluster, policies, node };
+                                let Declarations { chain, cluster, policies, node, own } = engine.declarations();
+                                let world = World { cluster, policies, node, own };
                                 let _ = reply.send(explained(&asked, chain.as_deref(), Some(world)));
                             }
                             Reply::Chain(reply) => {
