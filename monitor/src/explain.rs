@@ -4,7 +4,7 @@ pub(crate) mod ends;
 mod groups;
 pub(crate) mod place;
 
-use std::{borrow::Cow, net::IpAddr, sync::Arc};
+use std::{borrow::Cow, collections::HashSet, net::IpAddr, sync::Arc};
 
 use monitor_core::{
     cluster::{Cluster, End},
@@ -124,6 +124,8 @@ pub struct World<'a> {
     pub policies: &'a mut Policies,
     /// The node that the groups are of, where they are of one.
     pub node: Option<Arc<str>>,
+    /// Addresses of that node: known also where the cluster's objects are not.
+    pub own: &'a HashSet<IpAddr>,
 }
 
 /// Explains a flow by rules and by what is known of the cluster.

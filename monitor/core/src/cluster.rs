@@ -7,6 +7,7 @@
 mod addresses;
 mod endpoints;
 mod host_pods;
+mod namespaces;
 mod object;
 mod services;
 mod shared;
@@ -18,14 +19,11 @@ use std::{
     sync::Arc,
 };
 
-use crate::{
-    entity::normalise,
-    event::{Labels, Protocol},
-    time::Timestamp,
-};
+use crate::{entity::normalise, event::Protocol, time::Timestamp};
 use addresses::Addresses;
 use endpoints::Slices;
 use host_pods::HostPods;
+use namespaces::NamespaceState;
 use services::Services;
 
 pub use shared::{SharedAddress, SharedAddresses};
@@ -36,9 +34,6 @@ pub use object::{
     ContainerPort, Endpoint, EndpointPort, EndpointSlice, NAME_LABEL, Namespace, Node, Phase, Pod,
     Service, ServicePort, TargetPort, Workload,
 };
-
-/// Deleted namespaces that are remembered as such.
-const GONE: usize = 1_024;
 
 /// Identity of a version of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -106,7 +101,8 @@ pub(crate) enum Owner<'a> {
 #[derive(Debug, Default)]
 pub struct Cluster {
     namespaces: HashMap<Arc<str>, NamespaceState>,
-    /// Namespaces that were deleted, the latest last.
+    /// Namespaces that were deleted, or that nothing is told of and whose last pod is gone, the
+    /// latest last.
     gone: VecDeque<Arc<str>>,
     pods: HashMap<Arc<str>, BTreeMap<Arc<str>, Arc<KnownPod>>>,
     nodes: HashMap<Arc<str>, Node>,
@@ -119,18 +115,6 @@ pub struct Cluster {
     /// Grows with every change that is not about a pod.
     epoch: u64,
     missing: Missing,
-}
-
-/// What is known of a namespace.
-#[derive(Debug)]
-struct NamespaceState {
-    /// With [`NAME_LABEL`].
-    labels: Labels,
-    /// Its object was deleted: what is in it goes, too, but the watches of other kinds may tell
-    /// of that later.
-    is_gone: bool,
-    /// Its object was told of: else its name is all that is known.
-    is_told: bool,
 }
 
 // === impl Change ===
@@ -166,18 +150,7 @@ impl Cluster {
     pub fn apply(&mut self, change: Change, now: Timestamp) {
         match change {
             Change::Namespace(namespace) => self.set_namespace(namespace),
-            Change::NamespaceGone(name) => {
-                let labels = named(&name, &Labels::default());
-                self.gone.push_back(Arc::clone(&name));
-                let state = NamespaceState {
-                    labels,
-                    is_gone: true,
-                    is_told: true,
-                };
-                self.namespaces.insert(name, state);
-                self.forget_namespaces();
-                self.epoch += 1;
-            }
+            Change::NamespaceGone(name) => self.end_namespace(name),
             Change::Pod(pod) => self.set_pod(*pod, now),
             Change::PodGone(namespace, name) => self.remove_pod(&namespace, &name, now, true),
             Change::PodLost(namespace, name) => self.remove_pod(&namespace, &name, now, false),
@@ -197,33 +170,8 @@ impl Cluster {
         }
     }
 
-    fn set_namespace(&mut self, namespace: Namespace) {
-        let labels = named(&namespace.name, &namespace.labels);
-        let is_known = self
-            .namespaces
-            .get(&namespace.name)
-            .is_some_and(|known| !known.is_gone && known.is_told && known.labels == labels);
-        if !is_known {
-            let state = NamespaceState {
-                labels,
-                is_gone: false,
-                is_told: true,
-            };
-            self.namespaces.insert(namespace.name, state);
-            self.epoch += 1;
-        }
-    }
-
     fn set_pod(&mut self, pod: Pod, now: Timestamp) {
-        if !self.namespaces.contains_key(&pod.namespace) {
-            // Its object is still to come; its name is known already.
-            let state = NamespaceState {
-                labels: named(&pod.namespace, &Labels::default()),
-                is_gone: false,
-                is_told: false,
-            };
-            self.namespaces.insert(Arc::clone(&pod.namespace), state);
-        }
+        self.meet_namespace(&pod.namespace);
         let pods = self.pods.entry(Arc::clone(&pod.namespace)).or_default();
         let before = pods.get(&pod.name).cloned();
         if before.as_ref().is_some_and(|before| before.pod == pod) {
@@ -261,6 +209,7 @@ impl Cluster {
         }
         if pods.is_empty() {
             self.pods.remove(namespace);
+            self.leave_namespace(namespace);
         }
     }
 
@@ -280,18 +229,6 @@ impl Cluster {
         for ip in self.nodes.remove(name).iter().flat_map(|node| &node.ips) {
             if self.node_ips.get(ip) == Some(name) {
                 self.node_ips.remove(ip);
-            }
-        }
-    }
-
-    /// Forgets namespaces that were deleted long since. Pods and policies that were in them are
-    /// told of by other watches, which may lag by seconds, not by so many deletions.
-    fn forget_namespaces(&mut self) {
-        while self.gone.len() > GONE
-            && let Some(name) = self.gone.pop_front()
-        {
-            if self.is_namespace_gone(&name) && !self.gone.contains(&name) {
-                self.namespaces.remove(&name);
             }
         }
     }
@@ -332,17 +269,6 @@ impl Cluster {
     /// How many pods there are.
     pub fn pod_count(&self) -> usize {
         self.pods.values().map(BTreeMap::len).sum()
-    }
-
-    /// Labels of a namespace, [`NAME_LABEL`] included; `None` if nothing is known of it.
-    pub fn namespace_labels(&self, name: &str) -> Option<&Labels> {
-        self.namespaces.get(name).map(|state| &state.labels)
-    }
-
-    /// Whether a namespace was deleted. What is still known to be in it is on its way out: its
-    /// policies do not count any more.
-    pub(crate) fn is_namespace_gone(&self, name: &str) -> bool {
-        self.namespaces.get(name).is_some_and(|state| state.is_gone)
     }
 
     /// All nodes.
@@ -413,19 +339,22 @@ impl Cluster {
         self.addresses.shared().len() as u64
     }
 
+    /// Addresses that a pod has: a host-network pod those of its node.
+    pub fn ips_of_pod<'a>(&'a self, pod: &'a Pod) -> &'a [IpAddr] {
+        let node = || self.nodes.get(pod.node.as_ref()?).map(|node| &node.ips);
+        if !pod.host_network || !pod.ips.is_empty() {
+            &pod.ips
+        } else if !pod.host_ips.is_empty() {
+            &pod.host_ips
+        } else {
+            node().unwrap_or(&pod.ips)
+        }
+    }
+
     /// A pod as the end of a flow. A host-network pod is its node. `family` is an address of the
     /// other end, where that is known: of a dual-stack pod the address of the same family is meant.
     pub fn end_of_pod(&self, pod: &Arc<KnownPod>, family: Option<IpAddr>) -> End {
-        let node = || {
-            let node = pod.pod.node.as_ref();
-            node.and_then(|name| self.nodes.get(name))
-                .map(|node| &node.ips)
-        };
-        let ips = match &pod.pod {
-            pod if !pod.host_network || !pod.ips.is_empty() => &pod.ips,
-            pod if !pod.host_ips.is_empty() => &pod.host_ips,
-            pod => node().unwrap_or(&pod.ips),
-        };
+        let ips = self.ips_of_pod(&pod.pod);
         let of_family = |ip: &&IpAddr| family.is_none_or(|other| other.is_ipv4() == ip.is_ipv4());
         End {
             pod: (!pod.pod.host_network).then(|| Arc::clone(pod)),
@@ -458,27 +387,11 @@ impl Cluster {
             .collect()
     }
 
-    /// Namespaces of which anything is kept.
-    #[cfg(test)]
-    pub(crate) fn namespaces_len(&self) -> usize {
-        self.namespaces.len()
-    }
-
     /// Addresses of which a holder is kept.
     #[cfg(test)]
     pub(crate) fn addresses_len(&self) -> usize {
         self.addresses.len()
     }
-}
-
-/// Labels with the one that the API server sets.
-fn named(name: &str, labels: &Labels) -> Labels {
-    if labels.get(NAME_LABEL).is_some_and(|label| label == name) {
-        return Arc::clone(labels);
-    }
-    let mut labels = BTreeMap::clone(labels);
-    labels.insert(NAME_LABEL.to_owned(), name.to_owned());
-    labels.into()
 }
 
 #[cfg(test)]

@@ -19,7 +19,8 @@ mod ssh;
 mod translate;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -194,6 +195,8 @@ pub struct Declarations<'a> {
     pub policies: &'a mut Policies,
     /// This node's name, where its own addresses are those of one of the cluster's.
     pub node: Option<Arc<str>>,
+    /// This node's own addresses, whether the cluster has a node with them or not.
+    pub own: &'a HashSet<IpAddr>,
 }
 
 // === impl Engine ===
@@ -224,6 +227,7 @@ impl Engine {
                 connections: 0,
                 records: config.records.then(Vec::new),
                 now: Timestamp::UNIX_EPOCH,
+                clock_ns: 0,
                 is_ending: false,
                 blank: "".into(),
                 by_workload: config.by_workload,
@@ -252,7 +256,10 @@ impl Engine {
         } = self;
         let mut expire = Vec::new();
         match input {
-            Input::Clock(sample) => *clock = sample,
+            Input::Clock(sample) => {
+                *clock = sample;
+                books.clock_ns = sample.monotonic_now_ns;
+            }
             Input::Interface(interface) => books.announce(interface),
             Input::InterfaceGone { id } => {
                 table.interface_gone(id);
@@ -356,6 +363,7 @@ impl Engine {
             chain: self.books.nsg.present(),
             cluster: self.books.names.cluster(),
             node: self.books.names.node_name(),
+            own: self.books.names.own(),
             policies: self.books.policy.policies(),
         }
     }

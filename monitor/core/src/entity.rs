@@ -185,6 +185,11 @@ impl Names {
         self.node.contains(&normalise(ip))
     }
 
+    /// The node's own addresses.
+    pub(crate) fn own(&self) -> &HashSet<IpAddr> {
+        &self.node
+    }
+
     /// The node's name, where the cluster has a node with one of its addresses.
     pub(crate) fn node_name(&self) -> Option<Arc<str>> {
         let mut nodes = self.node.iter().filter_map(|ip| self.cluster.node_of(*ip));

@@ -3,6 +3,7 @@
 //! From files, or from what the daemon holds where no files are given.
 
 use std::{
+    collections::HashSet,
     fmt::Write as _,
     net::IpAddr,
     path::{Path, PathBuf},
@@ -95,11 +96,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .then(|| nsg::load(&args.rules))
         .transpose()?;
     let chain = loaded.as_ref().map(|loaded| &loaded.chain);
-    let mut is_broken = false;
+    let mut is_partial = false;
     let explanation = if !args.manifests.is_empty() {
         let mut manifests = Manifests::read(&args.manifests)?;
         policy::report(&manifests);
-        is_broken = manifests.is_broken;
+        // The answer rests on the rest only.
+        is_partial = manifests.left_out > 0;
         let (cluster, mut policies) = manifests.build(Options {
             blocks_match_pods: args.ip_block_matches_pods,
         });
@@ -107,6 +109,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             cluster: &cluster,
             policies: &mut policies,
             node: None,
+            own: &HashSet::new(),
         };
         explained(&asked, chain, Some(world))?
     } else if chain.is_some() && args.socket.is_none() && !asked.has_names() {
@@ -126,7 +129,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     output.write(text.as_bytes())?;
     output.flush()?;
-    Ok(if is_broken {
+    Ok(if is_partial {
         exit::code(exit::USAGE)
     } else {
         ExitCode::SUCCESS

@@ -41,9 +41,13 @@ impl Wanted {
         }
     }
 
-    fn family(&self, pod: Option<&Arc<KnownPod>>) -> Option<IpAddr> {
-        let of_pod = || pod.and_then(|pod| pod.pod.ips.first().copied());
-        self.ip.or_else(of_pod).or_else(|| self.of_node(None))
+    /// Its addresses: what was asked for, else those of the pod, else those of the node.
+    fn ips<'a>(&'a self, cluster: &'a Cluster, pod: Option<&'a Arc<KnownPod>>) -> &'a [IpAddr] {
+        match (&self.ip, pod) {
+            (Some(ip), _) => std::slice::from_ref(ip),
+            (None, Some(pod)) => cluster.ips_of_pod(&pod.pod),
+            (None, None) => self.node.as_deref().unwrap_or_default(),
+        }
     }
 
     /// The node's address of the same family as another.
@@ -78,7 +82,8 @@ pub(crate) enum Side {
     Destination,
 }
 
-/// A flow between two ends. Of pods with addresses of both families, those of one family are meant.
+/// A flow between two ends. Of ends with addresses of both families, those of one family are meant:
+/// of the first of the source's that the destination has, too.
 pub(crate) fn flow(
     cluster: &Cluster,
     source: &Wanted,
@@ -94,7 +99,13 @@ pub(crate) fn flow(
         pod: None,
         ip: None,
     };
-    let source_family = destination.ip.or_else(|| source.family(source_pod));
+    let source_ips = source.ips(cluster, source_pod);
+    let destination_ips = destination.ips(cluster, destination_pod);
+    let is_shared = |ip: &&IpAddr| {
+        let mut others = destination_ips.iter();
+        others.any(|other| other.is_ipv4() == ip.is_ipv4())
+    };
+    let source_family = source_ips.iter().find(is_shared).copied();
     let from = source
         .end(cluster, source_pod, source_family)
         .unwrap_or_else(none);
@@ -122,7 +133,11 @@ pub(crate) fn flow(
 
 /// A pod by name; by `Kind/name` of its workload; or, where a workload stands in for its pods, by
 /// the name that one of them would have.
-fn find<'a>(cluster: &'a Cluster, namespace: &str, name: &str) -> Option<&'a Arc<KnownPod>> {
+pub(super) fn find<'a>(
+    cluster: &'a Cluster,
+    namespace: &str,
+    name: &str,
+) -> Option<&'a Arc<KnownPod>> {
     if let Some(pod) = cluster.pod(namespace, name) {
         return Some(pod);
     }
@@ -226,6 +241,11 @@ kind: Pod
 apiVersion: v1
 metadata: {name: b, namespace: x}
 status: {podIPs: [{ip: 'fd00::2'}, {ip: 10.0.0.2}]}
+---
+kind: Pod
+apiVersion: v1
+metadata: {name: six, namespace: x}
+status: {podIPs: [{ip: 'fd00::6'}]}
 ";
         let (cluster, _) = Manifests::parse("m", text).build(Options::default());
         let pod = |name: &str| Wanted {
@@ -234,6 +254,10 @@ status: {podIPs: [{ip: 'fd00::2'}, {ip: 10.0.0.2}]}
         };
         let ip = |ip: &str| Wanted {
             ip: Some(ip.parse().unwrap()),
+            ..Wanted::default()
+        };
+        let node = |ips: &[&str]| Wanted {
+            node: Some(ips.iter().map(|ip| ip.parse().unwrap()).collect()),
             ..Wanted::default()
         };
         let check = |source: &Wanted, destination: &Wanted, from: &str, to: &str| {
@@ -252,6 +276,17 @@ status: {podIPs: [{ip: 'fd00::2'}, {ip: 10.0.0.2}]}
         check(&pod("b"), &pod("a"), "fd00::2", "fd00::1");
         check(&pod("b"), &ip("192.0.2.1"), "10.0.0.2", "192.0.2.1");
         check(&ip("2001:db8::1"), &pod("a"), "2001:db8::1", "fd00::1");
+        // The family that both have, whichever comes first.
+        for six in [pod("six"), node(&["fd00::6"])] {
+            check(&pod("a"), &six, "fd00::1", "fd00::6");
+            check(&six, &pod("a"), "fd00::6", "fd00::1");
+        }
+        let dual = node(&["10.0.0.9", "fd00::9"]);
+        check(&dual, &pod("six"), "fd00::9", "fd00::6");
+        check(&pod("six"), &dual, "fd00::6", "fd00::9");
+        check(&dual, &pod("b"), "10.0.0.9", "10.0.0.2");
+        // Neither has one of the other's: it is for the caller to refuse.
+        check(&node(&["10.0.0.9"]), &pod("six"), "10.0.0.9", "fd00::6");
         let error = flow(&cluster, &pod("a"), &pod("no"), Protocol::TCP, 1).unwrap_err();
         assert_eq!(error.0, Side::Destination);
         assert_eq!(error.1.to_string(), "pod x/no is not in the manifests");

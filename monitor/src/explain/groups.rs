@@ -84,8 +84,9 @@ impl Located {
         let port = port.map(|port| (protocol, port));
         // Names are of nodes and pods only.
         let is_named = text.parse::<IpAddr>().is_err();
+        let is_own = world.own.contains(&ip);
         let standing = match Standing::of(world.cluster, ip, port) {
-            _ if is_named || end.pod.is_some() => Standing::Member,
+            _ if is_named || is_own || end.pod.is_some() => Standing::Member,
             standing => standing,
         };
         let node = match &end.pod {
@@ -100,7 +101,7 @@ impl Located {
         Self {
             ip,
             standing,
-            is_here: node.is_some() && node == world.node.as_ref(),
+            is_here: is_own || node.is_some() && node == world.node.as_ref(),
         }
     }
 }
@@ -198,7 +199,7 @@ impl NsgExplanation {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{collections::HashSet, sync::Arc};
 
     use monitor_core::{
         netpol::Options,
@@ -229,6 +230,7 @@ status: {podIP: 10.244.0.7}
 ";
         let (cluster, mut policies) = Manifests::parse("m", text).build(Options::default());
         let chain = Chain::new(Levels::default(), &Names::default());
+        let own = HashSet::new();
         let mut check = |node: Option<&str>, from: &str, to: &str, expected| {
             let asked = Asked {
                 source: from.to_owned(),
@@ -242,6 +244,7 @@ status: {podIP: 10.244.0.7}
                 cluster: &cluster,
                 policies: &mut policies,
                 node: node.map(Arc::from),
+                own: &own,
             };
             let found = super::super::explained(&asked, Some(&chain), Some(world));
             let found = found.expect("known ends").nsg.expect("groups").direction;
@@ -253,5 +256,41 @@ status: {podIP: 10.244.0.7}
         check(Some("there"), "shop/web", "10.224.0.5", inbound);
         check(Some("here"), "node/here", "shop/web", None);
         check(Some("other"), "node/here", "node/there", None);
+    }
+    #[test]
+    fn the_nodes_own_addresses_are_at_the_network_card_without_a_cluster() {
+        let (cluster, mut policies) = Manifests::parse("m", "").build(Options::default());
+        let chain = Chain::new(Levels::default(), &Names::default());
+        let own = ["10.224.0.4", "fd00::4"].map(|ip| ip.parse().unwrap());
+        let own = HashSet::from(own);
+        let mut check = |from: &str, to: &str, expected| {
+            let asked = Asked {
+                source: from.to_owned(),
+                destination: to.to_owned(),
+                protocol: Protocol::TCP,
+                port: Some(22),
+                source_port: None,
+                direction: None,
+            };
+            let world = World {
+                cluster: &cluster,
+                policies: &mut policies,
+                node: None,
+                own: &own,
+            };
+            let found = super::super::explained(&asked, Some(&chain), Some(world));
+            let found = found.expect("known ends").nsg.expect("groups").direction;
+            assert_eq!(found, expected, "{from} {to}");
+        };
+        check("10.224.0.5", "10.224.0.4", Some(Direction::Inbound));
+        check("10.224.0.4", "10.224.0.5", Some(Direction::Outbound));
+        check(
+            "::ffff:10.224.0.5",
+            "::ffff:10.224.0.4",
+            Some(Direction::Inbound),
+        );
+        check("fd00::5", "fd00::4", Some(Direction::Inbound));
+        check("10.224.0.4", "10.224.0.4", None);
+        check("10.224.0.5", "10.224.0.6", None);
     }
 }

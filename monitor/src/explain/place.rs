@@ -4,7 +4,11 @@ use std::{net::IpAddr, str::FromStr, sync::Arc};
 
 use monitor_core::cluster::Cluster;
 
-use super::{ExplainError, ends::Wanted, quoted};
+use super::{
+    ExplainError,
+    ends::{Wanted, find},
+    quoted,
+};
 
 /// An end, in any of the forms that `explain` and `policy explain` take.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +45,8 @@ impl FromStr for Place {
         }
         let parts = text.split_once('/');
         match parts.filter(|(a, b)| !a.is_empty() && !b.is_empty()) {
-            Some((NODE, name)) => Ok(Self::Node(name.to_owned())),
+            // No name has a slash: KIND/NAME is a workload of a namespace that is called so.
+            Some((NODE, name)) if !name.contains('/') => Ok(Self::Node(name.to_owned())),
             Some((namespace, name)) => Ok(Self::Pod {
                 namespace: namespace.to_owned(),
                 name: name.to_owned(),
@@ -65,7 +70,7 @@ impl Place {
                         return Err(ExplainError::NoAddress(quoted(name)));
                     }
                     Some(ips) => wanted.node = Some(ips),
-                    None if cluster.pod(NODE, name).is_some() => {
+                    None if find(cluster, NODE, name).is_some() => {
                         wanted.pod = Some((NODE.to_owned(), name.clone()));
                     }
                     None => return Err(ExplainError::Node(quoted(name))),
@@ -95,6 +100,7 @@ mod tests {
             ("shop/cart-0", pod("shop", "cart-0")),
             ("shop/StatefulSet/cart", pod("shop", "StatefulSet/cart")),
             ("node/aks-1", Place::Node("aks-1".to_owned())),
+            ("node/StatefulSet/cart", pod("node", "StatefulSet/cart")),
         ] {
             assert_eq!(text.parse(), Ok(place), "{text}");
         }
@@ -112,6 +118,8 @@ mod tests {
 {apiVersion: v1, kind: Node, metadata: {name: new}}
 ---
 {apiVersion: v1, kind: Pod, metadata: {name: two, namespace: node}, status: {podIPs: [{ip: 'fd00::7'}]}}
+---
+{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: cart, namespace: node}, spec: {template: {metadata: {labels: {app: cart}}}}}
 ";
         let (cluster, _) = Manifests::parse("m", text).build(Options::default());
         let wanted = |text: &str| text.parse::<Place>().unwrap().wanted(&cluster);
@@ -126,6 +134,11 @@ mod tests {
         assert_eq!(ends("2001:db8::1", "node/one"), ["2001:db8::1", "fd00::4"]);
         // A pod of a namespace of that name, where no node has the name.
         assert_eq!(ends("node/two", "node/one"), ["fd00::7", "fd00::4"]);
+        let stand_in = Wanted {
+            pod: Some(("node".to_owned(), "cart-0".to_owned())),
+            ..Wanted::default()
+        };
+        assert_eq!(wanted("node/cart-0"), Ok(stand_in));
         let no_address = ExplainError::NoAddress("new".to_owned());
         assert_eq!(wanted("node/new"), Err(no_address));
         let unknown = ExplainError::Node("three".to_owned());

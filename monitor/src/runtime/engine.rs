@@ -61,6 +61,8 @@ pub(super) struct EngineTask {
     shared: Shared,
     snapshot: watch::Sender<Arc<Snapshot>>,
     handle: EngineHandle,
+    /// Records since followers last had a turn.
+    unfollowed: usize,
 }
 
 /// Ends of the engine's channels for the other tasks.
@@ -117,6 +119,7 @@ pub(super) fn task(engine: Engine) -> Ends {
         shared: Shared::default(),
         snapshot,
         handle: handle.clone(),
+        unfollowed: 0,
     };
     Ends {
         task,
@@ -157,8 +160,8 @@ impl EngineTask {
                                 let _ = reply.send(engine.query_findings(&filter, last));
                             }
                             Reply::Explain(asked, reply) => {
-                                let Declarations { chain, cluster, policies, node } = engine.declarations();
-                                let world = World { cluster, policies, node };
+                                let Declarations { chain, cluster, policies, node, own } = engine.declarations();
+                                let world = World { cluster, policies, node, own };
                                 let _ = reply.send(explained(&asked, chain.as_deref(), Some(world)));
                             }
                             Reply::Chain(reply) => {
@@ -224,11 +227,14 @@ impl EngineTask {
             cgroups,
         }: Outputs,
     ) {
-        for (index, record) in records.into_iter().enumerate() {
+        for record in records {
             // Nobody may be following.
             let _ = self.handle.records.send(Arc::new(record));
-            // One pass may decide more flows than a follower may lag behind.
-            if index % SLICE == SLICE - 1 {
+            // One pass may decide more flows than a follower may lag behind, in many parts of which
+            // the next is there when one is done.
+            self.unfollowed += 1;
+            if self.unfollowed >= SLICE {
+                self.unfollowed = 0;
                 yield_now().await;
             }
         }
@@ -249,5 +255,103 @@ impl EngineTask {
 
     fn publish(&self) {
         self.snapshot.send_replace(Arc::new(self.engine.snapshot()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use monitor_common::abi::{FlowKey4, FlowValue, scope};
+    use monitor_core::{
+        account::Interface,
+        engine::Config,
+        event::{Point, Protocol, Record, State},
+        flow::FlowKey,
+    };
+    use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+
+    use super::*;
+
+    /// Flows in one input, as a pass sends them.
+    const PART: u32 = 512;
+    /// Parts of a pass: more flows than a follower may lag behind.
+    const PARTS: u32 = 3 * 8192 / PART;
+
+    #[tokio::test]
+    async fn followers_have_turns_however_a_pass_is_cut_into_parts() {
+        let engine = Engine::new(Config::default()).expect("no ranges");
+        let Ends {
+            task,
+            handle,
+            inputs,
+            ..
+        } = task(engine);
+        let mut follower = handle.follow();
+        drop(handle);
+        let interface = Interface {
+            id: 1,
+            ifindex: 2,
+            name: "eth0".into(),
+            point: Point::Uplink,
+            attach: "tcx".into(),
+            covered: true,
+            reason: None,
+            attached_ns: Some(0),
+        };
+        let flow = |number: u32| {
+            let key = FlowKey4 {
+                local: 0x0ae0_0004,
+                remote: number,
+                local_port: 40_000,
+                remote_port: 443,
+                scope: scope(1, Protocol::TCP.0),
+            };
+            let value = FlowValue {
+                packets: [1, 1],
+                bytes: [60, 60],
+                ..FlowValue::default()
+            };
+            (FlowKey::from(key), value)
+        };
+        let first = 0x0b00_0000;
+        inputs
+            .try_send(Input::Interface(interface))
+            .expect("room for a pass");
+        for part in 0..PARTS {
+            let numbers = first + part * PART..first + (part + 1) * PART;
+            inputs
+                .try_send(Input::Removed(numbers.map(flow).collect()))
+                .expect("room for a pass");
+        }
+        drop(inputs);
+        let engine = tokio::spawn(task.run());
+        // In the order of the pass, and each of them.
+        let mut expected = first;
+        let mut is_told = |record: &Record| {
+            if let Record::Flow(flow) = record
+                && flow.state == State::Closed
+            {
+                let remote = std::net::Ipv4Addr::from_bits(expected);
+                let ends = [flow.source.ip, flow.destination.ip];
+                assert!(ends.contains(&remote.into()), "{remote}: {ends:?}");
+                expected += 1;
+            }
+        };
+        // As the event log and the API do.
+        loop {
+            match follower.recv().await {
+                Ok(record) => is_told(&record),
+                Err(RecvError::Lagged(lost)) => panic!("{lost} records were lost"),
+                Err(RecvError::Closed) => break,
+            }
+            loop {
+                match follower.try_recv() {
+                    Ok(record) => is_told(&record),
+                    Err(TryRecvError::Lagged(lost)) => panic!("{lost} records were lost"),
+                    Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+                }
+            }
+        }
+        assert_eq!(expected - first, PARTS * PART);
+        engine.await.expect("no panic");
     }
 }

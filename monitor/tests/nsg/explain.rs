@@ -157,6 +157,19 @@ metadata: {name: closed, namespace: shop}
 spec: {podSelector: {}, policyTypes: [Ingress]}
 ";
 
+const DUAL_STACK: &str = "
+---
+kind: Pod
+apiVersion: v1
+metadata: {name: dual, namespace: shop}
+status: {podIPs: [{ip: 10.224.0.78}, {ip: 'fd00::78'}]}
+---
+kind: Pod
+apiVersion: v1
+metadata: {name: six, namespace: shop}
+status: {podIPs: [{ip: 'fd00::79'}]}
+";
+
 #[test]
 fn explain_takes_names_and_manifests_and_asks_policies_too() {
     let file = format!("subnet={}", sample("snet-nodes-nsg.rest.json"));
@@ -222,12 +235,16 @@ fn policy_explain_takes_the_ends_that_explain_takes() {
         ("shop/x", "10.0.0.1"),
         ("x", "10.0.0.1"),
         ("10.0.0.1", "::1"),
+        // Of the addresses that both have.
+        ("shop/dual", "shop/six"),
+        ("shop/six", "shop/cart-0"),
     ];
+    let manifests = format!("{MANIFESTS}{DUAL_STACK}");
     let mut told = 0;
     for (from, to) in ends {
         let rest = [from, to, "--port", "8080", "--manifests", "-", "-o", "json"];
         let [one, other] = [&["explain"][..], &["policy", "explain"]]
-            .map(|command| run(&[command, &rest].concat(), MANIFESTS));
+            .map(|command| run(&[command, &rest].concat(), &manifests));
         assert_eq!(one.status.code(), other.status.code(), "{other:?}");
         if one.status.success() {
             let [one, other] = [one, other]
@@ -240,12 +257,33 @@ fn policy_explain_takes_the_ends_that_explain_takes() {
             assert!(!one.is_empty() && one == other, "{one} {other}");
         }
     }
-    assert_eq!(told, 3);
+    assert_eq!(told, 4);
     for command in [&["explain"][..], &["policy", "explain"]] {
         let help = run(&[command, &["--help"]].concat(), "");
         let help = String::from_utf8_lossy(&help.stdout).replace(['\n', ' '], "");
         let forms = "anaddress,NAMESPACE/POD,NAMESPACE/KIND/WORKLOADornode/NAME";
         assert_eq!(help.matches(forms).count(), 2, "{help}");
+    }
+}
+
+#[test]
+fn explain_by_a_part_of_the_manifests_does_not_end_well() {
+    let broken = "---
+kind: Pod
+apiVersion: v1
+metadata: {name: other, namespace: shop, labels: []}
+";
+    let manifests = format!("{MANIFESTS}{broken}");
+    let rest = "10.224.0.9 shop/cart-0 --port 8080 --manifests - -o json";
+    for command in ["explain", "policy explain"] {
+        let arguments: Vec<_> = command.split(' ').chain(rest.split(' ')).collect();
+        let output = run(&arguments, &manifests);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{command}: {error}");
+        assert!(error.contains("left out of the manifests"), "{error}");
+        // What is known is told all the same.
+        serde_json::from_slice::<Value>(&output.stdout).expect("JSON");
+        assert_eq!(run(&arguments, MANIFESTS).status.code(), Some(0));
     }
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     entity::{Names, Sight},
-    event::{EntityKind, Point},
+    event::{EntityKind, Labels, Point},
 };
 
 fn at(seconds: i64) -> Timestamp {
@@ -426,37 +426,4 @@ fn a_pod_that_only_looks_like_a_workloads_takes_it_away_from_nobody() {
     assert!(stands_in("web-0", Some("StatefulSet/web")));
     assert!(stands_in("probe", None));
     assert!(stands_in("webmail-0", None));
-}
-
-#[test]
-fn deleted_namespaces_are_forgotten_after_many_more() {
-    let mut cluster = Cluster::new();
-    let delete = |cluster: &mut Cluster, name: &str| {
-        let labels = Labels::default();
-        let name: Arc<str> = name.into();
-        let namespace = Namespace {
-            name: Arc::clone(&name),
-            labels,
-        };
-        cluster.apply(Change::Namespace(namespace), at(1));
-        cluster.apply(Change::NamespaceGone(name), at(1));
-    };
-    delete(&mut cluster, "first");
-    delete(&mut cluster, "again");
-    for number in 0..super::GONE - 1 {
-        delete(&mut cluster, &format!("ci-{number}"));
-    }
-    assert!(!cluster.is_namespace_gone("first"));
-    assert!(cluster.is_namespace_gone("again"));
-    // One that is made anew is there, and stays.
-    let back = Namespace {
-        name: "again".into(),
-        labels: Labels::default(),
-    };
-    cluster.apply(Change::Namespace(back), at(2));
-    for number in 0..3_000 {
-        delete(&mut cluster, &format!("more-{number}"));
-    }
-    assert_eq!(cluster.namespaces_len(), super::GONE + 1);
-    assert!(cluster.namespace_labels("again").is_some());
 }

@@ -1,7 +1,7 @@
 //! What is missing of the cluster's objects: a kind that could not be listed, whose objects may say
 //! something else than that they are not there.
 
-use super::Cluster;
+use super::{Cluster, namespaces::NamespaceState};
 
 /// Kinds of which objects may be missing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,10 +21,11 @@ impl Cluster {
         }
     }
 
-    /// Whether the labels of a namespace are known, and not its name only.
+    /// Whether the labels of a namespace are known, and not its name only: one that was deleted may
+    /// have been made anew.
     pub(crate) fn knows_namespace(&self, name: &str) -> bool {
-        let is_told = || self.namespaces.get(name).is_some_and(|state| state.is_told);
-        !self.missing.namespaces || is_told()
+        let is_told = |state: &NamespaceState| state.is_told && !state.is_gone;
+        !self.missing.namespaces || self.namespaces.get(name).is_some_and(is_told)
     }
 
     /// Whether all nodes are known.

@@ -48,6 +48,8 @@ pub(super) struct Books {
     pub(super) records: Option<Vec<Record>>,
     /// Time of the present step.
     pub(super) now: Timestamp,
+    /// When the source last read its clock, in monotonic nanoseconds.
+    pub(super) clock_ns: u64,
     /// Whether observation ends: what closes now is cut off, unless it was over before.
     pub(super) is_ending: bool,
     /// The empty label.
@@ -316,7 +318,9 @@ impl Effects for Books {
             self.judge_public(key, flow, State::Closed);
         }
         if let Some(interface) = self.ledger.interface(key.interface_id()) {
-            self.recall.closed(key, flow, interface.point);
+            // Of a replay the clock may be behind what it has seen.
+            let now_ns = self.clock_ns.max(flow.last_seen_ns);
+            self.recall.closed(key, flow, interface.point, now_ns);
         }
         self.store.release(flow.series);
         self.push_record(key, flow, State::Closed);

@@ -279,7 +279,8 @@ impl Books {
         if let Some(proposed) = &judged.proposed {
             let kind = match (judged.verdict.allowed, proposed.allowed) {
                 (Some(false), Some(true)) => FindingKind::PolicyWouldAllow,
-                (_, Some(false)) => FindingKind::PolicyWouldDeny,
+                // Where it cannot be told what is so now, nobody knows of a change.
+                (Some(true), Some(false)) => FindingKind::PolicyWouldDeny,
                 _ => return,
             };
             self.count_proposed(key, flow, outcome, &judged, kind);

@@ -212,8 +212,8 @@ impl Recall {
         }
     }
 
-    /// A flow is forgotten.
-    pub(crate) fn closed(&mut self, key: &FlowKey, flow: &Tracked, point: Point) {
+    /// A flow is forgotten, at this time.
+    pub(crate) fn closed(&mut self, key: &FlowKey, flow: &Tracked, point: Point, now_ns: u64) {
         let protocol = key.protocol();
         if protocol == Protocol::TCP || protocol.is_icmp() {
             return;
@@ -232,7 +232,7 @@ impl Recall {
             return;
         }
         if memory.forgotten.len() >= MOST {
-            self.given_up += memory.make_room(flow.last_seen_ns);
+            self.given_up += memory.make_room(now_ns);
         }
         memory
             .forgotten
@@ -245,7 +245,7 @@ impl Recall {
         if packets > self.refused {
             self.refused = packets;
             for memory in &mut self.memories {
-                memory.blind(now_ns, Blinded::Refused);
+                memory.blind(now_ns.saturating_add(RECALL_NS), Blinded::Refused);
             }
         }
     }
@@ -291,13 +291,17 @@ impl Memory {
             return 0;
         }
         let given_up = self.forgotten.len() as u64;
+        let longest_s = self.forgotten.values().map(|forgotten| forgotten.until_s);
+        let longest_ns = u64::from(longest_s.max().unwrap_or_default()).saturating_mul(SECOND_NS);
         self.forgotten.clear();
-        self.blind(now_ns, Blinded::Forgotten);
+        self.blind(
+            longest_ns.max(now_ns.saturating_add(RECALL_NS)),
+            Blinded::Forgotten,
+        );
         given_up
     }
 
-    fn blind(&mut self, now_ns: u64, why: Blinded) {
-        let until_ns = now_ns.saturating_add(RECALL_NS);
+    fn blind(&mut self, until_ns: u64, why: Blinded) {
         if until_ns > self.blind_until_ns {
             (self.blind_until_ns, self.blinded_by) = (until_ns, Some(why));
         }

@@ -103,6 +103,12 @@ impl Chain {
             (_, Standing::Member | Standing::Service) => return Ok(Direction::Inbound),
             (_, Standing::Unknown) => {}
         }
+        // VirtualNetwork holds the host's address, and no card has it: it is the other end that has.
+        match (is_platform(source.0), is_platform(destination.0)) {
+            (false, true) => return Ok(Direction::Outbound),
+            (true, false) => return Ok(Direction::Inbound),
+            _ => {}
+        }
         let is_declared = self.network().is_some();
         match (self.is_inside(source.0), self.is_inside(destination.0)) {
             (true, false) => Ok(Direction::Outbound),
@@ -117,15 +123,18 @@ impl Chain {
     /// Whether an address can be that of a network card of the virtual network.
     fn is_inside(&self, ip: IpAddr) -> bool {
         let ip = normalise(ip);
-        // VirtualNetwork holds the host's address; no card has it.
-        let is_platform = [IpAddr::from(HOST), HOST_V6.into(), METADATA.into()].contains(&ip);
         let is_of_network = || match (self.network(), ip) {
             (Some(nets), _) => nets.iter().any(|net| net.contains(&ip)),
             (None, IpAddr::V4(ip)) => ip.is_private(),
             (None, IpAddr::V6(ip)) => ip.is_unique_local(),
         };
-        !is_platform && is_of_network()
+        !is_platform(ip) && is_of_network()
     }
+}
+
+/// Whether an address is that of the host or of what tells instances about themselves.
+fn is_platform(ip: IpAddr) -> bool {
+    [IpAddr::from(HOST), HOST_V6.into(), METADATA.into()].contains(&normalise(ip))
 }
 
 #[cfg(test)]
@@ -174,8 +183,18 @@ mod tests {
         check(peer, (node, Unknown), unclear.0, unclear.1);
         // The host and what tells instances about themselves are nobody's network card.
         for ip in ["168.63.129.16", "169.254.169.254"] {
-            check((node, Unknown), (ip, Unknown), Ok(Outbound), Ok(Outbound));
+            let platform = (ip, Unknown);
+            check((node, Unknown), platform, Ok(Outbound), Ok(Outbound));
+            check(platform, (node, Unknown), Ok(Inbound), Ok(Inbound));
+            // Also where nothing is known of the other end, as of a pod of an overlay network.
+            let pod = ("100.64.1.7", Unknown);
+            check(pod, platform, Ok(Outbound), Ok(Outbound));
+            check(platform, pod, Ok(Inbound), Ok(Inbound));
+            let both = (Err(Unclear::Outside), Err(Unclear::Public));
+            check(platform, platform, both.0, both.1);
         }
+        let probe = ("fe80::1234:5678:9abc", Unknown);
+        check(probe, ("2001:db8::4", Unknown), Ok(Inbound), Ok(Inbound));
         check(
             ("::ffff:10.224.0.4", Unknown),
             ("::ffff:192.0.2.1", Unknown),

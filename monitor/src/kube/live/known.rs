@@ -20,7 +20,7 @@ use crate::kube::{
 };
 
 /// Namespace, empty for a kind without, and name.
-type Key = (Arc<str>, Arc<str>);
+pub(super) type Key = (Arc<str>, Arc<str>);
 
 /// What to tell the engine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub(super) struct Changes {
 /// Something of an object cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Unusable {
+    /// What the object is known by.
+    pub(super) key: Key,
     /// Kind and name.
     pub(super) object: String,
     /// What is wrong with it.
@@ -191,6 +193,17 @@ impl Known {
         self.counts
     }
 
+    /// Whether an object is there that cannot be used, or an address of it.
+    pub(super) fn is_unusable(&self, key: &Key) -> bool {
+        match self.objects.get(key) {
+            Some(Kept::Skipped) => true,
+            Some(Kept::Used {
+                invalid_addresses, ..
+            }) => *invalid_addresses > 0,
+            None => false,
+        }
+    }
+
     /// A list begins; one that had begun and not ended is forgotten.
     pub(super) fn begin(&mut self) {
         self.list = Some((HashMap::new(), Changes::default()));
@@ -286,6 +299,7 @@ impl Known {
                 changes.push_gone(self.resource, key, is_proposed, false);
             }
             let unusable = Unusable {
+                key: key.clone(),
                 object: title(value),
                 fault,
                 is_address: false,
@@ -330,6 +344,7 @@ impl Known {
         );
         let fault = invalid.faults.into_iter().next().filter(|_| !is_told);
         let unusable = fault.map(|fault| Unusable {
+            key: key.clone(),
             object: title(&value),
             fault,
             is_address: true,

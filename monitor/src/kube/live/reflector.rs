@@ -9,7 +9,7 @@
 //! nothing could say that an outage is over; it asks again without a pause where a server ends each
 //! watch at once; it never gives up a version that the server refuses with a status of 410.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::StreamExt as _;
 use kube::{
@@ -25,7 +25,7 @@ use tokio::{
 
 use super::{
     fault::{Backoff, Fault, UNTIL_INSTALLED},
-    known::{Changes, Counts, Known, Unusable},
+    known::{Changes, Counts, Key, Known, Unusable},
     report::Report,
     resource::Resource,
     seen::{Page, PageMetadata, Seen},
@@ -60,6 +60,9 @@ const LIST_END: &str = "k8s.io/initial-events-end";
 /// Objects and addresses that cannot be used and are told of one by one, in each [`TOLD_PERIOD`].
 const TOLD: u32 = 10;
 const TOLD_PERIOD: Duration = Duration::from_mins(1);
+/// Objects that cannot be used and are kept with the reason: the last that is still so is in the
+/// status.
+const UNUSABLE: usize = 16;
 
 /// Follows one kind of object.
 pub(super) struct Reflector {
@@ -87,8 +90,9 @@ pub(super) struct Reflector {
     /// Until when deletions may be told of late.
     late_until: Option<Instant>,
     told: (Instant, u32),
-    /// The last object or address that cannot be used.
-    unusable: Option<String>,
+    /// The last objects that could not be used, or addresses of them, and why: at most
+    /// [`UNUSABLE`].
+    unusable: VecDeque<(Key, String)>,
 }
 
 /// Why nothing more comes.
@@ -141,7 +145,7 @@ impl Reflector {
             is_behind: false,
             late_until: None,
             told: (Instant::now(), 0),
-            unusable: None,
+            unusable: VecDeque::new(),
         }
     }
 
@@ -329,7 +333,9 @@ impl Reflector {
     /// What the server has is what is known.
     fn stands(&self, change: impl FnOnce(&mut monitor_core::engine::ResourceStatus)) {
         let counts = self.known.counts();
-        let unusable = self.unusable.clone();
+        let mut unusable = self.unusable.iter().rev();
+        let unusable = unusable.find(|(key, _)| self.known.is_unusable(key));
+        let unusable = unusable.map(|(_, text)| text.clone());
         self.report.update(self.index, |status| {
             let (lists, events) = (status.lists, status.events);
             change(status);
@@ -340,8 +346,7 @@ impl Reflector {
             status.message = None;
             (status.objects, status.skipped) = (counts.objects, counts.skipped);
             status.invalid_addresses = counts.invalid_addresses;
-            let is_any = counts.skipped + counts.invalid_addresses > 0;
-            status.unusable = unusable.filter(|_| is_any);
+            status.unusable = unusable;
         });
     }
 
@@ -439,6 +444,7 @@ impl Reflector {
     /// Tells of what cannot be used, unless there is much of it.
     fn complain(&mut self, unusable: Option<Unusable>) {
         let Some(Unusable {
+            key,
             object,
             fault,
             is_address,
@@ -457,6 +463,10 @@ impl Reflector {
                 tracing::warn!("cluster: {object}: {fault}; skipped: as if it were not there");
             }
         }
-        self.unusable = Some(format!("{object}: {fault}"));
+        self.unusable.retain(|(known, _)| *known != key);
+        if self.unusable.len() >= UNUSABLE {
+            self.unusable.pop_front();
+        }
+        self.unusable.push_back((key, format!("{object}: {fault}")));
     }
 }

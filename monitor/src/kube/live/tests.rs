@@ -323,6 +323,38 @@ async fn what_is_not_understood_is_counted_and_the_rest_is_used() {
 }
 
 #[tokio::test]
+async fn the_object_that_is_named_as_unusable_is_one_that_still_is() {
+    let fake = Fake::start().await;
+    let broken = |name: &str, version: u32| {
+        let mut pod = pod(name, version);
+        pod["metadata"]["labels"] = json!([]);
+        pod
+    };
+    let added = event("ADDED", &broken("a", 5)) + &event("ADDED", &broken("b", 6));
+    fake.pods([
+        Answer::Events(vec![list_end(4)]),
+        Answer::Events(vec![added]),
+    ]);
+    let mut watcher = Watcher::start(&fake);
+    let names = |pods: &ResourceStatus, name: &str| {
+        let text = pods.unusable.as_ref();
+        text.is_some_and(|text| text.starts_with(&format!("Pod shop/{name}: metadata.labels")))
+    };
+    watcher
+        .until("pods", |pods| pods.skipped == 2 && names(pods, "b"))
+        .await;
+    fake.pods([Answer::Events(vec![event("MODIFIED", &pod("b", 7))])]);
+    assert_eq!(watcher.pods().await, ["+b"]);
+    watcher
+        .until("pods", |pods| pods.skipped == 1 && names(pods, "a"))
+        .await;
+    fake.pods([Answer::Events(vec![event("DELETED", &broken("a", 8))])]);
+    watcher
+        .until("pods", |pods| pods.skipped == 0 && pods.unusable.is_none())
+        .await;
+}
+
+#[tokio::test]
 async fn a_server_that_ends_each_watch_at_once_is_asked_with_pauses() {
     let fake = Fake::start().await;
     fake.pods([Answer::Events(vec![list_end(4)])]);

@@ -138,7 +138,7 @@ fn on_a_new_pods_interface_no_flow_is_older() {
         assert_eq!(found, expected, "{point} {announced} {is_refused}");
         // What was forgotten is remembered there, too.
         value.packets = [1, 1];
-        recall.closed(&key, &value, point);
+        recall.closed(&key, &value, point, value.last_seen_ns);
         assert!(recall.may_be_older(&key, &flow(200, RX, [0, 1]), &watched));
     }
 }
@@ -149,7 +149,7 @@ fn a_flow_that_was_forgotten_may_go_on_for_five_minutes() {
     let key = key4(1, UDP, 40_000, 8_801);
     let mut old = flow(1_000, TX, [3, 2]);
     old.last_seen_ns = 1_100 * SECOND + 5;
-    recall.closed(&key, &old, UPLINK);
+    recall.closed(&key, &old, UPLINK, old.last_seen_ns);
     check(&recall, UDP, [40_000, 8_801], 1_400, true);
     check(&recall, UDP, [40_000, 8_801], 1_401, false);
     // Another flow is not.
@@ -163,27 +163,27 @@ fn who_opened_it_counts_more_than_ports() {
     let mut recall = Recall::default();
     let mut old = flow(1_000, TX, [3, 2]);
     old.last_seen_ns = 1_100 * SECOND;
-    recall.closed(&key, &old, UPLINK);
+    recall.closed(&key, &old, UPLINK, old.last_seen_ns);
     check(&recall, UDP, [20_000, 51_820], 1_300, true);
     check(&recall, UDP, [20_000, 51_820], 1_401, false);
     // Also where nothing answered yet.
     let mut recall = Recall::default();
-    recall.closed(&key, &flow(1_000, TX, [3, 0]), UPLINK);
+    recall.closed(&key, &flow(1_000, TX, [3, 0]), UPLINK, 1_000 * SECOND);
     check(&recall, UDP, [20_000, 51_820], 1_200, true);
     // That keepalive belongs to the same flow, and so does the next one.
     let mut later = flow(1_200, RX, [0, 1]);
     later.set(Mark::Unsettled, true);
-    recall.closed(&key, &later, UPLINK);
+    recall.closed(&key, &later, UPLINK, later.last_seen_ns);
     check(&recall, UDP, [20_000, 51_820], 1_400, true);
     check(&recall, UDP, [20_000, 51_820], 1_502, false);
     // Where the other end did open it, it opens the next one, too.
     let mut recall = Recall::default();
-    recall.closed(&key, &flow(1_000, RX, [2, 3]), UPLINK);
+    recall.closed(&key, &flow(1_000, RX, [2, 3]), UPLINK, 1_000 * SECOND);
     check(&recall, UDP, [20_000, 51_820], 1_200, false);
     // A service below 1024 that was the first to send.
     let mut recall = Recall::default();
     let key = key4(1, UDP, 500, 40_000);
-    recall.closed(&key, &flow(1_000, TX, [3, 2]), UPLINK);
+    recall.closed(&key, &flow(1_000, TX, [3, 2]), UPLINK, 1_000 * SECOND);
     check(&recall, UDP, [500, 40_000], 1_200, true);
 }
 
@@ -191,12 +191,12 @@ fn who_opened_it_counts_more_than_ports() {
 fn what_only_a_server_sent_has_no_client_to_answer() {
     let mut recall = Recall::default();
     let key = key4(1, UDP, 40_000, 8_801);
-    recall.closed(&key, &flow(1_000, RX, [0, 5]), UPLINK);
+    recall.closed(&key, &flow(1_000, RX, [0, 5]), UPLINK, 1_000 * SECOND);
     check(&recall, UDP, [40_000, 8_801], 1_100, false);
     // Unless it may have gone on from before.
     let mut unsettled = flow(1_000, RX, [0, 5]);
     unsettled.set(Mark::Unsettled, true);
-    recall.closed(&key, &unsettled, UPLINK);
+    recall.closed(&key, &unsettled, UPLINK, unsettled.last_seen_ns);
     check(&recall, UDP, [40_000, 8_801], 1_100, true);
 }
 
@@ -220,7 +220,7 @@ fn memory_is_bounded_and_what_does_not_fit_is_not_taken_for_known() {
         let [high, low] = [number >> 14, number & 0x3fff];
         let port = |part: u32, base| u16::try_from(part).unwrap() + base;
         let key = key4(1, UDP, port(low, 40_000), port(high, 8_000));
-        recall.closed(&key, &flow(at, TX, [1, 0]), UPLINK);
+        recall.closed(&key, &flow(at, TX, [1, 0]), UPLINK, at * SECOND);
     };
     let most = u32::try_from(MOST).unwrap();
     for number in 0..most {
@@ -242,16 +242,46 @@ fn memory_is_bounded_and_what_does_not_fit_is_not_taken_for_known() {
     }
     assert!(recall.memories[UPLINK as usize].forgotten.len() < MOST);
     assert_eq!(recall.given_up(), u64::from(most));
-    check(&recall, UDP, [1_024, 53], 2_299, true);
-    check(&recall, UDP, [1_024, 53], 2_300, false);
+    // A second that has begun is not over.
+    check(&recall, UDP, [1_024, 53], 2_300, true);
+    check(&recall, UDP, [1_024, 53], 2_301, false);
     // Workloads' interfaces are another matter.
     let others = &recall.memories[Point::Workload as usize];
     assert_eq!(others.blind_until_ns, 0);
     let told = |point, at| recall.blind_until_ns(point, [].iter(), at * SECOND);
-    let blind = Some((2_300 * SECOND, Blinded::Forgotten));
-    assert_eq!(told(UPLINK, 2_299), blind);
-    assert_eq!(told(UPLINK, 2_300), None);
-    assert_eq!(told(Point::Workload, 2_299), None);
+    let blind = Some((2_301 * SECOND, Blinded::Forgotten));
+    assert_eq!(told(UPLINK, 2_300), blind);
+    assert_eq!(told(UPLINK, 2_301), None);
+    assert_eq!(told(Point::Workload, 2_300), None);
+}
+
+#[test]
+fn no_flow_that_made_room_is_forgotten_before_its_time() {
+    // Flows are given up after a while without packets; which one finds no room is a matter of luck.
+    let number = |number: usize| u16::try_from(number).unwrap();
+    let close = |recall: &mut Recall, index: usize, last_seen: u64, now: u64| {
+        let ports = [number(index & 0x3fff) + 40_000, number(index >> 14) + 8_000];
+        let key = key4(1, UDP, ports[0], ports[1]);
+        recall.closed(&key, &flow(last_seen, TX, [1, 0]), UPLINK, now * SECOND);
+    };
+    for idle in [0, 20, 120] {
+        let mut recall = Recall::default();
+        for index in 0..MOST {
+            close(&mut recall, index, 1_120 - 100 * (index % 2) as u64, 1_120);
+        }
+        close(&mut recall, MOST, 1_120 - idle, 1_120);
+        assert_eq!(recall.given_up(), MOST as u64);
+        check(&recall, UDP, [1_024, 53], 1_420, true);
+        check(&recall, UDP, [1_024, 53], 1_421, false);
+    }
+    // What is over by now makes room, however long ago the flow that needs it was heard of.
+    let mut recall = Recall::default();
+    for index in 0..MOST {
+        close(&mut recall, index, 1_000, 1_120);
+    }
+    close(&mut recall, MOST, 1_290, 1_310);
+    assert_eq!(recall.given_up(), 0);
+    assert_eq!(recall.memories[UPLINK as usize].forgotten.len(), 1);
 }
 
 #[test]
@@ -282,10 +312,10 @@ fn what_others_send_to_an_uplink_takes_no_room() {
     let mut recall = Recall::default();
     let key = key4(1, UDP, 8_801, 40_000);
     for (point, kept) in [(UPLINK, 0), (Point::Workload, 1)] {
-        recall.closed(&key, &flow(1_000, RX, [0, 5]), point);
+        recall.closed(&key, &flow(1_000, RX, [0, 5]), point, 1_000 * SECOND);
         assert_eq!(recall.memories[point as usize].forgotten.len(), kept);
     }
-    recall.closed(&key, &flow(1_000, RX, [1, 5]), UPLINK);
+    recall.closed(&key, &flow(1_000, RX, [1, 5]), UPLINK, 1_000 * SECOND);
     assert_eq!(recall.memories[UPLINK as usize].forgotten.len(), 1);
 }
 
@@ -295,7 +325,7 @@ fn a_late_answer_of_dns_opens_nothing() {
     let key = key4(1, UDP, 40_000, 53);
     let mut query = flow(1_000, TX, [2, 1]);
     query.app = App::Dns as u8;
-    recall.closed(&key, &query, UPLINK);
+    recall.closed(&key, &query, UPLINK, query.last_seen_ns);
     check(&recall, UDP, [40_000, 53], 1_030, true);
     check(&recall, UDP, [40_000, 53], 1_031, false);
 }

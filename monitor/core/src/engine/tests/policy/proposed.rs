@@ -1,6 +1,10 @@
 //! Policies that are proposed.
 
 use super::*;
+use crate::{
+    cluster::Missing,
+    netpol::{Operator, Requirement},
+};
 
 #[test]
 fn what_is_proposed_is_judged_beside_what_is_in_force() {
@@ -70,6 +74,54 @@ fn what_is_proposed_is_judged_beside_what_is_in_force() {
     };
     assert_eq!(judged(egress("web", &[443]), 40_000), (yes, no));
     assert_eq!(judged(egress("more", &[443]), 40_001), (yes, None));
+}
+
+#[test]
+fn no_change_is_told_of_where_it_is_not_known_what_is_so_now() {
+    let team = Requirement {
+        key: "team".into(),
+        operator: Operator::In(vec!["db".into()]),
+    };
+    let peer = Peer::Pods {
+        namespaces: Some(Selector {
+            requirements: vec![team],
+        }),
+        pods: None,
+    };
+    let rule = Rule {
+        peers: vec![peer],
+        ports: Vec::new(),
+    };
+    let of_team = PolicyChange::Namespaced(NetworkPolicy {
+        namespace: "shop".into(),
+        name: "web".into(),
+        selector: Selector::default(),
+        ingress: None,
+        egress: Some(vec![rule]),
+    });
+    let other = Pod {
+        ips: vec!["203.0.113.9".parse().unwrap()],
+        ..Pod::new("db", "pg-0")
+    };
+    // Whether the labels of the other pod's namespace are known.
+    for is_known in [true, false] {
+        let mut engine = engine();
+        let missing = Missing {
+            namespaces: !is_known,
+            nodes: false,
+        };
+        engine.books.names.cluster_mut().set_missing(missing);
+        engine.propose(vec![egress("web", &[])]);
+        let pods = vec![pod("cart-0", "10.244.1.7"), other.clone().into()];
+        engine.declare(pods, vec![of_team.clone()]);
+        let records = connection(&mut engine, key(443), 50, [SYN_ONLY, RST | ACK]);
+        let flow = flows(&records)[0];
+        let allowed = flow.policy.as_ref().map(|verdict| verdict.allowed);
+        assert_eq!(allowed, Some(is_known.then_some(false)));
+        assert_eq!(findings(&records).len(), 0);
+        let changes = samples(&engine, Metric::PolicyProposedConnections);
+        assert!(changes.is_empty(), "{changes:?}");
+    }
 }
 
 #[test]
