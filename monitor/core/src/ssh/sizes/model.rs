@@ -62,11 +62,11 @@ pub(super) struct Record {
     pub(super) size: u32,
 }
 
-/// The server's packets, where packet_length shows.
+/// Packets of one side, where packet_length shows.
 #[derive(Debug)]
 pub(in crate::ssh) struct Records {
     pub(super) known: Vec<Record>,
-    /// When the server's NEWKEYS passed, nanoseconds; 0 where that is not known.
+    /// When that side's NEWKEYS passed, nanoseconds; 0 where that is not known.
     pub(super) newkeys_ns: u64,
     /// Where the next packet begins.
     pub(super) end: u32,
@@ -169,15 +169,13 @@ impl Model {
     }
 
     /// Whether packets of that many bytes in all may be whole ones.
-    pub(super) const fn is_whole(&self, bytes: u32) -> bool {
-        let mut packets = 1;
-        while packets * self.size(0) <= bytes {
-            if self.is_packets(bytes, packets) {
-                return true;
-            }
-            packets += 1;
-        }
-        false
+    pub(super) fn is_whole(&self, bytes: u32) -> bool {
+        (1..=self.most_packets(bytes)).any(|packets| self.is_packets(bytes, packets))
+    }
+
+    /// More need not be tried: what so many packets leave repeats after as many as a block has bytes.
+    fn most_packets(&self, bytes: u32) -> u32 {
+        (bytes / self.size(0)).min(self.block)
     }
 
     /// Whether that many bytes may be so many whole packets.
@@ -312,6 +310,30 @@ mod tests {
         assert!(chacha.may_be_kexinit(5_000));
         let gcm = Model::new(b"aes128-gcm@openssh.com", None, none, "", 400).unwrap();
         assert!(gcm.may_be_kexinit(420) && !gcm.may_be_kexinit(628));
+    }
+
+    /// A peer chooses how much it has sent at once.
+    #[test]
+    fn how_much_came_is_no_number_of_steps() {
+        let none = Some(&b"none"[..]);
+        for (cipher, mac) in [
+            ("chacha20-poly1305", "m"),
+            ("aes128-gcm", "m"),
+            ("aes128-ctr", "hmac-sha2-512"),
+            ("3des-cbc", "hmac-sha1"),
+            ("aes128-ctr", "hmac-sha1-etm@openssh.com"),
+        ] {
+            let (cipher, mac) = (cipher.as_bytes(), Some(mac.as_bytes()));
+            let model = Model::new(cipher, mac, none, "", 1_000).unwrap();
+            for bytes in [4 << 20, (4 << 20) + 1, u32::MAX] {
+                assert!(model.most_packets(bytes) <= 16, "{bytes}");
+            }
+            // None is left out by that.
+            for bytes in 0..1_500 {
+                let any = (1..=bytes).any(|packets| model.is_packets(bytes, packets));
+                assert_eq!(model.is_whole(bytes), any, "{bytes}");
+            }
+        }
     }
 
     #[test]

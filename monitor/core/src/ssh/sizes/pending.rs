@@ -156,7 +156,7 @@ impl Reader {
     /// Whether that many bytes may be any number of UNIMPLEMENTED and SERVICE_ACCEPT.
     fn may_be_without_attempt(&self, bytes: u32) -> bool {
         let (short, long) = (self.size(IGNORE), self.size(ACCEPT));
-        (0..=bytes / long).any(|count| (bytes - count * long).is_multiple_of(short))
+        counts(bytes, long, short).any(|count| (bytes - count * long).is_multiple_of(short))
     }
 
     fn is_refusal(&self, size: u32) -> bool {
@@ -180,6 +180,32 @@ impl Reader {
                 CALLED_FOR.max(by_refusals.into())
             }
             _ => CALLED_FOR_AT_MOST,
+        }
+    }
+}
+
+/// How many of the long ones to try: what they leave, divided by the short, repeats after as many as that has
+/// bytes, however much a peer has sent at once.
+fn counts(bytes: u32, long: u32, short: u32) -> std::ops::Range<u32> {
+    0..(bytes / long + 1).min(short)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_much_came_is_no_number_of_steps() {
+        for (long, short) in [(44, 28), (52, 36), (64, 48), (40, 24)] {
+            for bytes in [4 << 20, (4 << 20) + 1, u32::MAX] {
+                assert!(counts(bytes, long, short).len() <= 48, "{bytes}");
+            }
+            // None is left out by that.
+            for bytes in 0..1_500_u32 {
+                let fits = |count: u32| (bytes - count * long).is_multiple_of(short);
+                let any = (0..=bytes / long).any(fits);
+                assert_eq!(counts(bytes, long, short).any(fits), any, "{bytes}");
+            }
         }
     }
 }
