@@ -180,8 +180,8 @@ fn what_came_after_the_last_segment_seen_is_unknown() {
             step(&mut engine, segment(key, true, SERVER, App::Ssh)),
             step(&mut engine, segment(key, false, CLIENT, App::Ssh)),
         ];
-        let mut next = 1 + u32::try_from(CLIENT.len()).unwrap();
-        for _ in 1..segments {
+        let first = 1 + u32::try_from(CLIENT.len()).unwrap();
+        for next in first..first + segments - 1 {
             // What it repeats does not count.
             for sequence in [1, next] {
                 let Input::Segment(event) = segment(key, false, b"x", App::Ssh) else {
@@ -190,7 +190,6 @@ fn what_came_after_the_last_segment_seen_is_unknown() {
                 let event = SegmentEvent { sequence, ..event };
                 outputs.push(step(&mut engine, Input::Segment(event)));
             }
-            next += 1;
         }
         let end = Input::Removed(vec![(key, counted(App::Ssh))]);
         outputs.push(step(&mut engine, end));
