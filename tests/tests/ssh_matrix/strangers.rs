@@ -11,7 +11,7 @@ use std::{
 use tests::lab::server::account::PYTHON;
 use tests::lab::{NODE, Namespace, Transport, process};
 
-use super::scene::{PATIENCE, Scene, run};
+use super::scene::{PATIENCE, Scene};
 
 /// Sends some bytes, and reads until nothing comes for a while.
 fn talk(from: &Namespace, to: SocketAddr, bytes: &[u8]) {
@@ -54,16 +54,42 @@ impl Scene<'_> {
     /// Clients that call for answers of the size of a success.
     pub(super) fn hostile(&mut self) {
         let (ctr, etm) = ("hmac-sha2-256", "hmac-sha2-256-etm@openssh.com");
-        for (name, port, mac, process) in [
-            ("hostile to openssh, aes128-ctr", 443, ctr, "sshd"),
-            ("hostile to openssh, aes128-ctr, etm", 443, etm, "sshd"),
-            ("hostile to dropbear, aes128-ctr", 2222, ctr, "dropbear"),
+        for (name, port, mac, program, mode) in [
+            (
+                "hostile to openssh, aes128-ctr",
+                443,
+                ctr,
+                "sshd",
+                "answers",
+            ),
+            (
+                "hostile to openssh, aes128-ctr, etm",
+                443,
+                etm,
+                "sshd",
+                "answers",
+            ),
+            (
+                "hostile to dropbear, aes128-ctr",
+                2222,
+                ctr,
+                "dropbear",
+                "answers",
+            ),
+            ("hostile, a long name, etm", 443, etm, "sshd", "disconnect"),
+            ("hostile, two names, etm", 443, etm, "sshd", "names"),
         ] {
-            self.case(name, port, (Some("ssh"), Some(process)), |scene| {
+            self.case(name, port, (Some("ssh"), Some(program)), |scene| {
                 let path = scene.lab.directory().join("hostile_client.py");
                 let mut python = scene.out.command(PYTHON);
                 python.arg(path).arg(NODE.v4.to_string());
-                run(python.args([&port.to_string(), "aes128-ctr", mac]));
+                python.args([&port.to_string(), "aes128-ctr", mac, mode]);
+                let output = process::output(&mut python, PATIENCE).expect("a client");
+                // Else it has deceived nobody because it did not try.
+                let told = String::from_utf8_lossy(&output.stdout);
+                let errors = String::from_utf8_lossy(&output.stderr);
+                let is_done = mode == "answers" || told.contains("disconnected");
+                assert!(is_done, "{told}{errors}");
             });
         }
     }

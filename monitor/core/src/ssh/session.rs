@@ -6,6 +6,7 @@ use super::{
     fingerprint,
     kexinit::agree,
     sizes::{self, Client, Judgement, Model, Records},
+    stream::Stream,
     vocabulary::Hints,
 };
 
@@ -19,12 +20,20 @@ pub struct Session {
         reason = "not agreed yet, and agreed but unknown"
     )]
     model: Option<Option<Model>>,
-    /// Boundaries of the server's encrypted packets, from both NEWKEYS on.
-    records: Option<Records>,
+    /// Boundaries of encrypted packets, from both NEWKEYS on.
+    packets: Option<Box<Packets>>,
     /// Until when all segments of the client are handed on, nanoseconds.
     client_limit_ns: u64,
     /// What was known of authentication when everything else was dropped.
     settled: Option<Judgement>,
+}
+
+/// Encrypted packets of both directions.
+#[derive(Debug)]
+struct Packets {
+    server: Records,
+    /// Those of the client and how they are laid out, where they show and the server's do.
+    client: Option<(Model, Records)>,
 }
 
 // === impl Session ===
@@ -34,7 +43,7 @@ impl Default for Session {
         Self {
             directions: [Direction::new(Side::Client), Direction::new(Side::Server)],
             model: None,
-            records: None,
+            packets: None,
             client_limit_ns: u64::MAX,
             settled: None,
         }
@@ -58,13 +67,14 @@ impl Session {
         if self.model.is_none() {
             self.agree();
         }
-        if self.records.is_none() {
+        if self.packets.is_none() {
             self.release();
         }
-        if let (Some(records), Some(Some(model))) = (&mut self.records, &self.model) {
-            let stream = &mut self.directions[Side::Server as usize].stream;
-            if !records.advance(stream, model) {
-                stream.release();
+        let [client, server] = &mut self.directions;
+        if let (Some(packets), Some(Some(model))) = (&mut self.packets, &self.model) {
+            advance(&mut packets.server, &mut server.stream, model);
+            if let Some((model, records)) = &mut packets.client {
+                advance(records, &mut client.stream, model);
             }
         }
     }
@@ -96,7 +106,7 @@ impl Session {
             direction.stream.clear();
             direction.parsed.scan.shorten();
         }
-        self.records = None;
+        self.packets = None;
     }
 
     /// Which ends speak SSH; None as long as neither does.
@@ -177,13 +187,14 @@ impl Session {
             return settled;
         }
         let [client, server] = &self.directions;
-        let authentication = match (&self.records, &self.model) {
-            (Some(records), Some(Some(model))) => {
+        let authentication = match (&self.packets, &self.model) {
+            (Some(packets), Some(Some(model))) => {
                 let client = Client {
                     stream: &client.stream,
+                    records: packets.client.as_ref().map(|(_, records)| records),
                     limit_ns: self.client_limit_ns,
                 };
-                return sizes::judge(model, records, &client, &server.stream, ended);
+                return sizes::judge(model, &packets.server, &client, &server.stream, ended);
             }
             (None, _) if ended && self.is_without_attempt() => Authentication {
                 outcome: AuthOutcome::None,
@@ -224,8 +235,12 @@ impl Session {
     /// Bytes on the heap and of itself.
     pub fn bytes_held(&self) -> usize {
         let held = |direction: &Direction| direction.bytes_held();
-        let records = self.records.as_ref().map_or(0, Records::bytes_held);
-        size_of::<Self>() + self.directions.iter().map(held).sum::<usize>() + records
+        let packets = self.packets.as_ref().map_or(0, |packets| {
+            let client = packets.client.as_ref();
+            let client = client.map_or(0, |(_, records)| records.bytes_held());
+            size_of::<Packets>() + packets.server.bytes_held() + client
+        });
+        size_of::<Self>() + self.directions.iter().map(held).sum::<usize>() + packets
     }
 
     /// The server's KEXINIT is the client's: random cookies are never equal.
@@ -258,28 +273,31 @@ impl Session {
             return;
         }
         let [client, server] = &self.directions;
-        let (Some(c), Some(s)) = (client.kexinit(), server.kexinit()) else {
+        if client.kexinit().is_none() || server.kexinit().is_none() {
             return;
-        };
-        let to_client = Side::Server as usize;
-        let model = agree(c.ciphers[to_client], s.ciphers[to_client]).and_then(|cipher| {
-            let mac = agree(c.macs[to_client], s.macs[to_client]);
-            let compression = agree(c.compressions[to_client], s.compressions[to_client]);
-            Model::new(
-                cipher,
-                mac,
-                compression,
-                self.banner(Side::Server).unwrap_or_default(),
-                server.kexinit_length(),
-            )
-        });
-        let client = self.banner(Side::Client).unwrap_or_default();
-        self.model = Some(model.map(|model: Model| model.with_client(client)));
+        }
+        let banner = self.banner(Side::Client).unwrap_or_default();
+        let model = self.model_of(Side::Server);
+        self.model = Some(model.map(|model| model.with_client(banner)));
+    }
+
+    /// What a side sends is of which sizes, from both KEXINITs.
+    fn model_of(&self, side: Side) -> Option<Model> {
+        let [client, server] = &self.directions;
+        let (c, s) = (client.kexinit()?, server.kexinit()?);
+        let from = side as usize;
+        Model::new(
+            agree(c.ciphers[from], s.ciphers[from])?,
+            agree(c.macs[from], s.macs[from]),
+            agree(c.compressions[from], s.compressions[from]),
+            self.banner(side).unwrap_or_default(),
+            self.directions[from].kexinit_length(),
+        )
     }
 
     /// Once both NEWKEYS have passed: drops the bytes but those that show boundaries.
     fn release(&mut self) {
-        let [client, server] = &mut self.directions;
+        let [client, server] = &self.directions;
         let has_passed = |direction: &Direction| direction.parsed.newkeys_end.is_some();
         let Some(model) = self
             .model
@@ -288,12 +306,30 @@ impl Session {
         else {
             return;
         };
-        client.discard_clear();
-        client.stream.release();
+        let shows_lengths = model.as_ref().is_some_and(Model::shows_lengths);
+        // Of use only beside the server's.
+        let client_model = Some(Side::Client).filter(|_| shows_lengths);
+        let client_model = client_model.and_then(|side| self.model_of(side));
+        let client_model = client_model.filter(Model::shows_lengths);
+        let [client, server] = &mut self.directions;
+        let client_newkeys_ns = client.discard_clear();
         let newkeys_ns = server.discard_clear();
-        if !model.as_ref().is_some_and(Model::shows_lengths) {
+        if !shows_lengths {
             server.stream.release();
         }
-        self.records = Some(Records::new(newkeys_ns));
+        if client_model.is_none() {
+            client.stream.release();
+        }
+        self.packets = Some(Box::new(Packets {
+            server: Records::new(newkeys_ns),
+            client: client_model.map(|model| (model, Records::new(client_newkeys_ns))),
+        }));
+    }
+}
+
+/// Reads boundaries on, and drops the bytes once they are of no use.
+fn advance(records: &mut Records, stream: &mut Stream, model: &Model) {
+    if !records.advance(stream, model) {
+        stream.release();
     }
 }

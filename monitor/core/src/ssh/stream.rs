@@ -36,6 +36,8 @@ pub(super) struct Stream {
     longest: u16,
     is_settled: bool,
     is_released: bool,
+    /// Bytes arrived again and were others: which of them the other end took in is not known.
+    is_ambiguous: bool,
 }
 
 /// Payload that one segment was the first to carry.
@@ -176,6 +178,11 @@ impl Stream {
         offset >= WINDOW || self.hole.is_some_and(|hole| hole as usize <= offset)
     }
 
+    /// Whether bytes arrived twice that were not the same, as long as they were kept.
+    pub(super) const fn is_ambiguous(&self) -> bool {
+        self.is_ambiguous
+    }
+
     /// Whether nothing is known to be missing: no gap, and no bytes without their contents.
     pub(super) fn is_whole(&self) -> bool {
         self.hole.is_none() && self.runs.len() <= 1
@@ -299,6 +306,9 @@ impl Stream {
             .into_iter()
             .partition(|run| run.0 <= end && start <= run.1);
         for run in touched {
+            let (low, high) = (run.0.max(start), run.1.min(end));
+            let again = bytes.get(low - start..high.saturating_sub(start));
+            self.is_ambiguous |= again != self.buffer.get(low..high);
             self.copy(start, bytes, from, run.0.min(end));
             from = from.max(run.1);
             first = first.min(run.0);

@@ -7,6 +7,7 @@ pub(crate) mod fixture;
 mod hostile;
 mod identity;
 mod property;
+mod repeated;
 mod window;
 
 use fixture::{

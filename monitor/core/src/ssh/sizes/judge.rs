@@ -36,8 +36,22 @@ pub(in crate::ssh) struct Login {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::ssh) struct Client<'a> {
     pub(in crate::ssh) stream: &'a Stream,
+    /// Its packets, where boundaries show.
+    pub(in crate::ssh) records: Option<&'a Records>,
     /// Until when all of its segments are known, nanoseconds.
     pub(in crate::ssh) limit_ns: u64,
+}
+
+// === impl Client ===
+
+impl Client<'_> {
+    /// Bytes of the longest packet that begins before `end`; None where that is not known.
+    fn longest_before(&self, end: u32) -> Option<u32> {
+        let records = self.records.filter(|_| !self.stream.is_ambiguous())?;
+        let is_known = !records.is_broken && records.end >= end;
+        let begun = records.known.iter().filter(|record| record.start < end);
+        is_known.then(|| begun.map(|record| record.size).max().unwrap_or(0))
+    }
 }
 
 /// Whether someone logged in; offsets in both streams count from NEWKEYS.
@@ -141,9 +155,9 @@ fn bursts(
     let is_gapless = client.stream.known_until_ns() > 0;
     let known_until_ns = client.stream.known_until_ns().min(client.limit_ns);
     let mut is_complete = !client.stream.has_more() && !server.has_more() && is_gapless;
-    let mut requests: Vec<(u64, u32)> = asked
+    let mut requests: Vec<(u64, u32, u32)> = asked
         .iter()
-        .map(|piece| (piece.time_ns, piece.end - piece.start))
+        .map(|piece| (piece.time_ns, piece.end - piece.start, piece.end))
         .collect();
     requests.sort_unstable();
     let mut bursts: Vec<Burst> = Vec::new();
@@ -152,14 +166,16 @@ fn bursts(
     let mut push = |size: u32, time_ns: u64| {
         let gap_ns = time_ns.saturating_sub(now);
         now = time_ns.max(now);
-        let asked = requests.partition_point(|(time, _)| *time <= now);
+        let asked = requests.partition_point(|(time, ..)| *time <= now);
         if asked > asked_before || bursts.is_empty() {
             let last = asked.checked_sub(1).and_then(|last| requests.get(last));
             let since = requests.get(asked_before..asked).unwrap_or_default();
+            let until = requests.iter().take(asked).map(|(.., end)| *end).max();
             bursts.push(Burst {
                 sizes: Vec::new(),
-                asked: since.iter().map(|(_, size)| u64::from(*size)).sum(),
-                delay_ns: last.map_or(0, |(last, _)| now - last),
+                asked: since.iter().map(|(_, size, _)| u64::from(*size)).sum(),
+                longest_request: client.longest_before(until.unwrap_or(0)),
+                delay_ns: last.map_or(0, |(last, ..)| now - last),
                 is_answer: asked > 0,
                 gaps_ns: Vec::new(),
                 most_gap_ns: 0,

@@ -6,7 +6,8 @@
 //! password, as it gets failures, prompts, SERVICE_ACCEPT once more, and another key exchange. What
 //! it cannot get is a message that only a client that is logged in receives, unasked: OpenSSH's
 //! server sends `hostkeys-00@openssh.com` (OpenSSH PROTOCOL section 2.5), whose size follows from the
-//! kinds of keys. Without it the outcome stays unknown.
+//! kinds of keys. What it can get in that size is told apart in [`super::reader`]. Without it the
+//! outcome stays unknown.
 
 use super::model::Model;
 

@@ -32,6 +32,9 @@ pub(super) const PROMPT_NS: u64 = 180_000_000;
 /// 28, and where it is not known how long a refusal is, six of 100, which name all methods.
 pub(super) const CALLED_FOR: u64 = 13;
 pub(super) const CALLED_FOR_AT_MOST: u64 = 16;
+/// Bytes that what repeats a request has more by itself: MACs of both directions differ by 56 at most, and a
+/// prompt has a text beside a name.
+const ADDED: u64 = 64;
 /// The shortest request, for which there may be a refusal.
 pub(super) const ATTEMPT: u32 = 1 + 4 + 4 + 14 + 4 + 4;
 
@@ -41,6 +44,8 @@ pub(super) struct Burst {
     pub(super) sizes: Vec<u32>,
     /// Bytes that the client sent since the burst before.
     pub(super) asked: u64,
+    /// Bytes of the longest packet of all that the client had sent; None where boundaries do not show.
+    pub(super) longest_request: Option<u32>,
     /// Since the client's last segment, nanoseconds.
     pub(super) delay_ns: u64,
     /// Whether the client sent anything before.
@@ -163,7 +168,7 @@ impl Reader {
     /// without logging in.
     pub(super) fn is_certain(&self, answers: &[Burst], at: usize) -> bool {
         let (before, rest) = answers.split_at_checked(at).unwrap_or_default();
-        let [success, next @ ..] = rest else {
+        let Some(success) = rest.first() else {
             return false;
         };
         // A new key exchange, which a client may have at any time, makes nothing certain: NEWKEYS is as
@@ -201,18 +206,33 @@ impl Reader {
         if !before.iter().any(|answer| self.is_to_attempt(answer)) {
             return false;
         }
-        let follow = success.sizes.iter().skip(1).map(|size| (success, *size));
-        let next = next.first().into_iter();
-        let next = next.flat_map(|next| next.sizes.iter().map(move |size| (next, *size)));
-        // Packets may come in between, as long as none begins another key exchange, whose reply is as
-        // long as the algorithms make it.
-        follow
-            .chain(next)
-            .take_while(|(_, size)| !self.model.may_be_kexinit(*size))
-            .any(|(burst, size)| {
-                is_host_keys(&self.model, size)
+        self.is_before_host_keys(before, rest)
+    }
+
+    /// Whether the success that these begin with is followed by host keys, and nothing that is as long.
+    ///
+    /// OpenSSH repeats what the client sent in a DISCONNECT, the names of two users (`Change of username or
+    /// service not allowed`), in a PONG, and in prompts where PAM's modules name the user. After a
+    /// DISCONNECT nothing follows. The others take a request that is about as long, sooner or later: when
+    /// it was sent says nothing, as a client may send on while it waits, and have answers wait for its
+    /// window.
+    fn is_before_host_keys(&self, before: &[Burst], rest: &[Burst]) -> bool {
+        // Host keys come in the answer itself or in the next one, which something else has to follow.
+        rest.windows(2)
+            .take(2)
+            .enumerate()
+            .flat_map(|(index, pair)| {
+                let sizes = pair[0].sizes.iter().skip(usize::from(index == 0));
+                sizes.map(move |size| (&pair[0], &pair[1], *size))
+            })
+            // Packets may come in between, as long as none begins another key exchange, whose reply is
+            // as long as the algorithms make it.
+            .take_while(|(.., size)| !self.model.may_be_kexinit(*size))
+            .any(|(burst, later, size)| {
+                later.is_known
+                    && is_host_keys(&self.model, size)
                     && is_new(before, size)
-                    && !self.may_be_pong(burst, size)
+                    && !may_be_called_for(burst, size)
             })
     }
 
@@ -232,6 +252,14 @@ impl Reader {
         let may_be = |size: &u32| self.model.may_be_kexinit(*size);
         may_be(&answer.sizes.iter().sum()) || answer.sizes.iter().any(may_be)
     }
+}
+
+/// Whether any request may have called for a packet of that size, which repeats it and says more.
+fn may_be_called_for(burst: &Burst, size: u32) -> bool {
+    let most = |longest| u64::from(longest) * CALLED_FOR + ADDED * 10;
+    burst
+        .longest_request
+        .is_none_or(|longest| most(longest) >= u64::from(size) * 10)
 }
 
 /// Whether none of these has that size.

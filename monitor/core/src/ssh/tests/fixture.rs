@@ -143,12 +143,17 @@ impl Talk {
 
     /// The same with MACs of another size.
     pub(crate) fn records_of(self, sizes: &[usize], mac: usize) -> Self {
-        self.asks().server(records(sizes, mac))
+        self.requests(&[68], mac).server(records(sizes, mac))
     }
 
     /// Packets of the server that the client did not ask for, with a tag of 16 bytes.
     pub(crate) fn records_unasked(self, sizes: &[usize]) -> Self {
         self.server(records(sizes, 16))
+    }
+
+    /// Packets of the client in one segment, with packet_length in clear and a MAC of that size.
+    pub(crate) fn requests(self, sizes: &[usize], mac: usize) -> Self {
+        self.client(records(sizes, mac))
     }
 
     /// A request of the client.
