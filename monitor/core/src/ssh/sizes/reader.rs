@@ -32,6 +32,9 @@ pub(super) const PROMPT_NS: u64 = 180_000_000;
 /// 28, and where it is not known how long a refusal is, six of 100, which name all methods.
 pub(super) const CALLED_FOR: u64 = 13;
 pub(super) const CALLED_FOR_AT_MOST: u64 = 16;
+/// Bytes that what repeats a request has more by itself: MACs of both directions differ by 56 at most, and a
+/// prompt has a text beside a name.
+const ADDED: u64 = 64;
 /// The shortest request, for which there may be a refusal.
 pub(super) const ATTEMPT: u32 = 1 + 4 + 4 + 14 + 4 + 4;
 
@@ -251,9 +254,9 @@ impl Reader {
     }
 }
 
-/// Whether any request may have called for a packet of that size.
+/// Whether any request may have called for a packet of that size, which repeats it and says more.
 fn may_be_called_for(burst: &Burst, size: u32) -> bool {
-    let most = |longest| u64::from(longest) * CALLED_FOR_AT_MOST;
+    let most = |longest| u64::from(longest) * CALLED_FOR + ADDED * 10;
     burst
         .longest_request
         .is_none_or(|longest| most(longest) >= u64::from(size) * 10)
