@@ -108,7 +108,7 @@ pub(super) struct Attribution {
     pub(super) is_authenticated: bool,
     /// The server's process on this node holds it.
     pub(super) is_served: bool,
-    /// The server's processes showed that nobody has, although it looked so, when they were last looked at.
+    /// The server's processes show that nobody has, although it looked so.
     pub(super) is_refuted: bool,
     /// Which end is on this node.
     pub(super) end: Option<LocalEnd>,
@@ -174,7 +174,7 @@ impl Attribution {
             self.is_served |= found.authenticated.is_some();
             match found.authenticated {
                 Some(true) => (self.is_authenticated, self.is_refuted) = (true, false),
-                Some(false) if weight != Weight::None && !self.is_authenticated => {
+                Some(false) if weight == Weight::Decisive && !self.is_authenticated => {
                     self.is_refuted = true;
                 }
                 _ => {}
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_is_refuted_by_what_is_seen_after_it() {
+    fn a_login_is_refuted_only_after_it_had_time_to_show() {
         let mut server = Attribution {
             end: Some(LocalEnd::Destination),
             ..Attribution::default()
@@ -383,11 +383,10 @@ mod tests {
         assert!(!server.is_refuted);
         server.learn(found(None), Weight::Decisive);
         assert!(!server.is_refuted);
-        for weight in [Weight::Early, Weight::Decisive] {
-            server.is_refuted = false;
-            server.learn(found(Some(false)), weight);
-            assert!(server.is_refuted);
-        }
+        server.learn(found(Some(false)), Weight::Early);
+        assert!(!server.is_refuted);
+        server.learn(found(Some(false)), Weight::Decisive);
+        assert!(server.is_refuted);
         // A login after all, which stays one.
         server.learn(found(Some(true)), Weight::None);
         assert!(server.is_authenticated && !server.is_refuted);
