@@ -13,7 +13,7 @@ pub use place::{Aside, LEAVING, NEAR, Place, PlaceKey, split};
 pub use value::{Cold, FlowValue, Hot};
 
 /// Version of this layout; a global of the kernel object, compared at load.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 3;
 
 /// Names of the maps and programs in the kernel object.
 pub mod names {

@@ -16,6 +16,7 @@
 )]
 #![expect(
     clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
     reason = "fields are cut out of words; a checked conversion has a panic, which BPF cannot have"
 )]
 #![expect(

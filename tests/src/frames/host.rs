@@ -46,7 +46,6 @@ pub struct Facts {
     pub inspect_sequence: [u32; 2],
     pub captured: [u16; 2],
     pub told: [u8; 2],
-    pub repeated: [u8; 2],
 }
 
 /// A segment that was handed to userspace.
@@ -139,7 +138,6 @@ impl From<&FlowValue> for Facts {
             inspect_sequence: value.inspect_sequence,
             captured: value.captured,
             told: value.told,
-            repeated: value.repeated,
         }
     }
 }

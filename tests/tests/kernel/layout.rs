@@ -106,7 +106,7 @@ fn type_information_of_the_object_is_that_of_this_build() {
         (
             "Cold",
             layout!(Cold: handshake_rtt_ns app _pad first_seen_ns syn_ns cgroup_id retransmits prefix
-                prefix_length inspected generation inspect_sequence captured told repeated),
+                prefix_length inspected generation inspect_sequence captured told _pad2),
         ),
         ("Aside", layout!(Aside: cold claims)),
         ("Counters", layout!(Counters: seen counted buffers bytes)),

@@ -92,11 +92,11 @@ flow_value! {
         generation: u32,
         /// TCP: sequence number that follows the bytes in `prefix`.
         inspect_sequence: [u32; 2],
-        /// Payload bytes of each direction that were handed to userspace, repeated ones aside.
+        /// Payload bytes of each direction that were handed to userspace.
         captured: [u16; 2],
-        /// Segments of each direction that were handed to userspace, repeated ones aside.
+        /// Events of each direction that were made of payload.
         told: [u8; 2],
-        /// What those cost that reached no further than what had passed before: one, and one more for each 128 bytes.
-        repeated: [u8; 2],
+        /// Padding, zero.
+        _pad2: [u8; 2],
     }
 }

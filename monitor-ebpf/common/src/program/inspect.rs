@@ -5,7 +5,7 @@ use crate::{
     classify::{self, App},
     packet::Packet,
     parse::{Network, Transport},
-    program::{Backend, Family, tcp},
+    program::{Backend, Family},
 };
 
 /// What looks at the segments of a TCP direction may cost: eight that bring something new, or more
@@ -263,10 +263,6 @@ fn look<P: Packet>(packet: &P, flow: &FlowCell<'_>, place: Place) -> u16 {
 
 /// Hands a segment to userspace, with the first bytes that were seen before; [`DONE`] where it was
 /// the last one.
-///
-/// One that reaches no further than what passed before does not count among them: an end that
-/// acknowledges nothing has the other repeat itself, and must not use up what is looked at. As many of
-/// those are handed on, since some fill gaps.
 #[inline(never)]
 fn tell<A: Family, P: Packet, B: Backend>(
     packet: &P,
@@ -276,32 +272,20 @@ fn tell<A: Family, P: Packet, B: Backend>(
     place: Place,
 ) -> u16 {
     let direction = place.direction();
-    let (told, captured, repeated) = flow.get_cold(|cold| {
-        (
-            cold.told[direction & 1],
-            cold.captured[direction & 1],
-            cold.repeated[direction & 1],
-        )
-    });
-    let (own, expected) =
-        flow.get(|hot| (hot.flags[direction & 1], hot.next_sequence[direction & 1]));
-    let length = place.length();
-    let is_new = tcp::reaches(own, expected, place.sequence().wrapping_add(length)) as u8;
-    // Numbers rather than branches, as there.
-    let count = told & is_new.wrapping_neg() | repeated & is_new.wrapping_sub(1);
-    if count >= CAPTURE_EVENTS {
-        return u16::from(is_new) * DONE;
+    let (told, captured) =
+        flow.get_cold(|cold| (cold.told[direction & 1], cold.captured[direction & 1]));
+    if told >= CAPTURE_EVENTS {
+        return DONE;
     }
     let room = CAPTURE_BYTES.saturating_sub(u32::from(captured));
+    let length = place.length();
     let bytes = if length < room { length } else { room };
     flow.update_cold(|cold| {
-        cold.told[direction & 1] = told + is_new;
-        // The more the longer it is: all of them together are some 8 KiB, too.
-        cold.repeated[direction & 1] = repeated + (1 - is_new) * (1 + (bytes >> 7) as u8);
-        cold.captured[direction & 1] = captured + (bytes as u16 & u16::from(is_new).wrapping_neg());
+        cold.told[direction & 1] = told + 1;
+        cold.captured[direction & 1] = captured + bytes as u16;
     });
     A::tell(backend, packet, key, flow, &Segment { place, bytes });
-    u16::from(told + is_new >= CAPTURE_EVENTS) * DONE
+    u16::from(told + 1 >= CAPTURE_EVENTS) * DONE
 }
 
 /// Eight bytes as one number, first byte most significant.

@@ -50,7 +50,12 @@ pub(super) fn on_segment<A: Family, P: Packet, B: Backend>(
         let syn = u32::from(header >> flag::SYN.trailing_zeros() & 1);
         let sequence = transport.sequence.wrapping_add(syn);
         let next = sequence.wrapping_add(payload);
-        if reaches(before, expected, next) == 0 {
+        // Serial number arithmetic (RFC 9293 section 3.4).
+        let is_new =
+            before & (flag::SYN | flag::DATA) == 0 || (next.wrapping_sub(expected) as i32) > 0;
+        if is_new {
+            flow.update(|hot| hot.next_sequence[direction & 1] = next);
+        } else {
             flow.update_cold(|cold| {
                 let count = &mut cold.retransmits[direction & 1];
                 *count = count.wrapping_add(1 - syn);
@@ -62,14 +67,8 @@ pub(super) fn on_segment<A: Family, P: Packet, B: Backend>(
             }
             let place =
                 inspect::Place::new(direction, transport.payload, payload, sequence, header);
-            // It sees what was expected before this segment.
             flags |= inspect::segment::<A, P, B>(packet, backend, key, flow, place);
         }
-        // Read once more: what is remembered of it would double what the verifier follows.
-        let (before, expected) =
-            flow.get(|hot| (hot.flags[direction & 1], hot.next_sequence[direction & 1]));
-        let beyond = next.wrapping_sub(expected) & reaches(before, expected, next).wrapping_neg();
-        flow.update(|hot| hot.next_sequence[direction & 1] = expected.wrapping_add(beyond));
         flags |= flag::DATA;
     }
 
@@ -99,17 +98,6 @@ pub(super) fn on_segment<A: Family, P: Packet, B: Backend>(
             acknowledged(packet, &copy, other, network.transport);
         }
     }
-}
-
-/// 1 where a segment that ends before `next` reaches further than what was `expected`, or is the first,
-/// by the direction's flags `before` it; else 0.
-///
-/// Serial number arithmetic (RFC 9293 section 3.4), and no branches, all of which the verifier would follow.
-#[inline(always)]
-pub(super) const fn reaches(before: u16, expected: u32, next: u32) -> u32 {
-    let is_known = before >> flag::SYN.trailing_zeros() | before >> flag::DATA.trailing_zeros();
-    let is_behind = next.wrapping_sub(expected).wrapping_sub(1) >> 31;
-    (is_behind & is_known as u32 & 1) ^ 1
 }
 
 /// There were SYN-ACKs that differ: the connection begins with the one that was acknowledged.

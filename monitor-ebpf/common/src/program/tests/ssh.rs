@@ -207,50 +207,6 @@ fn repeated_and_early_segments_are_told_too() {
     assert_eq!(stream(&world, TX), whole(&data));
 }
 
-/// A client that acknowledges nothing has its server repeat what it said.
-#[test]
-fn repeated_segments_do_not_use_up_what_is_handed_on() {
-    let world = connected();
-    receive(&world, 1, BANNER);
-    let kexinit = [7; 1_000];
-    let start = 1 + u32::try_from(BANNER.len()).expect("short");
-    receive(&world, start, &kexinit);
-    for _ in 0..200 {
-        receive(&world, start, &kexinit);
-    }
-    let value = world.only().1;
-    let captured = u16::try_from(BANNER.len() + kexinit.len()).expect("short");
-    assert_eq!((value.captured[RX], value.told[RX]), (captured, 2));
-    // Eight of them are as long as all that is looked at, and count for all that are.
-    assert_eq!(value.repeated, [0, CAPTURE_EVENTS]);
-    assert_eq!(value.flags[RX] & flag::INSPECTED, 0);
-    assert_eq!(world.told.borrow().len(), 2 + 8);
-    // What is new is handed on, also where it begins with something old.
-    receive(&world, start, &[7; 1_100]);
-    receive(&world, start + 1_100, &[8; 100]);
-    let value = world.only().1;
-    assert_eq!(value.told[RX], 4);
-    let mut data = BANNER.to_vec();
-    data.extend([7; 1_100]);
-    data.extend([8; 100]);
-    assert_eq!(stream(&world, RX), whole(&data));
-}
-
-/// What fills a gap reaches no further than what passed before.
-#[test]
-fn what_comes_late_is_handed_on_with_its_bytes() {
-    let world = connected();
-    receive(&world, 1, BANNER);
-    let start = 1 + u32::try_from(BANNER.len()).expect("short");
-    receive(&world, start + 500, &[8; 500]);
-    receive(&world, start, &[7; 500]);
-    let mut data = BANNER.to_vec();
-    data.extend([7; 500]);
-    data.extend([8; 500]);
-    assert_eq!(stream(&world, RX), whole(&data));
-    assert_eq!(world.only().1.repeated[RX], 4);
-}
-
 #[test]
 fn another_connection_between_the_same_ports_starts_anew() {
     let world = connected();

@@ -46,10 +46,8 @@ pub(in crate::engine) struct Connection {
     pub(super) is_in: bool,
     pub(super) finding: Option<FindingKind>,
     pub(super) owner: Attribution,
-    /// Segments of each [`Side`] that the kernel program handed on, repeated ones aside.
+    /// Segments of each [`Side`] that the kernel program handed on.
     segments: [u8; 2],
-    /// Up to which sequence number.
-    reached: [u32; 2],
     /// The server sent something before the client did.
     is_server_first: bool,
     /// Bytes that its session holds.
@@ -80,7 +78,6 @@ impl Connection {
             finding: None,
             owner: Attribution::default(),
             segments: [0; 2],
-            reached: [0; 2],
             is_server_first: {
                 let local_is_client = local_is_client(key, flags);
                 flags[if local_is_client { TX } else { RX }] & flag::DATA == 0
@@ -93,14 +90,7 @@ impl Connection {
 
     /// The kernel program handed on a segment.
     pub(super) fn saw(&mut self, side: Side, segment: &SegmentEvent) {
-        let end = segment.sequence.wrapping_add(segment.length);
-        let reached = &mut self.reached[side as usize];
         let count = &mut self.segments[side as usize];
-        // What only repeats is counted apart by the kernel program, too.
-        if *count > 0 && end.wrapping_sub(*reached).cast_signed() <= 0 {
-            return;
-        }
-        *reached = end;
         *count = count.saturating_add(1);
         if side == Side::Client && *count >= CAPTURE_EVENTS {
             self.session.client_ends_at(segment.time_ns);
