@@ -71,6 +71,16 @@ fn a_login_by_its_session() {
     assert_ne!(user.session, session, "{owner:?}");
 }
 
+/// A connection of a peer, and its ends as the server has them.
+fn connect(peer: &Namespace, to: SocketAddr) -> (TcpStream, Tuple) {
+    let stream = peer
+        .run(|| TcpStream::connect_timeout(&to, PATIENCE))
+        .expect("the peer")
+        .expect("a connection");
+    let remote = stream.local_addr().expect("an address");
+    (stream, Tuple { local: to, remote })
+}
+
 #[test]
 fn who_has_not_logged_in_is_not_authenticated() {
     let Some(_permit) = lab::require_with(&["sshd", "ssh", "ssh-keygen", "mount"]) else {
@@ -82,14 +92,7 @@ fn who_has_not_logged_in_is_not_authenticated() {
     let server = Account::sshd(lab.node(), 22, with_pam).expect("sshd");
     // A client that says its version and nothing more: the server waits in its sandbox.
     let to = SocketAddr::new(NODE.v4.into(), server.port);
-    let mut stream = peer
-        .run(|| TcpStream::connect_timeout(&to, PATIENCE))
-        .expect("the peer")
-        .expect("a connection");
-    let tuple = Tuple {
-        local: to,
-        remote: stream.local_addr().expect("an address"),
-    };
+    let (mut stream, tuple) = connect(&peer, to);
     stream.write_all(b"SSH-2.0-lab\r\n").expect("written");
     let mut version = [0; 8];
     stream
@@ -146,14 +149,7 @@ fn a_login_to_a_server_in_three_programs() {
         .wait_listening(lab::Transport::Tcp, port, PATIENCE)
         .unwrap_or_else(|error| panic!("{error:#}: {}", server.log()));
     let to = SocketAddr::new(NODE.v4.into(), port);
-    let mut stream = peer
-        .run(|| TcpStream::connect_timeout(&to, PATIENCE))
-        .expect("the peer")
-        .expect("a connection");
-    let tuple = Tuple {
-        local: to,
-        remote: stream.local_addr().expect("an address"),
-    };
+    let (mut stream, tuple) = connect(&peer, to);
     let before = wait_for(lab.node(), &tuple, |owner| {
         owner.authenticated == Some(false)
     });

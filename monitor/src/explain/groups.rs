@@ -209,6 +209,17 @@ mod tests {
     use super::*;
     use crate::kube::manifests::Manifests;
 
+    fn ssh(from: &str, to: &str) -> Asked {
+        Asked {
+            source: from.to_owned(),
+            destination: to.to_owned(),
+            protocol: Protocol::TCP,
+            port: Some(22),
+            source_port: None,
+            direction: None,
+        }
+    }
+
     #[test]
     fn of_two_ends_of_the_cluster_the_one_on_this_node_is_at_the_network_card() {
         let text = "
@@ -232,14 +243,7 @@ status: {podIP: 10.244.0.7}
         let chain = Chain::new(Levels::default(), &Names::default());
         let own = HashSet::new();
         let mut check = |node: Option<&str>, from: &str, to: &str, expected| {
-            let asked = Asked {
-                source: from.to_owned(),
-                destination: to.to_owned(),
-                protocol: Protocol::TCP,
-                port: Some(22),
-                source_port: None,
-                direction: None,
-            };
+            let asked = ssh(from, to);
             let world = World {
                 cluster: &cluster,
                 policies: &mut policies,
@@ -257,6 +261,7 @@ status: {podIP: 10.244.0.7}
         check(Some("here"), "node/here", "shop/web", None);
         check(Some("other"), "node/here", "node/there", None);
     }
+
     #[test]
     fn the_nodes_own_addresses_are_at_the_network_card_without_a_cluster() {
         let (cluster, mut policies) = Manifests::parse("m", "").build(Options::default());
@@ -264,14 +269,7 @@ status: {podIP: 10.244.0.7}
         let own = ["10.224.0.4", "fd00::4"].map(|ip| ip.parse().unwrap());
         let own = HashSet::from(own);
         let mut check = |from: &str, to: &str, expected| {
-            let asked = Asked {
-                source: from.to_owned(),
-                destination: to.to_owned(),
-                protocol: Protocol::TCP,
-                port: Some(22),
-                source_port: None,
-                direction: None,
-            };
+            let asked = ssh(from, to);
             let world = World {
                 cluster: &cluster,
                 policies: &mut policies,

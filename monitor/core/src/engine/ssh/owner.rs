@@ -49,19 +49,8 @@ pub struct OwnerQuestion {
     pub is_pod: bool,
     /// What may be there only in a moment, so that it is worth to look again.
     pub wanted: Wanted,
-    /// What an answer says of what looks like a login.
-    weight: Weight,
-}
-
-/// What it says of a login that nobody is logged in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Weight {
-    /// Nothing: nothing looked like one yet.
-    None,
-    /// That there was none yet: the process of the user is started a moment later.
-    Early,
-    /// That there was none.
-    Decisive,
+    /// Whoever has not logged in by then did not when it looked so.
+    is_decisive: bool,
 }
 
 /// What an [`OwnerQuestion`] is after.
@@ -151,7 +140,7 @@ impl Attribution {
         } else {
             LocalEnd::Source
         });
-        self.learn(owner, Weight::None);
+        self.learn(owner, false);
         self.is_served = is_server;
         self.looks = LOOKS_NS.len();
     }
@@ -162,7 +151,7 @@ impl Attribution {
     }
 
     /// Takes over what was found; true if the user was not known before.
-    fn learn(&mut self, found: Owner, weight: Weight) -> bool {
+    fn learn(&mut self, found: Owner, is_decisive: bool) -> bool {
         // Who runs a server is not who logged in there.
         let is_user = !self.is_of_server() || found.authenticated == Some(true);
         let user = found.user.filter(|_| is_user);
@@ -174,9 +163,7 @@ impl Attribution {
             self.is_served |= found.authenticated.is_some();
             match found.authenticated {
                 Some(true) => (self.is_authenticated, self.is_refuted) = (true, false),
-                Some(false) if weight == Weight::Decisive && !self.is_authenticated => {
-                    self.is_refuted = true;
-                }
+                Some(false) if is_decisive && !self.is_authenticated => self.is_refuted = true,
                 _ => {}
             }
         }
@@ -229,11 +216,7 @@ impl Connection {
             began_ns: self.first_ns,
             is_pod: self.owner.is_pod,
             wanted,
-            weight: match since {
-                None => Weight::None,
-                Some(since) if since < SETTLED_NS => Weight::Early,
-                Some(_) => Weight::Decisive,
-            },
+            is_decisive: since.is_some_and(|since| since >= SETTLED_NS),
         })
     }
 }
@@ -335,10 +318,10 @@ impl Books {
         let Some(connection) = self.ssh.live.get_mut(&id) else {
             return;
         };
-        connection.owner.is_awaited &= question.weight != Weight::Decisive;
+        connection.owner.is_awaited &= !question.is_decisive;
         let owner = owner.unwrap_or_default();
         let was_placed = connection.is_placed();
-        let is_news = connection.owner.learn(owner, question.weight);
+        let is_news = connection.owner.learn(owner, question.is_decisive);
         let is_placed = connection.is_placed() && !was_placed && connection.is_shown();
         let was_in = connection.is_in;
         let tracked = table.get(&id.key, id.generation);
@@ -379,18 +362,16 @@ mod tests {
             end: Some(LocalEnd::Destination),
             ..Attribution::default()
         };
-        server.learn(found(Some(false)), Weight::None);
+        server.learn(found(Some(false)), false);
         assert!(!server.is_refuted);
-        server.learn(found(None), Weight::Decisive);
+        server.learn(found(None), true);
         assert!(!server.is_refuted);
-        server.learn(found(Some(false)), Weight::Early);
-        assert!(!server.is_refuted);
-        server.learn(found(Some(false)), Weight::Decisive);
+        server.learn(found(Some(false)), true);
         assert!(server.is_refuted);
         // A login after all, which stays one.
-        server.learn(found(Some(true)), Weight::None);
+        server.learn(found(Some(true)), false);
         assert!(server.is_authenticated && !server.is_refuted);
-        server.learn(found(Some(false)), Weight::Decisive);
+        server.learn(found(Some(false)), true);
         assert!(server.is_authenticated && !server.is_refuted);
     }
 
@@ -401,9 +382,9 @@ mod tests {
             user: Some("alice".to_owned()),
             ..found(Some(true))
         };
-        assert!(client.learn(alice.clone(), Weight::None));
-        assert!(!client.learn(alice, Weight::None));
-        assert!(!client.learn(found(None), Weight::None));
+        assert!(client.learn(alice.clone(), false));
+        assert!(!client.learn(alice, false));
+        assert!(!client.learn(found(None), false));
         assert_eq!(client.user.as_deref(), Some("alice"));
         assert!(!client.is_authenticated, "it is not known whose end it is");
     }
