@@ -49,7 +49,7 @@ pub(crate) struct Options {
     #[arg(long)]
     refresh: bool,
     /// Seconds that a machine may take
-    #[arg(long, default_value_t = 1_200, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
     timeout: u64,
     /// Run this program instead of the kernel tests (repeatable)
     #[arg(long = "program", value_name = "FILE")]
@@ -67,7 +67,7 @@ impl Default for Options {
             kernels: Vec::new(),
             kvm: false,
             refresh: false,
-            timeout: 1_200,
+            timeout: 300,
             programs: Vec::new(),
             arguments: Vec::new(),
         }
