@@ -39,7 +39,7 @@ pub(crate) fn run(workspace: &Workspace, program: &str, options: &Options) -> Re
     run_with(workspace, program, Profile::Release, options, &environment)
 }
 
-/// Builds the program and becomes it, with these variables.
+/// Builds the program, and the one that makes traffic for it, and becomes it, with these variables.
 pub(crate) fn run_with(
     workspace: &Workspace,
     program: &str,
@@ -48,7 +48,7 @@ pub(crate) fn run_with(
     environment: &[(&str, PathBuf)],
 ) -> Result<ExitCode> {
     let mut cargo = workspace.cargo("build");
-    cargo.args(["--package", "tests", "--bin", program]);
+    cargo.args(["--package", "tests", "--bin", program, "--bin", "traffic"]);
     profile.apply(&mut cargo);
     shell::step(&format!("build the {program} program"), || {
         shell::quiet(&mut cargo)

@@ -1,5 +1,7 @@
 //! Near and spare places: taken, given back, and taken again, with every packet in its flow.
 
+use std::time::Duration;
+
 use monitor::source::ebpf::LoadOptions;
 use monitor_common::abi::{Hook, Interface, Reason, link, point, split};
 use monitor_common::parse::protocol;
@@ -8,7 +10,7 @@ use tests::{
         Sample,
         build::{self, Packet, Pair},
     },
-    lab,
+    lab::{self, wait},
 };
 
 use crate::loaded::{LOOPBACK, Loaded, OPTIONS};
@@ -17,6 +19,14 @@ use crate::loaded::{LOOPBACK, Loaded, OPTIONS};
 const CAPACITY: u32 = 4_096;
 /// More than the near places, by so many that pairs of them are full; fewer than all.
 const PORTS: std::ops::Range<u16> = 1_000..4_800;
+
+const UPLINK: Interface = Interface {
+    ifindex: LOOPBACK,
+    id: 3,
+    point: point::UPLINK,
+    link: link::ETHERNET,
+    _pad: [0; 2],
+};
 
 fn datagram(v6: bool, port: u16) -> Sample {
     let pair = Pair {
@@ -49,14 +59,7 @@ fn a_flow_keeps_its_place_until_it_is_given_back() {
         max_flows6: CAPACITY,
         ..OPTIONS
     };
-    let interface = Interface {
-        ifindex: LOOPBACK,
-        id: 3,
-        point: point::UPLINK,
-        link: link::ETHERNET,
-        _pad: [0; 2],
-    };
-    let mut loaded = Loaded::new(&options, interface);
+    let mut loaded = Loaded::new(&options, UPLINK);
     let feed = |loaded: &mut Loaded| {
         for port in PORTS {
             for v6 in [false, true] {
@@ -112,4 +115,59 @@ fn a_flow_keeps_its_place_until_it_is_given_back() {
     assert_eq!(counters.seen, counters.counted);
     let full = Reason::TableFull as usize;
     assert_eq!(books.uncounted[0].packets[1][full], 0);
+}
+
+#[test]
+fn idle_flows_are_not_told_again() {
+    let Some(_permit) = lab::gate::require() else {
+        return;
+    };
+    let options = LoadOptions {
+        max_flows4: CAPACITY,
+        max_flows6: CAPACITY,
+        ..OPTIONS
+    };
+    let mut loaded = Loaded::new(&options, UPLINK);
+    for port in PORTS {
+        for v6 in [false, true] {
+            loaded.feed(&datagram(v6, port), LOOPBACK).expect("a run");
+        }
+    }
+    let ticks = |loaded: &mut Loaded| {
+        let sample = loaded.kernel.clock().expect("a clock");
+        u32::try_from(sample.ticks & u64::from(u32::MAX)).expect("32 bits")
+    };
+    let told = |loaded: &mut Loaded, since| {
+        let kernel = &mut loaded.kernel;
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        let told4 = kernel.each_flow4(since, |key, value| v4.push((key.local_port, value.packets)));
+        let told6 = kernel.each_flow6(since, |key, value| v6.push((key.local_port, value.packets)));
+        told4.and(told6).expect("mapped");
+        [v4, v6]
+    };
+    let fed = ticks(&mut loaded);
+    let later = wait::until("the clock to tick", Duration::from_secs(5), || {
+        let now = ticks(&mut loaded);
+        (now.wrapping_sub(fed).cast_signed() > 1).then_some(now)
+    })
+    .expect("a clock that ticks");
+    // One with a near place and one with a spare one; nobody else has had a packet since.
+    let again = [PORTS.start, PORTS.end - 1];
+    for port in again {
+        for v6 in [false, true] {
+            loaded.feed(&datagram(v6, port), LOOPBACK).expect("a run");
+        }
+    }
+    for mut flows in told(&mut loaded, Some(later)) {
+        flows.sort_unstable();
+        assert_eq!(flows, again.map(|port| (port, [2, 0])));
+    }
+    for flows in told(&mut loaded, None) {
+        assert_eq!(flows.len(), PORTS.len());
+    }
+    // The clock wraps.
+    let before = later.wrapping_sub(u32::MAX / 4);
+    for flows in told(&mut loaded, Some(before)) {
+        assert_eq!(flows.len(), PORTS.len());
+    }
 }

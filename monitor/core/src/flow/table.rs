@@ -18,11 +18,11 @@ use std::collections::{HashMap, hash_map::Entry};
 
 use monitor_common::abi::{FlowValue, RX, TX};
 
-use super::{Anomaly, Delta, Expiry, FlowKey, Mark, Tracked};
+use super::{
+    Anomaly, Delta, Expiry, FlowKey, Mark, Tracked,
+    expiry::{Due, GRACE_NS},
+};
 use crate::time::ClockMap;
-
-/// How long a displaced connection waits for its event, and an ended one for stale readings.
-const GRACE_NS: u64 = 30_000_000_000;
 
 /// What the table tells of connections.
 pub(crate) trait Effects {
@@ -49,6 +49,8 @@ pub(crate) struct Table {
     /// Readings that were not believed since the last expiry, and entries that have been suspect
     /// for longer.
     suspects: usize,
+    /// When the next entry of `flows` may be due.
+    due: Due,
     /// Scratch of [`Table::expire`].
     candidates: Vec<(u64, FlowKey)>,
 }
@@ -131,7 +133,8 @@ impl Table {
                     return;
                 }
                 self.live[family] += 1;
-                entry.insert(begin(key, value, clock, effects, false));
+                let flow = entry.insert(begin(key, value, clock, effects, false));
+                self.due.note(key, flow);
                 return;
             }
         };
@@ -146,6 +149,7 @@ impl Table {
             if !flow.is_current(value) {
                 flow.update(value, clock);
                 effects.advanced(key, flow, &delta, false);
+                self.due.note(key, flow);
             }
             return;
         }
@@ -168,6 +172,7 @@ impl Table {
             displace(&mut self.displaced, key, flow.clone(), clock, effects);
         }
         *flow = begin(key, value, clock, effects, false);
+        self.due.note(key, flow);
     }
 
     /// The kernel told the final counts of a connection whose entry was taken over.
@@ -185,6 +190,7 @@ impl Table {
             if !flow.has(Mark::Ended) {
                 finish(key, flow, value, clock, effects);
                 entomb(flow, clock);
+                self.due.note(key, flow);
                 self.live[family] -= 1;
             }
             return;
@@ -196,6 +202,7 @@ impl Table {
         let mut ended = begin(key, value, clock, effects, true);
         effects.closed(key, &ended);
         entomb(&mut ended, clock);
+        self.due.note(key, &ended);
         match self.flows.entry(*key) {
             Entry::Vacant(entry) => {
                 entry.insert(ended);
@@ -264,6 +271,7 @@ impl Table {
             .iter_mut()
             .filter(|(key, _)| key.interface_id() == interface_id)
             .for_each(|(_, flow)| flow.set(Mark::Gone, true));
+        self.due.reset();
     }
 
     /// Entries that the source should delete, at most `limit`, the longest idle first.
@@ -274,28 +282,11 @@ impl Table {
         limit: usize,
         effects: &mut impl Effects,
     ) -> Vec<FlowKey> {
-        let candidates = &mut self.candidates;
-        candidates.clear();
-        self.suspects = 0;
-        self.flows.retain(|key, flow| {
-            if flow.has(Mark::Ended) {
-                return expiry.idle_ns(flow) < GRACE_NS;
-            }
-            self.suspects += usize::from(flow.has(Mark::Suspect));
-            if expiry.is_due(key, flow) {
-                candidates.push((flow.last_seen_ns, *key));
-            }
-            true
-        });
-        candidates.sort_unstable();
-        candidates.truncate(limit);
-        for (_, key) in &*candidates {
-            if let Some(flow) = self.flows.get_mut(key) {
-                expiry.ask(flow);
-            }
-        }
-        let keys = candidates.iter().map(|(_, key)| *key).collect();
-
+        let keys = if self.suspects == 0 && self.due.is_later(expiry) {
+            Vec::new()
+        } else {
+            self.take_due(expiry, limit)
+        };
         let is_late = |displaced: &Displaced| {
             clock.monotonic_now_ns.saturating_sub(displaced.since_ns) >= GRACE_NS
         };
@@ -304,6 +295,38 @@ impl Table {
             effects.closed(&key, &displaced.flow);
         }
         keys
+    }
+
+    /// Looks through all entries: those whose deletion is to be asked for.
+    fn take_due(&mut self, expiry: &Expiry, limit: usize) -> Vec<FlowKey> {
+        let candidates = &mut self.candidates;
+        candidates.clear();
+        self.suspects = 0;
+        self.due.begin(expiry);
+        self.flows.retain(|key, flow| {
+            let is_ended = flow.has(Mark::Ended);
+            self.suspects += usize::from(!is_ended && flow.has(Mark::Suspect));
+            if !expiry.is_due(key, flow) {
+                self.due.note(key, flow);
+            } else if is_ended {
+                return false;
+            } else {
+                candidates.push((flow.last_seen_ns, *key));
+            }
+            true
+        });
+        candidates.sort_unstable();
+        if candidates.len() > limit {
+            candidates.truncate(limit);
+            self.due.reset();
+        }
+        for (_, key) in &*candidates {
+            if let Some(flow) = self.flows.get_mut(key) {
+                expiry.ask(flow);
+                self.due.note(key, flow);
+            }
+        }
+        candidates.iter().map(|(_, key)| *key).collect()
     }
 
     /// Closes everything with the counts last seen, in order of their start.

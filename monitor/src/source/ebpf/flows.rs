@@ -51,9 +51,13 @@ where
         })
     }
 
-    /// Tells all flows.
-    pub(super) fn read(&mut self, tell: impl FnMut(K, FlowValue)) -> io::Result<()> {
-        self.places.read(tell)
+    /// Tells the flows that had a packet since a moment, in ticks, or all.
+    pub(super) fn read(
+        &mut self,
+        since: Option<u32>,
+        tell: impl FnMut(K, FlowValue),
+    ) -> io::Result<()> {
+        self.places.read(since, tell)
     }
 
     /// Removes flows and tells their last values; `None` for those that are not there.

@@ -376,7 +376,7 @@ impl Kernel {
         &mut self,
         flows: &mut Vec<(FlowKey4, FlowValue)>,
     ) -> Result<(), AccessError> {
-        self.each_flow4(|key, value| flows.push((key, value)))
+        self.each_flow4(None, |key, value| flows.push((key, value)))
     }
 
     /// Appends all IPv6 flows.
@@ -384,27 +384,31 @@ impl Kernel {
         &mut self,
         flows: &mut Vec<(FlowKey6, FlowValue)>,
     ) -> Result<(), AccessError> {
-        self.each_flow6(|key, value| flows.push((key, value)))
+        self.each_flow6(None, |key, value| flows.push((key, value)))
     }
 
-    /// Tells all IPv4 flows.
-    pub(super) fn each_flow4(
+    /// Tells the IPv4 flows that had a packet since a moment, or all. It is in the ticks of
+    /// [`FlowValue::last_seen_ticks`], wrapping.
+    pub fn each_flow4(
         &mut self,
+        since: Option<u32>,
         tell: impl FnMut(FlowKey4, FlowValue),
     ) -> Result<(), AccessError> {
-        let result = self.flows4.read(tell);
+        let result = self.flows4.read(since, tell);
         result.map_err(|source| AccessError::Memory {
             name: names::PLACES4,
             source,
         })
     }
 
-    /// Tells all IPv6 flows.
-    pub(super) fn each_flow6(
+    /// Tells the IPv6 flows that had a packet since a moment, or all. It is in the ticks of
+    /// [`FlowValue::last_seen_ticks`], wrapping.
+    pub fn each_flow6(
         &mut self,
+        since: Option<u32>,
         tell: impl FnMut(FlowKey6, FlowValue),
     ) -> Result<(), AccessError> {
-        let result = self.flows6.read(tell);
+        let result = self.flows6.read(since, tell);
         result.map_err(|source| AccessError::Memory {
             name: names::PLACES6,
             source,

@@ -103,6 +103,8 @@ pub struct Live {
     departed: Vec<InterfaceAccount>,
     /// How many flows the last pass read.
     flows: usize,
+    /// When the last two passes began, in ticks of the kernel program.
+    passes: [Option<u32>; 2],
     default_routes: Vec<u32>,
     /// Whether there was an uplink when that was last looked at; that there should be one is
     /// taken for granted.
@@ -131,6 +133,7 @@ impl Live {
             watched: BTreeMap::new(),
             departed: Vec::new(),
             flows: 0,
+            passes: [None; 2],
             default_routes: Vec::new(),
             has_uplink: true,
             next_id: 1,

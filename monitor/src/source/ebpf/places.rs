@@ -57,14 +57,20 @@ impl<K: PlaceKey + MapData> Places<K> {
         self.asides.reach(count)
     }
 
-    /// Appends the flows, and frees places that got stuck.
-    pub(super) fn read(&mut self, mut tell: impl FnMut(K, FlowValue)) -> io::Result<()> {
+    /// Tells the flows that had a packet since a moment (in ticks, wrapping) or all, and frees places
+    /// that got stuck.
+    pub(super) fn read(
+        &mut self,
+        since: Option<u32>,
+        mut tell: impl FnMut(K, FlowValue),
+    ) -> io::Result<()> {
         self.passes += 1;
         let before = std::mem::take(&mut self.stuck);
         for index in 0..self.near {
             match self.last_word(index).load(Ordering::Acquire) {
                 0 if index as usize % STRIDE == self.passes % STRIDE => self.look(index),
                 0 | LEAVING => {}
+                _ if self.is_idle(index, since) => {}
                 _ => {
                     let (key, value) = self.copy(index);
                     tell(key, value);
@@ -82,7 +88,7 @@ impl<K: PlaceKey + MapData> Places<K> {
                 0 => {}
                 word => {
                     self.reached = self.reached.max(index + 1);
-                    if word != LEAVING {
+                    if word != LEAVING && !self.is_idle(index, since) {
                         let (key, value) = self.copy(index);
                         tell(key, value);
                     }
@@ -143,6 +149,18 @@ impl<K: PlaceKey + MapData> Places<K> {
         (0..K::WORDS)
             .rev()
             .all(|word| self.word(index, word).load(Ordering::Acquire) == key.word(word))
+    }
+
+    /// Whether a flow's last packet was before a moment. Its counts are no newer than what this goes by: the
+    /// kernel program notes the time last.
+    fn is_idle(&self, index: u32, since: Option<u32>) -> bool {
+        let Some(since) = since else {
+            return false;
+        };
+        let place = self.elements.at(index);
+        // SAFETY: within the mapping; volatile, as the kernel writes it meanwhile.
+        let last = unsafe { (&raw const (*place).hot.last_seen_ticks).read_volatile() };
+        last.wrapping_sub(since).cast_signed() < 0
     }
 
     fn copy(&self, index: u32) -> (K, FlowValue) {

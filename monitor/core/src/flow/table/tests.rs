@@ -341,4 +341,5 @@ fn under_pressure_the_longest_idle_go_first() {
     assert_eq!(run.expire_with(100, [100, 0], usize::MAX).len(), 28);
 }
 
+mod due;
 mod model;

@@ -23,8 +23,8 @@ const UNKNOWN_ID: u32 = 0;
 // === impl Live ===
 
 impl Live {
-    /// Samples the clocks and tells them.
-    pub(super) async fn clock(&mut self) -> Result<(), LiveError> {
+    /// Samples the clocks and tells them; the kernel program's own, in ticks, wrapping as its flows have it.
+    pub(super) async fn clock(&mut self) -> Result<u32, LiveError> {
         let sample = self.kernel.clock()?;
         let wall = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -36,20 +36,28 @@ impl Live {
             monotonic_now_ns: sample.monotonic_ns,
             ns_per_tick: self.kernel.ns_per_tick(),
         }))
-        .await
+        .await?;
+        #[expect(clippy::cast_possible_truncation, reason = "it wraps")]
+        let ticks = sample.ticks as u32;
+        Ok(ticks)
     }
 
     /// Reads flows, counters and losses.
+    ///
+    /// Flows are read that had a packet since the pass before the last: the engine knows the others as they
+    /// are. Twice, since it believes some readings only when the next one says the same.
     pub(super) async fn pass(&mut self) -> Result<(), LiveError> {
-        self.clock().await?;
+        let now = self.clock().await?;
+        let [since, last] = self.passes;
+        self.passes = [last, Some(now)];
         self.kernel.flush_log();
         let mut before = self.accounts()?;
         before.extend(self.departed.iter().copied());
         // Some more than last time, in one piece: what grows leaves holes.
         let mut flows = Vec::with_capacity(self.flows + self.flows / 8);
         let kernel = &mut self.kernel;
-        kernel.each_flow4(|key, value| flows.push((FlowKey::from(key), value)))?;
-        kernel.each_flow6(|key, value| flows.push((FlowKey::from(key), value)))?;
+        kernel.each_flow4(since, |key, value| flows.push((FlowKey::from(key), value)))?;
+        kernel.each_flow6(since, |key, value| flows.push((FlowKey::from(key), value)))?;
         self.flows = flows.len();
         // An entry that was read after another connection took it over has its event in the ring.
         self.events_so_far().await?;
