@@ -321,7 +321,7 @@ fn content(file: &str) -> Result<String, SourceError> {
     };
     let mut bytes = Vec::new();
     if file == "-" {
-        let mut input = io::stdin().lock().take(MOST_BYTES + 1);
+        let mut input = crate::stdin::take().map_err(failed)?.take(MOST_BYTES + 1);
         input.read_to_end(&mut bytes).map_err(failed)?;
     } else {
         let input = File::open(file).map_err(failed)?;

@@ -10,3 +10,4 @@ pub mod kube;
 pub mod runtime;
 pub mod sink;
 pub mod source;
+mod stdin;

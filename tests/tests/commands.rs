@@ -241,6 +241,37 @@ fn an_interrupted_replay_closes_its_array() {
 }
 
 #[test]
+fn standard_input_is_read_for_one_thing_only() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = capture(directory.path(), &[53; 10]);
+    let manifest = directory.path().join("shop.yaml");
+    let namespace = "{apiVersion: v1, kind: Namespace, metadata: {name: shop}}";
+    fs::write(&manifest, namespace).expect("a manifest");
+    let manifest = manifest.to_str().expect("text");
+    for arguments in [
+        "replay - --proposed -".to_owned(),
+        "replay - --nsg subnet=-".to_owned(),
+        format!("policy eval --manifests {manifest} --flows - --proposed -"),
+    ] {
+        let arguments: Vec<_> = arguments.split(' ').collect();
+        let mut command = Command::new(daemon::binary().expect("a binary"));
+        command.args(&arguments);
+        command.stdin(fs::File::open(&file).expect("the capture"));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("a process");
+        let ended = wait::until("its end", SOON, || child.try_wait().expect("a child"));
+        if ended.is_err() {
+            child.kill().expect("a child");
+        }
+        let output = child.wait_with_output().expect("its output");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
+        assert!(error.contains("standard input"), "{arguments:?}: {error}");
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
 fn a_capture_that_names_no_interfaces_is_warned_of() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut v1 = [0; 16];

@@ -27,7 +27,7 @@ pub(super) const TITLES: [&str; 9] = [
     "REVERSE",
 ];
 /// Titles of a wide table of flows.
-pub(super) const WIDE_TITLES: [&str; 16] = [
+pub(super) const WIDE_TITLES: [&str; 18] = [
     "TIME",
     "POINT",
     "SOURCE",
@@ -44,6 +44,8 @@ pub(super) const WIDE_TITLES: [&str; 16] = [
     "RETRANSMITS",
     "TRANSLATED",
     "NSG",
+    "POLICY",
+    "FINDING",
 ];
 /// Usual widths, for rows that are still to come.
 pub(super) const WIDTHS: [usize; 9] = [13, 8, 27, 27, 5, 7, 11, 12, 12];
@@ -94,6 +96,12 @@ pub(super) fn row_as(record: &FlowRecord, wide: bool, numeric: bool) -> Vec<Cell
             retransmits.into(),
             translated(record.translated.as_ref(), numeric).into(),
             nsg(record).into(),
+            policy(record).into(),
+            record
+                .finding
+                .as_deref()
+                .map_or_else(dash, |finding| escape(finding).into_owned())
+                .into(),
         ]);
     }
     cells
@@ -129,6 +137,17 @@ fn nsg(record: &FlowRecord) -> String {
         }
         None => dash(),
     }
+}
+
+/// What network policies say.
+fn policy(record: &FlowRecord) -> String {
+    let word = match record.policy.as_ref().map(|verdict| verdict.allowed) {
+        Some(Some(true)) => "allowed",
+        Some(Some(false)) => "denied",
+        Some(None) => "not known",
+        None => return dash(),
+    };
+    word.to_owned()
 }
 
 fn dash() -> String {
@@ -203,15 +222,17 @@ mod tests {
     fn printed(wide: bool, numeric: bool) -> String {
         let titles: &[&str] = if wide { &WIDE_TITLES } else { &TITLES };
         let flows = [
-            flow(
-                &json!({"nsg": {"access": "Deny", "direction": "Inbound", "rule": "Deny\u{1b}Ssh"}}),
-            ),
+            flow(&json!({
+                "nsg": {"access": "Deny", "direction": "Inbound", "rule": "Deny\u{1b}Ssh"},
+                "finding": "nsg-drift",
+            })),
             flow(&json!({
                 "point": "workload", "interface": "veth\u{1b}1", "app": "unknown",
                 "source": {"ip": "fd00::7", "port": 40000, "kind": "unknown"},
                 "destination": {"ip": "2001:db8::1", "port": 443, "kind": "internet"},
                 "reverse": {"packets": 0, "bytes": 0}, "tcp": {"forward_flags": "S"},
                 "outcome": "unanswered", "state": "closed", "translated": "unknown",
+                "policy": {"allowed": false, "egress": {"by": [], "basis": "no-pod"}, "ingress": {"by": [], "basis": "network-policy"}},
             })),
             flow(&json!({
                 "protocol": "UDP", "initiator": "unknown", "app": "dns", "tcp": null, "retransmits": null,
@@ -240,10 +261,10 @@ mod tests {
     #[test]
     fn wide_rows_have_more_and_numeric_ones_no_names() {
         expect_test::expect![[r"
-            TIME            POINT      SOURCE               DESTINATION         PROTO   APP       OUTCOME       FORWARD    REVERSE    STATE    INTERFACE     RTT     FLAGS       RETRANSMITS   TRANSLATED         NSG
-            09:58:00.000Z   uplink     198.51.100.7:50123   10.224.0.4:22       TCP     ssh       established   12/1.7Ki   10/8.9Ki   open     eth0          212us   SAPF/SAPF   1/0           -                  Deny Deny\u{1b}Ssh
-            09:58:00.000Z   workload   [fd00::7]:40000      [2001:db8::1]:443   TCP     unknown   unanswered    12/1.7Ki   -          closed   veth\u{1b}1   -       S/-         1/0           unknown            -
-            09:58:00.000Z   uplink     10.244.1.7:4         ff02::1             UDP     dns       one-way       12/1.7Ki   10/8.9Ki   open     eth0          -       -           -             to 10.244.2.3:53   opener unknown
+            TIME            POINT      SOURCE               DESTINATION         PROTO   APP       OUTCOME       FORWARD    REVERSE    STATE    INTERFACE     RTT     FLAGS       RETRANSMITS   TRANSLATED         NSG                  POLICY   FINDING
+            09:58:00.000Z   uplink     198.51.100.7:50123   10.224.0.4:22       TCP     ssh       established   12/1.7Ki   10/8.9Ki   open     eth0          212us   SAPF/SAPF   1/0           -                  Deny Deny\u{1b}Ssh   -        nsg-drift
+            09:58:00.000Z   workload   [fd00::7]:40000      [2001:db8::1]:443   TCP     unknown   unanswered    12/1.7Ki   -          closed   veth\u{1b}1   -       S/-         1/0           unknown            -                    denied   -
+            09:58:00.000Z   uplink     10.244.1.7:4         ff02::1             UDP     dns       one-way       12/1.7Ki   10/8.9Ki   open     eth0          -       -           -             to 10.244.2.3:53   opener unknown       -        -
         "]].assert_eq(&printed(true, true));
     }
 }

@@ -106,7 +106,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         bail!("the capture and --manifests cannot both be standard input");
     }
     let input: Box<dyn Read> = if name == "-" {
-        Box::new(io::stdin().lock())
+        Box::new(crate::stdin::take().with_context(|| name.clone())?)
     } else {
         let file = File::open(&args.file).with_context(|| name.clone())?;
         if file.metadata().with_context(|| name.clone())?.is_dir() {

@@ -28,15 +28,18 @@ const UPLINK: Interface = Interface {
     _pad: [0; 2],
 };
 
-fn datagram(v6: bool, port: u16) -> Sample {
-    let pair = Pair {
+fn pair(v6: bool, port: u16) -> Pair {
+    Pair {
         v6,
         local: 1,
         remote: 2,
         local_port: port,
         remote_port: 443,
-    };
-    let mut packet = Packet::new(pair, true, protocol::UDP);
+    }
+}
+
+fn datagram(v6: bool, port: u16) -> Sample {
+    let mut packet = Packet::new(pair(v6, port), true, protocol::UDP);
     packet.payload = build::udp(port, 443, b"what is sent");
     let mut bytes = packet.frame();
     bytes.resize(bytes.len().max(64), 0);
@@ -169,5 +172,28 @@ fn idle_flows_are_not_told_again() {
     let before = later.wrapping_sub(u32::MAX / 4);
     for flows in told(&mut loaded, Some(before)) {
         assert_eq!(flows.len(), PORTS.len());
+    }
+    // An error of ICMP is about a packet of some time ago, and is no packet of its flow.
+    let late = PORTS.start + 1;
+    for v6 in [false, true] {
+        let quoted = Packet {
+            payload: build::udp(late, 443, b"what is sent"),
+            ..Packet::new(pair(v6, late), true, protocol::UDP)
+        };
+        let (icmp, kind, code) = if v6 {
+            (protocol::ICMPV6, 1, 3)
+        } else {
+            (protocol::ICMP, 3, 1)
+        };
+        let mut error = Packet::new(pair(v6, late), false, icmp);
+        error.payload = build::icmp(kind, code, 0, &quoted.ip());
+        let error = Sample {
+            hook: Hook::Ingress,
+            bytes: error.frame(),
+        };
+        loaded.feed(&error, LOOPBACK).expect("a run");
+    }
+    for flows in told(&mut loaded, Some(later)) {
+        assert!(flows.contains(&(late, [1, 0])), "{flows:?}");
     }
 }

@@ -115,8 +115,6 @@ impl Books {
         if !self.nsg.tells(about, flow.end()) {
             return true;
         }
-        let rule = expected.rule.as_deref().unwrap_or("-");
-        let group = expected.nsg.as_deref().unwrap_or("-");
         let severity = match finding {
             FindingKind::NsgDrift => Severity::High,
             _ if expected.need.is_some() => Severity::Medium,
@@ -152,6 +150,15 @@ impl Books {
             Access::Deny => "denies",
             Access::Allow | Access::Indeterminate => "allows",
         };
+        let group = expected.nsg.as_deref().unwrap_or("-");
+        let (by, declared_by) = match expected.rule.as_deref() {
+            Some(rule) => (
+                format!("rule {rule} {verb}"),
+                format!("network security group {group}, rule {rule}{maker}"),
+            ),
+            // What Azure serves itself needs none, and nothing that is given may match.
+            None => ("no rule denies".to_owned(), "no rule denies it".to_owned()),
+        };
         let to = match record.destination.port {
             Some(port) => format!("{destination} port {port}"),
             None => destination.to_string(),
@@ -161,10 +168,8 @@ impl Books {
             time: self.now,
             finding,
             severity,
-            reason: format!(
-                "rule {rule} {verb} {protocol} from {source} to {to}{behind}, {says}{cause}{needed}"
-            ),
-            declared_by: format!("network security group {group}, rule {rule}{maker}"),
+            reason: format!("{by} {protocol} from {source} to {to}{behind}, {says}{cause}{needed}"),
+            declared_by,
             technique: None,
             basis: vec!["flow".to_owned()],
             source,

@@ -208,6 +208,9 @@ fn declared_by(verdict: &Verdict, kind: FindingKind) -> String {
         .flat_map(|part| part.by.iter().map(|name| &**name))
         .collect();
     names.dedup();
+    if names.is_empty() {
+        return "no policy selects either end".to_owned();
+    }
     names.join(", ")
 }
 

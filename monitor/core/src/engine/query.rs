@@ -78,6 +78,7 @@ impl Engine {
             })
             .map(|record| (**record).clone())
             .collect();
+        records.sort_by_key(|record| record.time);
         let surplus = last.map_or(0, |last| records.len().saturating_sub(last));
         records.drain(..surplus);
         records

@@ -124,14 +124,14 @@ impl Table {
         clock: &ClockMap,
         effects: &mut impl Effects,
     ) {
+        // Just inserted or taken over: its first packet is not yet counted, nor when it came.
+        if value.packets == [0, 0] {
+            return;
+        }
         let family = key.family() as usize;
         let mut entry = match self.flows.entry(*key) {
             Entry::Occupied(entry) => entry,
             Entry::Vacant(entry) => {
-                // Just inserted: its first packet is not yet counted, nor when it came.
-                if value.packets == [0, 0] {
-                    return;
-                }
                 self.live[family] += 1;
                 let flow = entry.insert(begin(key, value, clock, effects, false));
                 self.due.note(key, flow);

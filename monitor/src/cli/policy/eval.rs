@@ -76,7 +76,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         bail!("--manifests and --flows cannot both be standard input");
     }
     let input: Box<dyn Read> = if is_stdin {
-        Box::new(io::stdin().lock())
+        Box::new(crate::stdin::take().with_context(|| name.clone())?)
     } else {
         let file = File::open(&flows).with_context(|| name.clone())?;
         if file.metadata().with_context(|| name.clone())?.is_dir() {

@@ -89,7 +89,7 @@ pub(super) fn each(path: &Path, reader: &mut Reader) -> Result<(), ManifestError
         source,
     };
     if path.as_os_str() == "-" {
-        let bytes = bounded(io::stdin().lock()).map_err(failed)?;
+        let bytes = crate::stdin::take().and_then(bounded).map_err(failed)?;
         bytes_of("standard input", bytes, reader);
         return Ok(());
     }

@@ -105,6 +105,8 @@ pub struct Live {
     flows: usize,
     /// When the last two passes began, in ticks of the kernel program.
     passes: [Option<u32>; 2],
+    /// How many there were since one told all flows.
+    since_all: u32,
     default_routes: Vec<u32>,
     /// Whether there was an uplink when that was last looked at; that there should be one is
     /// taken for granted.
@@ -134,6 +136,7 @@ impl Live {
             departed: Vec::new(),
             flows: 0,
             passes: [None; 2],
+            since_all: 0,
             default_routes: Vec::new(),
             has_uplink: true,
             next_id: 1,
@@ -151,7 +154,7 @@ impl Live {
         let result = self.watch(&mut commands, &mut stop, started).await;
         // Whatever happened: what can still be told is told, and nothing of ours remains.
         let last = match result {
-            Ok(()) => self.pass().await,
+            Ok(()) => self.pass(true).await,
             Err(_) => Ok(()),
         };
         self.attacher.detach_all(&self.kernel).await;
@@ -197,7 +200,7 @@ impl Live {
                     Some(Command::Expire(keys)) => self.expire(keys).await?,
                     None => return Err(LiveError::EngineStopped),
                 },
-                _ = interval.tick() => self.pass().await?,
+                _ = interval.tick() => self.pass(false).await?,
                 _ = retry.tick() => self.retry().await?,
                 // Last: a flood of events leaves this never idle. A pass and a deletion read the ring
                 // themselves, so that nothing overtakes an event.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use aya::maps::MapData as Map;
-use monitor_common::abi::{Aside, Cold, FlowValue, Hot, LEAVING, NEAR, Place, PlaceKey};
+use monitor_common::abi::{Aside, Cold, FlowValue, Hot, LEAVING, NEAR, Place, PlaceKey, flag};
 
 use super::{data::MapData, elements::Elements};
 
@@ -151,16 +151,22 @@ impl<K: PlaceKey + MapData> Places<K> {
             .all(|word| self.word(index, word).load(Ordering::Acquire) == key.word(word))
     }
 
-    /// Whether a flow's last packet was before a moment. Its counts are no newer than what this goes by: the
-    /// kernel program notes the time last.
+    /// Whether a flow's last packet was before a moment, and no error of ICMP is about it: such a one may
+    /// come later, and leaves the time alone. The kernel program counts first and notes the time then:
+    /// what is skipped in between is told by the next pass.
     fn is_idle(&self, index: u32, since: Option<u32>) -> bool {
         let Some(since) = since else {
             return false;
         };
         let place = self.elements.at(index);
-        // SAFETY: within the mapping; volatile, as the kernel writes it meanwhile.
-        let last = unsafe { (&raw const (*place).hot.last_seen_ticks).read_volatile() };
-        last.wrapping_sub(since).cast_signed() < 0
+        // SAFETY: within the mapping; volatile, as the kernel writes them meanwhile.
+        let (last, [tx, rx]) = unsafe {
+            (
+                (&raw const (*place).hot.last_seen_ticks).read_volatile(),
+                (&raw const (*place).hot.flags).read_volatile(),
+            )
+        };
+        (tx | rx) & flag::UNREACHABLE == 0 && last.wrapping_sub(since).cast_signed() < 0
     }
 
     fn copy(&self, index: u32) -> (K, FlowValue) {

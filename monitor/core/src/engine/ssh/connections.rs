@@ -95,6 +95,8 @@ pub(crate) struct Connections {
     findings: BTreeMap<(FindingKind, Severity), u64>,
     recent: VecDeque<Arc<SshRecord>>,
     recent_findings: VecDeque<Arc<FindingRecord>>,
+    /// Those of proposed policies: however many, they push no other out.
+    recent_proposed: VecDeque<Arc<FindingRecord>>,
     /// What was said of sources and destinations a while ago.
     pub(super) told: Told<Statement>,
     /// Connections that closed.
@@ -139,6 +141,7 @@ impl Connections {
             findings: BTreeMap::new(),
             recent: VecDeque::new(),
             recent_findings: VecDeque::new(),
+            recent_proposed: VecDeque::new(),
             told: Told::default(),
             closed: 0,
             untracked: 0,
@@ -345,10 +348,16 @@ impl Connections {
             .findings
             .entry((record.finding, record.severity))
             .or_default() += 1;
-        if self.recent_findings.len() >= RECENT {
-            self.recent_findings.pop_front();
+        let recent = match record.finding {
+            FindingKind::PolicyWouldAllow | FindingKind::PolicyWouldDeny => {
+                &mut self.recent_proposed
+            }
+            _ => &mut self.recent_findings,
+        };
+        if recent.len() >= RECENT {
+            recent.pop_front();
         }
-        self.recent_findings.push_back(Arc::new(record));
+        recent.push_back(Arc::new(record));
     }
 
     /// Counts a connection that closed.
@@ -370,9 +379,9 @@ impl Connections {
         self.recent.iter()
     }
 
-    /// Recent findings, the oldest first.
+    /// Recent findings, those of proposed policies behind the others, the oldest first.
     pub(crate) fn recent_findings(&self) -> impl Iterator<Item = &Arc<FindingRecord>> {
-        self.recent_findings.iter()
+        self.recent_findings.iter().chain(&self.recent_proposed)
     }
 
     /// Findings so far.

@@ -273,6 +273,20 @@ fn closing_all_closes_each_once_in_order() {
 }
 
 #[test]
+fn an_entry_that_was_just_cleared_tells_nothing() {
+    let mut run = Run::new();
+    run.sighted(reading(0, 10, [5, 5]));
+    for _ in 0..3 {
+        run.sighted(reading(0, 0, [0, 0]))
+            .sighted(reading(1, 0, [0, 0]));
+    }
+    run.sighted(reading(0, 10, [6, 5]));
+    assert!(run.table.is_settled());
+    run.table.close_all(&mut run.told);
+    run.check(1, &[[6, 5]], 11);
+}
+
+#[test]
 fn ended_connections_are_forgotten() {
     let mut run = Run::new();
     run.sighted(reading(0, 10, [5, 5]))

@@ -17,6 +17,8 @@ use crate::source::ebpf::data;
 
 /// Flows in one input: some 90 KiB.
 const FLOWS_PER_INPUT: usize = 512;
+/// Every so many passes tell all flows.
+const ALL_EVERY: u32 = 64;
 /// Identity under which packets on interfaces without a slot are accounted for.
 const UNKNOWN_ID: u32 = 0;
 
@@ -45,11 +47,15 @@ impl Live {
     /// Reads flows, counters and losses.
     ///
     /// Flows are read that had a packet since the pass before the last: the engine knows the others as they
-    /// are. Twice, since it believes some readings only when the next one says the same.
-    pub(super) async fn pass(&mut self) -> Result<(), LiveError> {
+    /// are. Twice, since it believes some readings only when the next one says the same. At times, and
+    /// at the end, all are: a processor that was stopped between counting a packet and noting its time
+    /// is rare, but nothing else would tell that packet.
+    pub(super) async fn pass(&mut self, all: bool) -> Result<(), LiveError> {
         let now = self.clock().await?;
         let [since, last] = self.passes;
         self.passes = [last, Some(now)];
+        self.since_all = (self.since_all + 1) % ALL_EVERY;
+        let since = since.filter(|_| !all && self.since_all != 0);
         self.kernel.flush_log();
         let mut before = self.accounts()?;
         before.extend(self.departed.iter().copied());

@@ -235,3 +235,25 @@ fn what_no_longer_denies_is_named_at_either_end() {
         ]
     );
 }
+
+#[test]
+fn what_is_proposed_pushes_no_other_finding_out() {
+    let mut engine = engine();
+    engine.declare(
+        vec![pod("cart-0", "10.244.1.7")],
+        vec![egress("web", &[80])],
+    );
+    let records = connection(&mut engine, key(443), 50, [A, B]);
+    let violation = findings(&records)[0].clone();
+    assert_eq!(violation.finding, FindingKind::PolicyViolation);
+    for _ in 0..5_000 {
+        engine.books.push_finding(FindingRecord {
+            finding: FindingKind::PolicyWouldDeny,
+            ..violation.clone()
+        });
+    }
+    let kept = engine.query_findings(&FlowFilter::default(), None);
+    assert!(kept.len() < 5_000, "they are bounded, too");
+    let is_violation = |record: &&FindingRecord| record.finding == FindingKind::PolicyViolation;
+    assert_eq!(kept.iter().filter(is_violation).count(), 1);
+}
