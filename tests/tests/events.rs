@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tests::daemon::Daemon;
+use tests::daemon::{self, Daemon};
 use tests::deploy::{path, tool};
 use tests::lab::server::sshd::Sshd;
 use tests::lab::{self, Lab, NODE, gate, process, wait};
@@ -47,6 +47,17 @@ fn wrong(python: &Path, file: &Path) -> Option<String> {
         .map(|error| format!("{error:#}"))
 }
 
+/// The Python that has jsonschema.
+fn python() -> Option<PathBuf> {
+    let validate = tool("kubernetes-validate");
+    let python = validate.and_then(|path| Some(path.parent()?.join("python")));
+    let python = python.filter(|path| path.is_file());
+    if python.is_none() {
+        gate::skip("jsonschema is not there (cargo xtask setup deploy)");
+    }
+    python
+}
+
 fn lines(file: &Path) -> Vec<Value> {
     let text = fs::read_to_string(file).unwrap_or_default();
     text.lines()
@@ -55,14 +66,45 @@ fn lines(file: &Path) -> Vec<Value> {
 }
 
 #[test]
+fn a_replay_is_written_as_the_schema_says() {
+    let Some(python) = python() else {
+        return;
+    };
+    let directory = tempfile::tempdir().expect("a directory");
+    // A datagram, and what is no IP packet, at an interface without a link layer.
+    let mut capture = Vec::new();
+    for word in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65_535, 101] {
+        capture.extend(word.to_le_bytes());
+    }
+    let mut datagram = vec![0x45, 0, 0, 28, 0, 0, 0x40, 0, 64, 17, 0, 0];
+    datagram.extend([192, 0, 2, 1, 192, 0, 2, 2, 0x9c, 0x40, 0, 53, 0, 8, 0, 0]);
+    for packet in [datagram, vec![0; 28]] {
+        for word in [1_700_000_000_u32, 0, 28, 28] {
+            capture.extend(word.to_le_bytes());
+        }
+        capture.extend(packet);
+    }
+    let file = directory.path().join("one.pcap");
+    fs::write(&file, capture).expect("a capture");
+    let mut command = Command::new(daemon::binary().expect("a binary"));
+    command.arg("replay").arg(&file).args(["-o", "jsonl"]);
+    let output = command.output().expect("a replay");
+    assert!(output.status.success(), "{output:?}");
+    let records = directory.path().join("records.jsonl");
+    fs::write(&records, output.stdout).expect("its records");
+    let written = lines(&records);
+    let kinds: Vec<_> = written.iter().map(|record| &record["type"]).collect();
+    assert_eq!(kinds, ["flow", "summary"]);
+    assert_eq!(written[1]["packets_uncounted"], 1);
+    assert_eq!(wrong(&python, &records), None);
+}
+
+#[test]
 fn findings_and_ssh_connections_are_written_as_the_schema_says() {
     let Some(_permit) = lab::require_with(&["sshd", "ssh"]) else {
         return;
     };
-    let validate = tool("kubernetes-validate");
-    let python = validate.and_then(|path| Some(path.parent()?.join("python")));
-    let Some(python) = python.filter(|path| path.is_file()) else {
-        gate::skip("jsonschema is not there (cargo xtask setup deploy)");
+    let Some(python) = python() else {
         return;
     };
     let lab = Lab::new("events").expect("a lab");
