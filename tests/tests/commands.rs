@@ -71,6 +71,7 @@ fn states_are_told_in_every_format() {
     let whole = daemon.tell(&["status", "-o", "json"]).expect("JSON");
     let read = |text: &str| -> Value { serde_json::from_str(text).expect("JSON") };
     assert_eq!(read(&line)["daemon"], read(&whole)["daemon"]);
+    assert_eq!(read(&line)["type"], "status");
     foreign::add_filters(lab.node(), UPLINK, 10).expect("filters");
     let checks = daemon.ask(&["doctor", "-o", "jsonl"]).expect("checks");
     let text = String::from_utf8(checks.stdout).expect("text");

@@ -10,6 +10,8 @@ use monitor_core::{
     flow::Family,
 };
 
+use serde::Serialize;
+
 use super::{
     exit::Refused,
     human,
@@ -39,6 +41,15 @@ pub(super) struct Args {
     socket: PathBuf,
 }
 
+/// The status as a record: every one has a type.
+#[derive(Serialize)]
+struct StatusRecord<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(flatten)]
+    status: &'a StatusAnswer,
+}
+
 /// Prints the daemon's status.
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -47,10 +58,14 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .map_err(Refused::Start)?;
     let status = runtime.block_on(client::status(&args.socket))?;
     let mut output = Output::stdout();
+    let record = StatusRecord {
+        kind: "status",
+        status: &status,
+    };
     let text = match args.output {
         StatusFormat::Table | StatusFormat::Wide => text(&status, output.color),
-        StatusFormat::Json => serde_json::to_string_pretty(&status)? + "\n",
-        StatusFormat::Jsonl => serde_json::to_string(&status)? + "\n",
+        StatusFormat::Json => serde_json::to_string_pretty(&record)? + "\n",
+        StatusFormat::Jsonl => serde_json::to_string(&record)? + "\n",
     };
     output.write(text.as_bytes())?;
     output.flush()?;
