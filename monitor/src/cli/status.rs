@@ -10,8 +10,6 @@ use monitor_core::{
     flow::Family,
 };
 
-use serde::Serialize;
-
 use super::{
     exit::Refused,
     human,
@@ -19,7 +17,7 @@ use super::{
     table::{Cell, escape, table},
 };
 use crate::{
-    api::{StatusAnswer, client},
+    api::{Answer, StatusAnswer, client},
     config::DEFAULT_SOCKET,
 };
 
@@ -41,15 +39,6 @@ pub(super) struct Args {
     socket: PathBuf,
 }
 
-/// The status as a record: every one has a type.
-#[derive(Serialize)]
-struct StatusRecord<'a> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    #[serde(flatten)]
-    status: &'a StatusAnswer,
-}
-
 /// Prints the daemon's status.
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -58,14 +47,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .map_err(Refused::Start)?;
     let status = runtime.block_on(client::status(&args.socket))?;
     let mut output = Output::stdout();
-    let record = StatusRecord {
-        kind: "status",
-        status: &status,
-    };
+    // As the daemon wrote it: every record has its type.
+    let record = |status| Answer::Status(Box::new(status));
     let text = match args.output {
         StatusFormat::Table | StatusFormat::Wide => text(&status, output.color),
-        StatusFormat::Json => serde_json::to_string_pretty(&record)? + "\n",
-        StatusFormat::Jsonl => serde_json::to_string(&record)? + "\n",
+        StatusFormat::Json => serde_json::to_string_pretty(&record(status))? + "\n",
+        StatusFormat::Jsonl => serde_json::to_string(&record(status))? + "\n",
     };
     output.write(text.as_bytes())?;
     output.flush()?;

@@ -2,7 +2,7 @@
 
 use monitor::source::ebpf::LoadOptions;
 use monitor_common::{
-    abi::{Hook, Interface, Reason, UNKNOWN_SLOT, flag, link, point, slot_probe},
+    abi::{Hook, Interface, Reason, UNKNOWN_SLOT, flag, slot_probe},
     parse::protocol,
 };
 use tests::{
@@ -14,15 +14,7 @@ use tests::{
     lab,
 };
 
-use crate::loaded::{LOOPBACK, Loaded, OPTIONS};
-
-const UPLINK: Interface = Interface {
-    ifindex: LOOPBACK,
-    id: 3,
-    point: point::UPLINK,
-    link: link::ETHERNET,
-    _pad: [0; 2],
-};
+use crate::loaded::{LOOPBACK, Loaded, OPTIONS, UPLINK};
 
 fn pair(v6: bool, local_port: u16) -> Pair {
     Pair {

@@ -3,7 +3,7 @@
 use monitor::source::ebpf::{AccessError, Kernel, LoadOptions};
 use monitor_common::abi::{
     EVENT_RING_BYTES, FlowEnd, FlowKey4, FlowKey6, Hook, Interface, SegmentHead, UNKNOWN_SLOT,
-    event, names,
+    event, link, names, point,
 };
 use tests::frames::{
     Sample,
@@ -19,6 +19,15 @@ pub(crate) const OPTIONS: LoadOptions = LoadOptions {
     max_flows6: 32_768,
     event_ring_bytes: EVENT_RING_BYTES,
     log_level: 0,
+};
+
+/// The loopback interface as an uplink.
+pub(crate) const UPLINK: Interface = Interface {
+    ifindex: LOOPBACK,
+    id: 3,
+    point: point::UPLINK,
+    link: link::ETHERNET,
+    _pad: [0; 2],
 };
 
 /// A loaded program, and the events that it sent.

@@ -2,10 +2,10 @@
 
 use aya::programs::loaded_programs;
 use monitor::source::ebpf::LoadOptions;
-use monitor_common::abi::{Hook, Interface, link, point};
+use monitor_common::abi::Hook;
 use tests::{frames::Sample, lab};
 
-use crate::loaded::{LOOPBACK, Loaded, OPTIONS, kernel_version};
+use crate::loaded::{LOOPBACK, Loaded, OPTIONS, UPLINK, kernel_version};
 
 /// Instructions that the verifier may look at. Kernels give up at 1,000,000; older ones recognise
 /// less of what they saw before.
@@ -16,14 +16,6 @@ fn budget() -> u32 {
         400_000
     }
 }
-
-const UPLINK: Interface = Interface {
-    ifindex: LOOPBACK,
-    id: 3,
-    point: point::UPLINK,
-    link: link::ETHERNET,
-    _pad: [0; 2],
-};
 
 /// What a loaded program amounts to.
 #[derive(Clone, Copy, Debug)]

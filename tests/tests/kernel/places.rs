@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use monitor::source::ebpf::LoadOptions;
-use monitor_common::abi::{Hook, Interface, Reason, link, point, split};
+use monitor_common::abi::{Hook, Reason, split};
 use monitor_common::parse::protocol;
 use tests::{
     frames::{
@@ -13,20 +13,12 @@ use tests::{
     lab::{self, wait},
 };
 
-use crate::loaded::{LOOPBACK, Loaded, OPTIONS};
+use crate::loaded::{LOOPBACK, Loaded, OPTIONS, UPLINK};
 
 /// The least that has near places.
 const CAPACITY: u32 = 4_096;
 /// More than the near places, by so many that pairs of them are full; fewer than all.
 const PORTS: std::ops::Range<u16> = 1_000..4_800;
-
-const UPLINK: Interface = Interface {
-    ifindex: LOOPBACK,
-    id: 3,
-    point: point::UPLINK,
-    link: link::ETHERNET,
-    _pad: [0; 2],
-};
 
 fn pair(v6: bool, port: u16) -> Pair {
     Pair {
