@@ -41,11 +41,6 @@ static LOST: Array<Lost, 1> = Array::new();
 #[btf_map]
 static CLOCK: Array<ClockSample, 1> = Array::new();
 
-/// Memory through which a program makes the verifier forget; see
-/// [`monitor_common::packet::Packet::forget`].
-#[btf_map]
-static SCRATCH: PerCpuArray<u64, 1> = PerCpuArray::new();
-
 /// Where a [`SegmentHead`] and the bytes after it are put together.
 #[repr(C, align(8))]
 struct Capture {
@@ -122,20 +117,6 @@ pub(crate) fn send_capture<K>(packet: &impl Packet, offset: u32, length: u32, by
 #[btf_map]
 static EVENTS: RingBuf<u8, { EVENT_RING_BYTES as usize }> = RingBuf::new();
 
-/// The same value, by way of memory of which the verifier knows nothing.
-#[inline(always)]
-pub(crate) fn forget(value: u32) -> u32 {
-    let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
-        return 0;
-    };
-    // SAFETY: this processor's own element, which only the running program uses; volatile, so
-    // that both accesses stay.
-    unsafe {
-        scratch.write_volatile(u64::from(value));
-        scratch.read_volatile() as u32
-    }
-}
-
 pub(crate) fn set_clock(sample: ClockSample) {
     if let Some(slot) = CLOCK.get_ptr_mut(0) {
         // SAFETY: a live array element; userspace runs one sample at a time.
@@ -179,7 +160,7 @@ impl Maps {
             (*event).kind = kind;
             (*event)._pad = 0;
             (*event).key = *key;
-            last.copy_to(&raw mut (*event).value);
+            last.copy_to(&raw mut (*event).hot, &raw mut (*event).cold);
         }
         entry.submit(0);
         true

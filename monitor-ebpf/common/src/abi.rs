@@ -6,14 +6,16 @@
 
 mod cell;
 mod place;
+mod traffic;
 mod value;
 
-pub use cell::{FlowCell, FlowEntry, add_shared};
+pub use cell::{FlowCell, FlowEntry, Shared, add_shared};
 pub use place::{Aside, LEAVING, NEAR, Place, PlaceKey, split};
+pub use traffic::{Carried, Traffic};
 pub use value::{Cold, FlowValue, Hot};
 
 /// Version of this layout; a global of the kernel object, compared at load.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Names of the maps and programs in the kernel object.
 pub mod names {
@@ -347,7 +349,7 @@ pub mod event {
     pub const SEGMENT6: u32 = 4;
 }
 
-/// A connection ended because another one took over its entry; `value` is its last state.
+/// A connection ended because another one took over its entry; with its last state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct FlowEnd<K> {
@@ -357,8 +359,17 @@ pub struct FlowEnd<K> {
     pub _pad: u32,
     /// Key of the entry.
     pub key: K,
-    /// Value before the new connection.
-    pub value: FlowValue,
+    /// State before the new connection.
+    pub hot: Hot,
+    /// The rest of it.
+    pub cold: Cold,
+}
+
+impl<K> FlowEnd<K> {
+    /// State before the new connection.
+    pub const fn value(&self) -> FlowValue {
+        FlowValue::of(&self.hot, &self.cold)
+    }
 }
 
 /// A TCP segment of an SSH connection, or of one that may become one; `captured` bytes follow.
@@ -401,14 +412,19 @@ const _: () = {
     use core::mem::{offset_of, size_of};
     assert!(size_of::<FlowKey4>() == 16);
     assert!(size_of::<FlowKey6>() == 40);
-    assert!(size_of::<FlowValue>() == 128);
-    assert!(offset_of!(FlowValue, next_sequence) == 32);
-    assert!(offset_of!(FlowValue, last_seen_ticks) == 44);
-    assert!(offset_of!(FlowValue, app) == 52);
-    assert!(offset_of!(FlowValue, first_seen_ns) == 56);
-    assert!(offset_of!(FlowValue, cgroup_id) == 72);
-    assert!(offset_of!(FlowValue, prefix) == 88);
-    assert!(offset_of!(FlowValue, generation) == 108);
+    assert!(size_of::<Carried>() == 8);
+    assert!(size_of::<Hot>() == 48);
+    assert!(size_of::<Cold>() == 80);
+    assert!(offset_of!(Hot, flags) == 16);
+    assert!(offset_of!(Hot, last_seen_ticks) == 20);
+    assert!(offset_of!(Hot, next_sequence) == 24);
+    assert!(offset_of!(Hot, carried) == 32);
+    assert!(offset_of!(Cold, app) == 4);
+    assert!(offset_of!(Cold, first_seen_ns) == 8);
+    assert!(offset_of!(Cold, cgroup_id) == 24);
+    assert!(offset_of!(Cold, prefix) == 40);
+    assert!(offset_of!(Cold, generation) == 60);
+    assert!(offset_of!(Cold, inspect_sequence) == 64);
     assert!(size_of::<FragmentKey>() == 40);
     assert!(size_of::<FragmentPorts>() == 4);
     assert!(size_of::<Interface>() == 12);
@@ -420,7 +436,6 @@ const _: () = {
     assert!(size_of::<FlowEnd<FlowKey6>>() == 176);
     assert!(size_of::<SegmentHead<FlowKey4>>() == 64);
     assert!(size_of::<SegmentHead<FlowKey6>>() == 88);
-    assert!(offset_of!(FlowValue, inspect_sequence) == 112);
     assert!(SLOTS.is_power_of_two());
     assert!(Reason::ALL.len() <= REASONS);
 };

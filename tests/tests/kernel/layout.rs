@@ -8,8 +8,8 @@ use std::{
 use aya::maps::loaded_maps;
 use monitor::source::ebpf::object;
 use monitor_common::abi::{
-    Aside, ClockSample, Cold, Counters, FlowKey4, FlowKey6, FragmentKey, FragmentPorts, Hot,
-    Interface, Lost, Place, Uncounted, link, names, point,
+    Aside, Carried, ClockSample, Cold, Counters, FlowKey4, FlowKey6, FragmentKey, FragmentPorts,
+    Hot, Interface, Lost, Place, Uncounted, link, names, point,
 };
 use tests::{held::Held, lab};
 
@@ -89,7 +89,6 @@ fn type_information_of_the_object_is_that_of_this_build() {
     let object = aya_obj::Object::parse(object::PROGRAMS).expect("an ELF object");
     let btf = object.btf.expect("with type information").to_bytes();
     let found = structures(&btf);
-    // The parts of a `FlowValue`, whose fields are where theirs are.
     let expected = [
         (
             "FlowKey4",
@@ -101,8 +100,9 @@ fn type_information_of_the_object_is_that_of_this_build() {
         ),
         (
             "Hot",
-            layout!(Hot: packets bytes next_sequence flags last_seen_ticks),
+            layout!(Hot: words flags last_seen_ticks next_sequence carried),
         ),
+        ("Carried", layout!(Carried: packets bytes)),
         (
             "Cold",
             layout!(Cold: handshake_rtt_ns app _pad first_seen_ns syn_ns cgroup_id retransmits prefix

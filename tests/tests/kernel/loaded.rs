@@ -117,11 +117,11 @@ fn decode(bytes: &[u8]) -> Event {
     match kind {
         Some(event::FLOW_END4) => {
             let end: FlowEnd<FlowKey4> = read(bytes);
-            Event::Ended(Key::V4(end.key), Facts::from(&end.value))
+            Event::Ended(Key::V4(end.key), Facts::from(&end.value()))
         }
         Some(event::FLOW_END6) => {
             let end: FlowEnd<FlowKey6> = read(bytes);
-            Event::Ended(Key::V6(end.key), Facts::from(&end.value))
+            Event::Ended(Key::V6(end.key), Facts::from(&end.value()))
         }
         Some(event::SEGMENT4) => {
             let (head, rest) = bytes.split_at(size_of::<SegmentHead<FlowKey4>>());

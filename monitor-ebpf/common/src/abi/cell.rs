@@ -2,7 +2,7 @@
 
 use core::cell::UnsafeCell;
 
-use super::{Cold, FlowValue, Hot, SegmentHead};
+use super::{Carried, Cold, FlowValue, Hot, SegmentHead, traffic};
 
 /// The two parts of a [`FlowValue`] in place: map elements in the kernel, a [`FlowEntry`] elsewhere.
 ///
@@ -40,25 +40,50 @@ impl FlowEntry {
     }
 }
 
+/// A number that processors add to at the same time.
+pub trait Shared: Copy {
+    /// Adds without looking at others, wrapping.
+    ///
+    /// # Safety
+    /// As [`add_shared`].
+    unsafe fn add(counter: *mut Self, amount: Self);
+}
+
+macro_rules! shared {
+    ($number:ty) => {
+        impl Shared for $number {
+            #[inline(always)]
+            unsafe fn add(counter: *mut Self, amount: Self) {
+                #[cfg(target_arch = "bpf")]
+                // SAFETY: the caller's; after the JIT this is one `lock xadd`.
+                unsafe {
+                    core::intrinsics::atomic_xadd::<
+                        Self,
+                        Self,
+                        { core::intrinsics::AtomicOrdering::Relaxed },
+                    >(counter, amount);
+                }
+                #[cfg(not(target_arch = "bpf"))]
+                // SAFETY: the caller's.
+                unsafe {
+                    *counter = (*counter).wrapping_add(amount);
+                }
+            }
+        }
+    };
+}
+shared!(u32);
+shared!(u64);
+
 /// Adds to a counter that other processors may add to at the same time.
 ///
 /// # Safety
 /// `counter` must point to a live map entry's counter (in the replay: one that nobody else
 /// accesses), all of whose writers use this function.
 #[inline(always)]
-pub unsafe fn add_shared(counter: *mut u64, amount: u64) {
-    #[cfg(target_arch = "bpf")]
-    // SAFETY: the caller's; after the JIT this is one `lock xadd`.
-    unsafe {
-        core::intrinsics::atomic_xadd::<u64, u64, { core::intrinsics::AtomicOrdering::Relaxed }>(
-            counter, amount,
-        );
-    }
-    #[cfg(not(target_arch = "bpf"))]
+pub unsafe fn add_shared<N: Shared>(counter: *mut N, amount: N) {
     // SAFETY: the caller's.
-    unsafe {
-        *counter = (*counter).wrapping_add(amount);
-    }
+    unsafe { N::add(counter, amount) }
 }
 
 impl FlowCell<'_> {
@@ -88,18 +113,13 @@ impl FlowCell<'_> {
     /// Copies the whole value, without taking stack for it.
     ///
     /// # Safety
-    /// `to` must be valid for writing a [`FlowValue`] and not overlap this cell.
+    /// `hot` and `cold` must be valid for writing and not overlap this cell.
     #[inline(always)]
-    pub unsafe fn copy_to(&self, to: *mut FlowValue) {
-        // SAFETY: this cell is valid and aligned; `to` is the caller's, and has the parts' fields in
-        // the same places, one part after the other.
+    pub unsafe fn copy_to(&self, hot: *mut Hot, cold: *mut Cold) {
+        // SAFETY: this cell is valid and aligned; the others are the caller's.
         unsafe {
-            core::ptr::copy_nonoverlapping(self.hot.get(), to.cast::<Hot>(), 1);
-            core::ptr::copy_nonoverlapping(
-                self.cold.get(),
-                to.cast::<Hot>().add(1).cast::<Cold>(),
-                1,
-            );
+            core::ptr::copy_nonoverlapping(self.hot.get(), hot, 1);
+            core::ptr::copy_nonoverlapping(self.cold.get(), cold, 1);
         }
     }
 
@@ -172,18 +192,14 @@ impl FlowCell<'_> {
     #[inline(always)]
     pub fn add(&self, direction: usize, packets: u64, bytes: u64) {
         let entry = self.hot.get();
-        // SAFETY: `direction & 1` is within the two-element arrays of a valid entry.
-        let (packet_cell, byte_cell) = unsafe {
-            (
-                (&raw mut (*entry).packets).cast::<u64>().add(direction & 1),
-                (&raw mut (*entry).bytes).cast::<u64>().add(direction & 1),
-            )
-        };
-        // SAFETY: both point into the entry; `FlowCell` is not `Sync`, so that the replay's is not
-        // accessed by others.
+        // SAFETY: `direction & 1` is within the two-element arrays of a valid entry. `FlowCell` is not
+        // `Sync`, so that the replay's is not accessed by others.
         unsafe {
-            add_shared(packet_cell, packets);
-            add_shared(byte_cell, bytes);
+            let word = (&raw mut (*entry).words).cast::<u64>().add(direction & 1);
+            let carried = (&raw mut (*entry).carried)
+                .cast::<Carried>()
+                .add(direction & 1);
+            traffic::add(word, carried, packets, bytes);
         }
     }
 

@@ -22,7 +22,8 @@ pub const fn split(capacity: u32) -> (u32, u32) {
     (near, capacity - near)
 }
 
-/// A place for a flow: its key, and what every packet touches of it. For IPv4 that is one cache line.
+/// A place for a flow: its key, and what most packets touch of it. For IPv4 that is one cache line, for IPv6
+/// two, of which a packet without TCP payload needs the first.
 ///
 /// The key's last word (ports and scope) is written last and tells whether the place is taken: 0
 /// is free, [`LEAVING`] is about to be freed. The rest is in an [`Aside`] of the same number.
@@ -31,7 +32,7 @@ pub const fn split(capacity: u32) -> (u32, u32) {
 pub struct Place<K> {
     /// Key of the flow.
     pub key: K,
-    /// What every packet touches.
+    /// What most packets touch.
     pub hot: Hot,
 }
 
@@ -134,5 +135,6 @@ const _: () = {
     assert!(size_of::<Aside>() == 88);
     assert!(offset_of!(Place<FlowKey4>, hot) == 16);
     assert!(offset_of!(Place<FlowKey6>, hot) == 40);
+    assert!(offset_of!(Place<FlowKey6>, hot) + offset_of!(Hot, next_sequence) == 64);
     assert!(offset_of!(Aside, claims) == 80);
 };

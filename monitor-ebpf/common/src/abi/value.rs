@@ -1,28 +1,50 @@
 //! What the kernel keeps of a flow.
 
-/// Divides [`FlowValue`] into [`Hot`] and [`Cold`], which have its fields in the same places.
+use super::{Carried, RX, TX, Traffic};
+
+/// Makes [`FlowValue`] of [`Hot`] and [`Cold`], which have its fields.
 macro_rules! flow_value {
     (
         hot { $($(#[$hot_meta:meta])* $hot:ident: $hot_type:ty,)* }
         cold { $($(#[$cold_meta:meta])* $cold:ident: $cold_type:ty,)* }
     ) => {
-        /// What every packet touches of a flow; with the key before it, in a
-        /// [`Place`](super::Place), exactly one cache line for IPv4.
+        /// What most packets touch of a flow; with the key before it, in a [`Place`](super::Place), one
+        /// cache line for IPv4. What comes first is enough for a packet without TCP payload: with the
+        /// key, one cache line for IPv6.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[repr(C)]
-        pub struct Hot { $($(#[$hot_meta])* pub $hot: $hot_type,)* }
+        pub struct Hot {
+            /// [`Traffic::word`] of each direction.
+            pub words: [u64; 2],
+            $($(#[$hot_meta])* pub $hot: $hot_type,)*
+            /// [`Traffic::carried`] of each direction.
+            pub carried: [Carried; 2],
+        }
+
+        impl Hot {
+            /// Packets and bytes of each direction.
+            pub const fn traffic(&self) -> [Traffic; 2] {
+                [
+                    Traffic { word: self.words[TX], carried: self.carried[TX] },
+                    Traffic { word: self.words[RX], carried: self.carried[RX] },
+                ]
+            }
+        }
 
         /// What few packets of a flow touch.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[repr(C)]
         pub struct Cold { $($(#[$cold_meta])* pub $cold: $cold_type,)* }
 
-        /// What the kernel keeps of a flow: [`Hot`], then [`Cold`].
+        /// What the kernel keeps of a flow, for everybody else: [`Hot`] and [`Cold`].
         ///
-        /// Two-element arrays are indexed by [`TX`](super::TX) and [`RX`](super::RX).
+        /// Two-element arrays are indexed by [`TX`] and [`RX`].
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        #[repr(C)]
         pub struct FlowValue {
+            /// Packets (segments of a GRO/GSO packet count one each).
+            pub packets: [u64; 2],
+            /// Layer-3 bytes: IP headers included, link layer and padding excluded.
+            pub bytes: [u64; 2],
             $($(#[$hot_meta])* pub $hot: $hot_type,)*
             $($(#[$cold_meta])* pub $cold: $cold_type,)*
         }
@@ -30,12 +52,24 @@ macro_rules! flow_value {
         impl FlowValue {
             /// Both parts together.
             pub const fn of(hot: &Hot, cold: &Cold) -> Self {
-                Self { $($hot: hot.$hot,)* $($cold: cold.$cold,)* }
+                let [tx, rx] = hot.traffic();
+                Self {
+                    packets: [tx.packets(), rx.packets()],
+                    bytes: [tx.bytes(), rx.bytes()],
+                    $($hot: hot.$hot,)*
+                    $($cold: cold.$cold,)*
+                }
             }
 
             /// The part that every packet touches.
             pub const fn hot(&self) -> Hot {
-                Hot { $($hot: self.$hot,)* }
+                let tx = Traffic::new(self.packets[TX], self.bytes[TX]);
+                let rx = Traffic::new(self.packets[RX], self.bytes[RX]);
+                Hot {
+                    words: [tx.word, rx.word],
+                    $($hot: self.$hot,)*
+                    carried: [tx.carried, rx.carried],
+                }
             }
 
             /// The other part.
@@ -43,28 +77,17 @@ macro_rules! flow_value {
                 Cold { $($cold: self.$cold,)* }
             }
         }
-
-        const _: () = {
-            use core::mem::{offset_of, size_of};
-            $(assert!(offset_of!(FlowValue, $hot) == offset_of!(Hot, $hot));)*
-            $(assert!(offset_of!(FlowValue, $cold) == size_of::<Hot>() + offset_of!(Cold, $cold));)*
-            assert!(size_of::<FlowValue>() == size_of::<Hot>() + size_of::<Cold>());
-        };
     };
 }
 
 flow_value! {
     hot {
-        /// Packets (segments of a GRO/GSO packet count one each).
-        packets: [u64; 2],
-        /// Layer-3 bytes: IP headers included, link layer and padding excluded.
-        bytes: [u64; 2],
-        /// TCP: the sequence number that follows the highest one seen.
-        next_sequence: [u32; 2],
         /// [`flag`](super::flag)s of each direction.
         flags: [u16; 2],
         /// Coarse clock at the last packet, in ticks (jiffies in the kernel), wrapping.
         last_seen_ticks: u32,
+        /// TCP: the sequence number that follows the highest one seen.
+        next_sequence: [u32; 2],
     }
     cold {
         /// TCP: from the SYN to the ACK that completes the handshake, in nanoseconds; 0 if not seen.

@@ -1,6 +1,6 @@
 //! Values that the kernel program wrote, from their bytes.
 
-use monitor_common::abi::{FlowEnd, FlowKey4, FlowKey6, FlowValue, SegmentHead};
+use monitor_common::abi::{FlowEnd, FlowKey4, FlowKey6, SegmentHead};
 
 /// Types that may be filled by the kernel: integers and byte arrays without padding.
 ///
@@ -11,8 +11,6 @@ pub(super) unsafe trait MapData: Copy {}
 unsafe impl MapData for FlowKey4 {}
 // SAFETY: as above.
 unsafe impl MapData for FlowKey6 {}
-// SAFETY: as above.
-unsafe impl MapData for FlowValue {}
 // SAFETY: as above, and no padding since its parts have none and are 8 or 4 byte aligned.
 unsafe impl MapData for FlowEnd<FlowKey4> {}
 // SAFETY: as above.

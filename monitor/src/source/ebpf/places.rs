@@ -3,11 +3,13 @@
 
 use std::{
     io,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
 use aya::maps::MapData as Map;
-use monitor_common::abi::{Aside, Cold, FlowValue, Hot, LEAVING, NEAR, Place, PlaceKey, flag};
+use monitor_common::abi::{
+    Aside, Carried, Cold, FlowValue, Hot, LEAVING, NEAR, Place, PlaceKey, Traffic, flag,
+};
 
 use super::{data::MapData, elements::Elements};
 
@@ -173,13 +175,25 @@ impl<K: PlaceKey + MapData> Places<K> {
         let (place, aside) = (self.elements.at(index), self.asides.at(index));
         // SAFETY: within the mappings; volatile, as the kernel writes them meanwhile, and any bytes
         // are valid.
-        let (key, hot, cold) = unsafe {
+        let (key, mut hot, cold) = unsafe {
             (
                 (&raw const (*place).key).read_volatile(),
                 (&raw const (*place).hot).read_volatile(),
                 (&raw const (*aside).cold).read_volatile(),
             )
         };
+        for (direction, carried) in hot.carried.iter_mut().enumerate() {
+            // SAFETY: fields within the mapping, of one of two directions.
+            let traffic = unsafe {
+                let hot = (&raw const (*place).hot).cast_mut();
+                read_traffic(
+                    (&raw mut (*hot).words).cast::<u64>().add(direction),
+                    (&raw mut (*hot).carried).cast::<Carried>().add(direction),
+                )
+            };
+            hot.words[direction] = traffic.word;
+            *carried = traffic.carried;
+        }
         (key, FlowValue::of(&hot, &cold))
     }
 
@@ -197,5 +211,34 @@ impl<K: PlaceKey + MapData> Places<K> {
         let aside = self.asides.at(index);
         // SAFETY: an aligned field within the mapping, which lives as long as `self`.
         unsafe { AtomicU64::from_ptr(&raw mut (*aside).claims) }
+    }
+}
+
+/// Packets and bytes of a direction, read until nothing was carried out of the word meanwhile.
+///
+/// # Safety
+/// Both must point to those of a flow in a mapping.
+unsafe fn read_traffic(word: *mut u64, carried: *mut Carried) -> Traffic {
+    // SAFETY: the caller's; the kernel adds to these numbers as to atomic ones.
+    let (word, packets, bytes) = unsafe {
+        (
+            AtomicU64::from_ptr(word),
+            AtomicU32::from_ptr(&raw mut (*carried).packets),
+            AtomicU32::from_ptr(&raw mut (*carried).bytes),
+        )
+    };
+    let read = || Carried {
+        packets: packets.load(Ordering::Acquire),
+        bytes: bytes.load(Ordering::Acquire),
+    };
+    let mut before = read();
+    loop {
+        let word = word.load(Ordering::Acquire);
+        let carried = read();
+        // At most once in 65,536 packets.
+        if carried == before {
+            return Traffic { word, carried };
+        }
+        before = carried;
     }
 }

@@ -3,14 +3,16 @@
 //!
 //! Absolute values move between machines and runs; paired differences and ratios within one run
 //! hold. The programs run by `BPF_PROG_TEST_RUN`; only [`real`] attaches them, in a lab.
-//! [`inspect`] compares them with themselves without the look at payload, [`replay`] measures the same
+//! [`inspect`] compares them with themselves without the look at payload, [`against`] with objects of other
+//! versions, [`replay`] measures the same
 //! logic over a capture.
 
+mod against;
 mod inspect;
 mod real;
 mod replay;
 
-use std::{process::ExitCode, time::Instant};
+use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{
@@ -44,6 +46,9 @@ struct Args {
     /// Only the replay of captures; needs no privileges.
     #[arg(long)]
     replay: bool,
+    /// Only the shipped program against these objects of it.
+    #[arg(long, value_name = "OBJECT")]
+    against: Vec<PathBuf>,
     /// Exit with 1 if a figure misses its bar.
     #[arg(long)]
     check: bool,
@@ -162,6 +167,19 @@ impl Bench {
             Who::Nodewatch => &self.nodewatch,
             Who::Plain => &self.plain,
         };
+        let program = program.try_clone()?;
+        self.run_program(&program, frame, mask, from, packets)
+    }
+
+    /// The same for a program that is none of them.
+    fn run_program(
+        &mut self,
+        program: &ProgramFd,
+        frame: &[u8],
+        mask: u32,
+        from: u32,
+        packets: u32,
+    ) -> Result<f64> {
         self.candidate.set(0, program, 0)?;
         let drive = Drive {
             mask,
@@ -405,6 +423,10 @@ fn main() -> Result<ExitCode> {
         return Ok(ExitCode::from(u8::from(args.check && missed)));
     }
     let mut bench = Bench::new()?;
+    if !args.against.is_empty() {
+        against::run(&mut bench, &args)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if args.inspect {
         inspect::run(&mut bench, &args)?;
         return Ok(ExitCode::from(u8::from(args.check && bench.missed)));

@@ -176,17 +176,17 @@ fn decode(bytes: &[u8]) -> Option<Input> {
     let kind = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?);
     match kind {
         event::FLOW_END4 => {
-            let FlowEnd { key, value, .. } = data::from_bytes::<FlowEnd<FlowKey4>>(bytes)?;
+            let end = data::from_bytes::<FlowEnd<FlowKey4>>(bytes)?;
             Some(Input::FlowEnded {
-                key: FlowKey::from(key),
-                value,
+                key: FlowKey::from(end.key),
+                value: end.value(),
             })
         }
         event::FLOW_END6 => {
-            let FlowEnd { key, value, .. } = data::from_bytes::<FlowEnd<FlowKey6>>(bytes)?;
+            let end = data::from_bytes::<FlowEnd<FlowKey6>>(bytes)?;
             Some(Input::FlowEnded {
-                key: FlowKey::from(key),
-                value,
+                key: FlowKey::from(end.key),
+                value: end.value(),
             })
         }
         event::SEGMENT4 => segment::<FlowKey4>(bytes),
