@@ -13,6 +13,7 @@ pub(crate) enum Command {
     MapLookup = 1,
     MapNextKey = 4,
     ProgramLoad = 5,
+    ProgramTestRun = 10,
     ProgramById = 13,
     MapById = 14,
     ObjectInfo = 15,
@@ -104,6 +105,20 @@ struct RawMapInfo {
     name: [u8; 16],
 }
 
+/// What `BPF_PROG_TEST_RUN` takes, up to the number of runs.
+#[repr(C)]
+#[derive(Default)]
+struct TestRun {
+    program: u32,
+    result: u32,
+    size_in: u32,
+    size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+}
+
 #[repr(C)]
 struct Element {
     map: u32,
@@ -111,6 +126,25 @@ struct Element {
     key: u64,
     value: u64,
     flags: u64,
+}
+
+/// Runs a program so many times over a frame, as if it came from loopback; what it returned last.
+pub fn run_program(id: u32, frame: &[u8], repeat: u32) -> Result<u32> {
+    let by_id = ById {
+        id,
+        next_id: 0,
+        flags: 0,
+    };
+    let program = open(Command::ProgramById, &by_id)?;
+    let run = TestRun {
+        program: number(&program),
+        size_in: u32::try_from(frame.len()).context("a frame")?,
+        data_in: address(frame.as_ptr()),
+        repeat,
+        ..TestRun::default()
+    };
+    call(Command::ProgramTestRun, &run).context("the program was not run")?;
+    Ok(run.result)
 }
 
 /// Whether a program with this id exists.

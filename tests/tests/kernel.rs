@@ -2,6 +2,8 @@
 
 #[path = "kernel/attach.rs"]
 mod attach;
+#[path = "kernel/carry.rs"]
+mod carry;
 #[path = "kernel/differential.rs"]
 mod differential;
 #[path = "kernel/layout.rs"]
