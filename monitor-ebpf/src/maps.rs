@@ -9,8 +9,9 @@ use aya_ebpf::{
 use monitor_common::{
     abi::{
         CAPTURE_BYTES, CHUNK_BYTES, ClockSample, Counters, EVENT_RING_BYTES, FRAGMENT_ENTRIES,
-        FlowCell, FlowEnd, FlowKey4, FlowKey6, FragmentKey, FragmentPorts, Hook, Interface, Lost,
-        REASONS, Reason, SLOT_PROBES, SLOTS, SegmentHead, Uncounted, add_shared, event, slot_probe,
+        FlowCell, FlowEnd, FlowKey4, FlowKey6, FragmentKey, FragmentPorts, Hook, HotCell,
+        Interface, Lost, REASONS, Reason, SLOT_PROBES, SLOTS, SegmentHead, Uncounted, add_shared,
+        event, slot_probe,
     },
     packet::Packet,
     program::{Backend, Segment, chunk},
@@ -246,6 +247,20 @@ impl Backend for Maps {
         let (hot, cold) = places::find6(key)?;
         // SAFETY: as in `flow4`.
         Some(unsafe { FlowCell::from_parts(hot, cold) })
+    }
+
+    #[inline(always)]
+    fn near4(&self, key: &FlowKey4) -> Option<HotCell<'_>> {
+        let hot = places::near4(key)?;
+        // SAFETY: as in `flow4`.
+        Some(unsafe { HotCell::from_part(hot) })
+    }
+
+    #[inline(always)]
+    fn near6(&self, key: &FlowKey6) -> Option<HotCell<'_>> {
+        let hot = places::near6(key)?;
+        // SAFETY: as in `flow4`.
+        Some(unsafe { HotCell::from_part(hot) })
     }
 
     #[inline(always)]

@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use monitor_common::{
     abi::{CHUNK_BYTES, Hook},
-    packet::{Packet, Plain},
+    packet::{Packet, Plain, Window},
 };
 
 use crate::entry::{self, NODEWATCH_CGROUP, skb_of};
@@ -73,6 +73,16 @@ impl<const EGRESS: bool> Packet for Skb<'_, EGRESS> {
             return Some(unsafe { *(start as *const T) });
         }
         self.copy(offset)
+    }
+
+    #[inline(always)]
+    fn window<const N: usize>(&self) -> Option<Window<'_, N>> {
+        let start = self.ctx.data();
+        if start + N > self.ctx.data_end() {
+            return None;
+        }
+        // SAFETY: the verifier proves the bounds check above.
+        Some(unsafe { Window::new(start as *const u8) })
     }
 
     #[inline(always)]

@@ -71,19 +71,27 @@ const PATIENCE: u32 = 4;
 const E2BIG: i32 = -7;
 const EEXIST: i32 = -17;
 
+/// What most packets touch of an IPv4 flow that is in the first of its near places, as most are.
+#[inline(always)]
+pub(crate) fn near4(key: &FlowKey4) -> Option<*mut Hot> {
+    let place = PLACES4.get_ptr_mut(key.near(NODEWATCH_NEAR4.load()))?;
+    // SAFETY: a field of a live array element.
+    holds(place, key).then(|| unsafe { &raw mut (*place).hot })
+}
+
+/// What most packets touch of an IPv6 flow that is in the first of its near places.
+#[inline(always)]
+pub(crate) fn near6(key: &FlowKey6) -> Option<*mut Hot> {
+    let place = PLACES6.get_ptr_mut(key.near(NODEWATCH_NEAR6.load()))?;
+    // SAFETY: as above.
+    holds(place, key).then(|| unsafe { &raw mut (*place).hot })
+}
+
 /// The entry of an IPv4 flow.
 #[inline(always)]
 pub(crate) fn find4(key: &FlowKey4) -> Option<(*mut Hot, *mut Cold)> {
-    let first = key.near(NODEWATCH_NEAR4.load());
-    // Most flows are in the first of their places: that saves a call.
-    let (number, place) = match PLACES4.get_ptr_mut(first) {
-        Some(place) if holds(place, key) => (first, place),
-        _ => {
-            let number = nodewatch_find4(key.word(0), key.word(1));
-            (number, PLACES4.get_ptr_mut(number)?)
-        }
-    };
-    let aside = ASIDE4.get_ptr_mut(number)?;
+    let number = nodewatch_find4(key.word(0), key.word(1));
+    let (place, aside) = (PLACES4.get_ptr_mut(number)?, ASIDE4.get_ptr_mut(number)?);
     // SAFETY: fields of live array elements.
     Some(unsafe { (&raw mut (*place).hot, &raw mut (*aside).cold) })
 }
@@ -91,21 +99,14 @@ pub(crate) fn find4(key: &FlowKey4) -> Option<(*mut Hot, *mut Cold)> {
 /// The entry of an IPv6 flow.
 #[inline(always)]
 pub(crate) fn find6(key: &FlowKey6) -> Option<(*mut Hot, *mut Cold)> {
-    let first = key.near(NODEWATCH_NEAR6.load());
-    let (number, place) = match PLACES6.get_ptr_mut(first) {
-        Some(place) if holds(place, key) => (first, place),
-        _ => {
-            let number = nodewatch_find6(
-                key.word(0),
-                key.word(1),
-                key.word(2),
-                key.word(3),
-                key.word(4),
-            );
-            (number, PLACES6.get_ptr_mut(number)?)
-        }
-    };
-    let aside = ASIDE6.get_ptr_mut(number)?;
+    let number = nodewatch_find6(
+        key.word(0),
+        key.word(1),
+        key.word(2),
+        key.word(3),
+        key.word(4),
+    );
+    let (place, aside) = (PLACES6.get_ptr_mut(number)?, ASIDE6.get_ptr_mut(number)?);
     // SAFETY: as above.
     Some(unsafe { (&raw mut (*place).hot, &raw mut (*aside).cold) })
 }

@@ -9,7 +9,7 @@ mod place;
 mod traffic;
 mod value;
 
-pub use cell::{FlowCell, FlowEntry, Shared, add_shared};
+pub use cell::{FlowCell, FlowEntry, HotCell, Shared, add_shared};
 pub use place::{Aside, LEAVING, NEAR, Place, PlaceKey, split};
 pub use traffic::{Carried, Traffic};
 pub use value::{Cold, FlowValue, Hot};

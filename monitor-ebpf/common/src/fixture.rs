@@ -6,7 +6,7 @@ use std::{vec, vec::Vec};
 
 use crate::{
     abi::{CHUNK_BYTES, Hook},
-    packet::{Frame, Packet, Plain},
+    packet::{Frame, Packet, Plain, Window},
 };
 
 pub(crate) use world::{IFINDEX, Key, World};
@@ -289,6 +289,10 @@ impl Packet for Gso<'_> {
 
     fn read<T: Plain>(&self, offset: u32) -> Option<T> {
         self.frame.read(offset)
+    }
+
+    fn window<const N: usize>(&self) -> Option<Window<'_, N>> {
+        self.frame.window()
     }
 
     fn copy<T: Plain>(&self, offset: u32) -> Option<T> {

@@ -1,5 +1,7 @@
 //! Where a packet's bytes come from.
 
+use core::marker::PhantomData;
+
 use crate::abi::{CHUNK_BYTES, Hook};
 
 mod sealed {
@@ -19,6 +21,45 @@ impl Plain for u32 {}
 impl Plain for u64 {}
 impl<T: Plain, const N: usize> Plain for [T; N] {}
 
+/// The first `N` bytes of a packet, in one piece.
+#[derive(Clone, Copy)]
+pub struct Window<'a, const N: usize> {
+    start: *const u8,
+    packet: PhantomData<&'a [u8]>,
+}
+
+impl<const N: usize> Window<'_, N> {
+    /// A window on so many bytes.
+    ///
+    /// # Safety
+    /// There must be `N` bytes, for as long as the window lives.
+    #[inline(always)]
+    pub const unsafe fn new(start: *const u8) -> Self {
+        Self {
+            start,
+            packet: PhantomData,
+        }
+    }
+
+    /// Bytes at an offset within it, in the wire's byte order.
+    #[inline(always)]
+    pub fn get<T: Plain, const OFFSET: usize>(&self) -> T {
+        const { assert!(OFFSET + size_of::<T>() <= N) };
+        // SAFETY: within the window.
+        let bytes = unsafe { self.start.add(OFFSET).cast::<T>() };
+        #[cfg(target_arch = "bpf")]
+        // SAFETY: any bytes are a valid `T`, and the supported architectures load unaligned words.
+        unsafe {
+            *bytes
+        }
+        #[cfg(not(target_arch = "bpf"))]
+        // SAFETY: any bytes are a valid `T`.
+        unsafe {
+            bytes.read_unaligned()
+        }
+    }
+}
+
 /// One packet at one hook.
 pub trait Packet {
     /// Length from the start of the link layer, in bytes, as on the wire (a capture may hold less).
@@ -27,6 +68,9 @@ pub trait Packet {
     /// Bytes at `offset` from the start of the link layer, in the wire's byte order; `None` where
     /// the packet (or what was captured of it) ends before them.
     fn read<T: Plain>(&self, offset: u32) -> Option<T>;
+
+    /// The first `N` bytes, where they are in one piece of memory.
+    fn window<const N: usize>(&self) -> Option<Window<'_, N>>;
 
     /// As [`Packet::read`], for offsets that are rarely read: in the kernel always a copy, so that
     /// the verifier need not follow the offset.
@@ -92,6 +136,13 @@ impl Packet for Frame<'_> {
         let bytes = self.bytes.get(start..start.checked_add(size_of::<T>())?)?;
         // SAFETY: the slice has exactly size_of::<T>() bytes and any bytes are a valid `T`.
         Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    fn window<const N: usize>(&self) -> Option<Window<'_, N>> {
+        let bytes = self.bytes.first_chunk::<N>()?;
+        // SAFETY: as many bytes, which live as long as `self`.
+        Some(unsafe { Window::new(bytes.as_ptr()) })
     }
 
     #[inline(always)]

@@ -22,15 +22,16 @@ pub mod protocol {
     pub const SCTP: u8 = 132;
 }
 
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
+pub(crate) const ETHERTYPE_IPV4: u16 = 0x0800;
+pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_QINQ: u16 = 0x88a8;
 /// Length of what ICMP and ICMPv6 errors put before the packet they quote, in bytes.
 pub const ICMP_HEADER: u32 = 8;
 /// Length of the IPv6 header without extension headers, in bytes.
 pub const IPV6_HEADER: u32 = 40;
-const ETHERNET_HEADER: u32 = 14;
+/// Length of an Ethernet header without VLAN tags, in bytes.
+pub(crate) const ETHERNET_HEADER: u32 = 14;
 const VLAN_HEADER: u32 = 4;
 const MAX_VLAN_TAGS: u32 = 2;
 const MAX_EXTENSION_HEADERS: u32 = 6;

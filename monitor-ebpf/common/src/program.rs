@@ -4,6 +4,7 @@
 //! kernel and replay cannot disagree. Nothing here drops, changes or delays a packet.
 
 mod family;
+mod fast;
 mod inspect;
 mod tcp;
 
@@ -12,8 +13,8 @@ pub use inspect::{Chunk, Segment, chunk};
 
 use crate::{
     abi::{
-        FlowCell, FlowKey4, FlowKey6, FragmentKey, FragmentPorts, Hook, Interface, RX, Reason, TX,
-        UNKNOWN_SLOT, flag, point, scope,
+        FlowCell, FlowKey4, FlowKey6, FragmentKey, FragmentPorts, Hook, HotCell, Interface, RX,
+        Reason, TX, UNKNOWN_SLOT, flag, point, scope,
     },
     packet::Packet,
     parse::{self, ICMP_HEADER, Layer3, Network, Part, Transport, icmp_type, protocol},
@@ -23,6 +24,9 @@ use crate::{
 pub trait Backend {
     /// Whether payload is looked at. Only what the benchmark compares with says no.
     const INSPECTS: bool = true;
+
+    /// Whether most packets go the fast way. Only what that is compared with says no.
+    const FAST: bool = true;
 
     /// The registered interface `ifindex` and its slot.
     fn interface(&self, ifindex: u32) -> Option<(u32, &Interface)>;
@@ -36,6 +40,18 @@ pub trait Backend {
 
     /// The entry of an IPv6 flow.
     fn flow6(&self, key: &FlowKey6) -> Option<FlowCell<'_>>;
+
+    /// What most packets touch of an IPv4 flow's entry, where that is found at once.
+    #[inline(always)]
+    fn near4(&self, key: &FlowKey4) -> Option<HotCell<'_>> {
+        self.flow4(key).map(|flow| flow.hot())
+    }
+
+    /// What most packets touch of an IPv6 flow's entry, where that is found at once.
+    #[inline(always)]
+    fn near6(&self, key: &FlowKey6) -> Option<HotCell<'_>> {
+        self.flow6(key).map(|flow| flow.hot())
+    }
 
     /// Adds an IPv4 flow with a value of zeros; `false` where another processor did so meanwhile.
     fn insert4(&self, key: &FlowKey4) -> Result<bool, Reason>;
@@ -117,6 +133,10 @@ pub fn on_packet<P: Packet, B: Backend>(packet: &P, backend: &B) -> Result<(), R
         return Err(unknown);
     };
     let segments = packet.segments();
+    if let Some(bytes) = fast::on_packet(packet, backend, interface, segments) {
+        backend.account(slot, hook, segments, Ok(bytes));
+        return Ok(());
+    }
     let result = match parse::layer3(packet, interface.link) {
         Ok(Layer3::V4(offset)) => on_ip::<u32, P, B>(packet, backend, interface, offset, segments),
         Ok(Layer3::V6(offset)) => {

@@ -11,9 +11,13 @@ use super::{Carried, Cold, FlowValue, Hot, SegmentHead, traffic};
 /// for rare steering changes, when an update of a flag may be lost until the next packet.
 #[derive(Clone, Copy)]
 pub struct FlowCell<'a> {
-    hot: &'a UnsafeCell<Hot>,
+    hot: HotCell<'a>,
     cold: &'a UnsafeCell<Cold>,
 }
+
+/// The part of a [`FlowCell`] that most packets touch.
+#[derive(Clone, Copy)]
+pub struct HotCell<'a>(&'a UnsafeCell<Hot>);
 
 /// A flow's entry outside the kernel.
 #[derive(Default)]
@@ -34,7 +38,7 @@ impl FlowEntry {
     /// Access to it.
     pub const fn cell(&self) -> FlowCell<'_> {
         FlowCell {
-            hot: &self.hot,
+            hot: HotCell(&self.hot),
             cold: &self.cold,
         }
     }
@@ -86,6 +90,55 @@ pub unsafe fn add_shared<N: Shared>(counter: *mut N, amount: N) {
     unsafe { N::add(counter, amount) }
 }
 
+impl HotCell<'_> {
+    /// Views a part of a map element as a cell.
+    ///
+    /// # Safety
+    /// As [`FlowCell::from_parts`].
+    #[inline(always)]
+    pub const unsafe fn from_part(hot: *mut Hot) -> Self {
+        // SAFETY: UnsafeCell has the layout of what is in it; validity is the caller's.
+        unsafe { Self(&*hot.cast::<UnsafeCell<Hot>>()) }
+    }
+
+    /// Adds packets and bytes to a direction ([`super::TX`] or [`super::RX`]).
+    #[inline(always)]
+    pub fn add(&self, direction: usize, packets: u64, bytes: u64) {
+        let entry = self.0.get();
+        // SAFETY: `direction & 1` is within the two-element arrays of a valid entry. `FlowCell` is not
+        // `Sync`, so that the replay's is not accessed by others.
+        unsafe {
+            let word = (&raw mut (*entry).words).cast::<u64>().add(direction & 1);
+            let carried = (&raw mut (*entry).carried)
+                .cast::<Carried>()
+                .add(direction & 1);
+            traffic::add(word, carried, packets, bytes);
+        }
+    }
+
+    /// Reads a field that most packets touch.
+    #[inline(always)]
+    pub fn get<T: Copy>(&self, field: impl FnOnce(&Hot) -> T) -> T {
+        // SAFETY: the value is plain data; a torn read of one field is excluded by its alignment.
+        field(unsafe { &*self.0.get() })
+    }
+
+    /// Updates fields that most packets touch and that are not counters.
+    #[inline(always)]
+    pub fn update(&self, change: impl FnOnce(&mut Hot)) {
+        // SAFETY: the value is plain data; see the type's documentation for concurrent updates.
+        change(unsafe { &mut *self.0.get() });
+    }
+}
+
+impl<'a> FlowCell<'a> {
+    /// The part that most packets touch.
+    #[inline(always)]
+    pub const fn hot(&self) -> HotCell<'a> {
+        self.hot
+    }
+}
+
 impl FlowCell<'_> {
     /// Views map elements as a cell.
     ///
@@ -97,7 +150,7 @@ impl FlowCell<'_> {
         // SAFETY: UnsafeCell has the layout of what is in it; validity is the caller's.
         unsafe {
             Self {
-                hot: &*hot.cast::<UnsafeCell<Hot>>(),
+                hot: HotCell::from_part(hot),
                 cold: &*cold.cast::<UnsafeCell<Cold>>(),
             }
         }
@@ -107,7 +160,7 @@ impl FlowCell<'_> {
     #[inline(always)]
     pub fn snapshot(&self) -> FlowValue {
         // SAFETY: the pointers of an UnsafeCell are valid and aligned; the value is plain data.
-        unsafe { FlowValue::of(&*self.hot.get(), &*self.cold.get()) }
+        unsafe { FlowValue::of(&*self.hot.0.get(), &*self.cold.get()) }
     }
 
     /// Copies the whole value, without taking stack for it.
@@ -118,7 +171,7 @@ impl FlowCell<'_> {
     pub unsafe fn copy_to(&self, hot: *mut Hot, cold: *mut Cold) {
         // SAFETY: this cell is valid and aligned; the others are the caller's.
         unsafe {
-            core::ptr::copy_nonoverlapping(self.hot.get(), hot, 1);
+            core::ptr::copy_nonoverlapping(self.hot.0.get(), hot, 1);
             core::ptr::copy_nonoverlapping(self.cold.get(), cold, 1);
         }
     }
@@ -176,7 +229,7 @@ impl FlowCell<'_> {
     #[inline(always)]
     pub fn clear(&self) {
         // Volatile, lest the compiler makes a call of `memset` of it, a loop over bytes on BPF.
-        let hot = self.hot.get().cast::<u64>();
+        let hot = self.hot.0.get().cast::<u64>();
         for index in 0..size_of::<Hot>() / size_of::<u64>() {
             // SAFETY: within the part, which is plain data of this size and alignment.
             unsafe { hot.add(index).write_volatile(0) };
@@ -191,30 +244,19 @@ impl FlowCell<'_> {
     /// Adds packets and bytes to a direction ([`super::TX`] or [`super::RX`]).
     #[inline(always)]
     pub fn add(&self, direction: usize, packets: u64, bytes: u64) {
-        let entry = self.hot.get();
-        // SAFETY: `direction & 1` is within the two-element arrays of a valid entry. `FlowCell` is not
-        // `Sync`, so that the replay's is not accessed by others.
-        unsafe {
-            let word = (&raw mut (*entry).words).cast::<u64>().add(direction & 1);
-            let carried = (&raw mut (*entry).carried)
-                .cast::<Carried>()
-                .add(direction & 1);
-            traffic::add(word, carried, packets, bytes);
-        }
+        self.hot.add(direction, packets, bytes);
     }
 
-    /// Reads a field that every packet touches.
+    /// Reads a field that most packets touch.
     #[inline(always)]
     pub fn get<T: Copy>(&self, field: impl FnOnce(&Hot) -> T) -> T {
-        // SAFETY: the value is plain data; a torn read of one field is excluded by its alignment.
-        field(unsafe { &*self.hot.get() })
+        self.hot.get(field)
     }
 
-    /// Updates fields that every packet touches and that are not counters.
+    /// Updates fields that most packets touch and that are not counters.
     #[inline(always)]
     pub fn update(&self, change: impl FnOnce(&mut Hot)) {
-        // SAFETY: the value is plain data; see the type's documentation for concurrent updates.
-        change(unsafe { &mut *self.hot.get() });
+        self.hot.update(change);
     }
 
     /// Reads one of the other fields.

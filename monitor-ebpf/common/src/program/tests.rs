@@ -1,4 +1,5 @@
 mod accounting;
+mod fast;
 mod fragments;
 mod icmp;
 mod inspect;

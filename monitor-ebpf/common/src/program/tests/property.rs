@@ -14,7 +14,7 @@ use crate::{
     packet::Frame,
 };
 
-fn any_hook() -> impl Strategy<Value = Hook> {
+pub(super) fn any_hook() -> impl Strategy<Value = Hook> {
     prop_oneof![Just(Hook::Ingress), Just(Hook::Egress)]
 }
 
@@ -82,7 +82,7 @@ fn any_packet() -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// A frame around a packet, of which some bytes are others.
-fn any_frame() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn any_frame() -> impl Strategy<Value = Vec<u8>> {
     let tags = prop::collection::vec(prop::sample::select(&[0x8100_u16, 0x88a8][..]), 0..4);
     let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
     (tags, any_packet(), changes).prop_map(|(tags, packet, changes)| {
