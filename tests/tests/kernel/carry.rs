@@ -81,10 +81,10 @@ fn packets_and_bytes(loaded: &mut Loaded) -> Option<(u64, u64)> {
     let mut found = None;
     let kernel = &mut loaded.kernel;
     let read4 = kernel.each_flow4(None, |_, value| {
-        found = Some((value.packets[0], value.bytes[0]))
+        found = Some((value.packets[0], value.bytes[0]));
     });
     let read6 = kernel.each_flow6(None, |_, value| {
-        found = Some((value.packets[0], value.bytes[0]))
+        found = Some((value.packets[0], value.bytes[0]));
     });
     read4.and(read6).expect("mapped");
     found

@@ -89,13 +89,13 @@ fn carry(word: *mut u64, carried: *mut Carried) {
     unsafe {
         let (packets, bytes) = divided(word.read_volatile());
         if packets >> PACKET_UNIT > 0 {
-            let units = (packets >> PACKET_UNIT) as u64;
+            let units = (packets >> PACKET_UNIT).cast_unsigned();
             let taken = joined(units << PACKET_UNIT, 0);
             add_shared(word, 0_u64.wrapping_sub(taken));
             add_shared(&raw mut (*carried).packets, units as u32);
         }
         if bytes >> BYTE_UNIT > 0 {
-            let units = (bytes >> BYTE_UNIT) as u64;
+            let units = (bytes >> BYTE_UNIT).cast_unsigned();
             let taken = units << BYTE_UNIT;
             add_shared(word, 0_u64.wrapping_sub(taken));
             add_shared(&raw mut (*carried).bytes, units as u32);
@@ -111,8 +111,8 @@ const fn joined(packets: u64, bytes: u64) -> u64 {
 /// Packets and bytes of a word.
 #[inline(always)]
 const fn divided(word: u64) -> (i64, i64) {
-    let bytes = (word << (64 - BYTE_BITS)) as i64 >> (64 - BYTE_BITS);
-    let packets = word.wrapping_sub(bytes as u64) as i64 >> BYTE_BITS;
+    let bytes = (word << (64 - BYTE_BITS)).cast_signed() >> (64 - BYTE_BITS);
+    let packets = word.wrapping_sub(bytes.cast_unsigned()).cast_signed() >> BYTE_BITS;
     (packets, bytes)
 }
 

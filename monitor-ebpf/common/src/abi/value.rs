@@ -61,7 +61,7 @@ macro_rules! flow_value {
                 }
             }
 
-            /// The part that every packet touches.
+            /// The part that most packets touch.
             pub const fn hot(&self) -> Hot {
                 let tx = Traffic::new(self.packets[TX], self.bytes[TX]);
                 let rx = Traffic::new(self.packets[RX], self.bytes[RX]);

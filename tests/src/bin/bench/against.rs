@@ -8,7 +8,7 @@ use aya::programs::ProgramFd;
 use monitor::source::ebpf::Kernel;
 use monitor_common::abi::Hook;
 
-use super::{Args, Bench, Packet, Who, load, median};
+use super::{Args, Bench, Packet, Who, clear, load, median};
 
 /// An object beside the shipped one.
 struct Other {
@@ -34,13 +34,11 @@ impl Other {
 
 /// Prints what a packet costs in each, net of the empty program.
 pub(super) fn run(bench: &mut Bench, args: &Args) -> Result<()> {
-    let others = args
+    let mut others = args
         .against
         .iter()
         .map(|path| Other::load(path))
         .collect::<Result<Vec<_>>>()?;
-    let mut names = vec!["shipped"];
-    names.extend(others.iter().map(|other| other.name.as_str()));
     println!(
         "median ns per packet over {} rounds, net of empty; in brackets: median of paired differences to shipped",
         args.rounds
@@ -57,39 +55,70 @@ pub(super) fn run(bench: &mut Bench, args: &Args) -> Result<()> {
     }
     for packet in [Packet::V4, Packet::V6] {
         for flows in [1, 1_024, 65_536] {
-            let frame = packet.frame();
-            let mask = flows - 1;
+            let name = format!("{} {flows} flows", packet.name());
             let packets = args.packets.max(2 * flows);
-            let programs: Vec<Option<&ProgramFd>> = std::iter::once(None)
-                .chain(others.iter().map(|other| Some(&other.program)))
-                .collect();
-            let mut nets = vec![Vec::new(); programs.len()];
-            // The first round makes the flows.
-            for round in 0..=args.rounds {
-                let empty = bench.run(Who::Empty, &frame, mask, 0, packets)?;
-                for (program, net) in programs.iter().zip(&mut nets) {
-                    let time = match program {
-                        None => bench.run(Who::Nodewatch, &frame, mask, 0, packets)?,
-                        Some(program) => bench.run_program(program, &frame, mask, 0, packets)?,
-                    };
-                    if round > 0 {
-                        net.push(time - empty);
-                    }
-                }
+            compare(
+                bench,
+                &mut others,
+                args,
+                &name,
+                (packet, flows - 1, packets),
+            )?;
+        }
+        let name = format!("{} new flow", packet.name());
+        compare(
+            bench,
+            &mut others,
+            args,
+            &name,
+            (packet, u32::MAX >> 4, NEW),
+        )?;
+    }
+    Ok(())
+}
+
+/// How many flows are new in a round.
+const NEW: u32 = 30_000;
+
+/// Packets of as many flows as the mask tells; where those are new, all are removed before.
+fn compare(
+    bench: &mut Bench,
+    others: &mut [Other],
+    args: &Args,
+    name: &str,
+    (packet, mask, packets): (Packet, u32, u32),
+) -> Result<()> {
+    let frame = packet.frame();
+    let is_new = packets == NEW;
+    let mut nets = vec![Vec::new(); 1 + others.len()];
+    // The first round makes the flows.
+    for round in 0..=args.rounds {
+        let empty = bench.run(Who::Empty, &frame, mask, 0, packets)?;
+        if is_new {
+            clear(&mut bench.kernel)?;
+        }
+        let mut times = vec![bench.run(Who::Nodewatch, &frame, mask, 0, packets)?];
+        for other in &mut *others {
+            if is_new {
+                clear(&mut other.kernel)?;
             }
-            print!("{} {flows:6} flows:", packet.name());
-            let shipped = nets.first().cloned().unwrap_or_default();
-            for (name, net) in names.iter().zip(&mut nets) {
-                let mut differences: Vec<f64> = net
-                    .iter()
-                    .zip(&shipped)
-                    .map(|(own, other)| own - other)
-                    .collect();
-                let difference = median(&mut differences);
-                print!("  {name} {:.1} ({difference:+.1})", median(net));
+            times.push(bench.run_program(&other.program, &frame, mask, 0, packets)?);
+        }
+        if round > 0 {
+            for (net, time) in nets.iter_mut().zip(times) {
+                net.push(time - empty);
             }
-            println!();
         }
     }
+    print!("{name:18}");
+    let shipped = nets.first().cloned().unwrap_or_default();
+    let names = std::iter::once("shipped").chain(others.iter().map(|other| other.name.as_str()));
+    for (name, net) in names.zip(&mut nets) {
+        let pairs = net.iter().zip(&shipped);
+        let mut differences: Vec<f64> = pairs.map(|(own, other)| own - other).collect();
+        let difference = median(&mut differences);
+        print!("  {name} {:.1} ({difference:+.1})", median(net));
+    }
+    println!();
     Ok(())
 }

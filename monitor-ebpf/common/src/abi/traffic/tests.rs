@@ -12,7 +12,7 @@ fn count(traffic: &mut Traffic, packets: u64, bytes: u64) {
             &raw mut traffic.carried,
             packets,
             bytes,
-        )
+        );
     };
 }
 
