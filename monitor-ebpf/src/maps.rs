@@ -161,7 +161,7 @@ impl Maps {
             (*event).kind = kind;
             (*event)._pad = 0;
             (*event).key = *key;
-            last.copy_to(&raw mut (*event).hot, &raw mut (*event).cold);
+            last.move_to(&raw mut (*event).hot, &raw mut (*event).cold);
         }
         entry.submit(0);
         true

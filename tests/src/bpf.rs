@@ -24,13 +24,26 @@ pub(crate) enum Command {
 /// Runs a command with a C struct of the kernel's layout; addresses in it have to point to values
 /// that outlive the call.
 pub(crate) fn call<T>(command: Command, attributes: &T) -> io::Result<libc::c_long> {
-    // SAFETY: attributes is plain data, valid for its size during the call; every caller keeps what
-    // its addresses point to alive and large enough until this returns.
+    // SAFETY: valid for its size; these commands answer elsewhere.
+    unsafe { raw(command, &raw const *attributes) }
+}
+
+/// The same for a command that answers in the struct.
+fn call_mut<T>(command: Command, attributes: &mut T) -> io::Result<libc::c_long> {
+    // SAFETY: valid for its size, also for what the kernel writes.
+    unsafe { raw(command, &raw mut *attributes) }
+}
+
+/// # Safety
+/// `attributes` must be valid for its size, for writing too where the command answers there.
+unsafe fn raw<T>(command: Command, attributes: *const T) -> io::Result<libc::c_long> {
+    // SAFETY: attributes is plain data, the caller's; every caller keeps what its addresses point to
+    // alive and large enough until this returns.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
             command as libc::c_int,
-            &raw const *attributes,
+            attributes,
             size_of::<T>(),
         )
     };
@@ -136,14 +149,14 @@ pub fn run_program(id: u32, frame: &[u8], repeat: u32) -> Result<u32> {
         flags: 0,
     };
     let program = open(Command::ProgramById, &by_id)?;
-    let run = TestRun {
+    let mut run = TestRun {
         program: number(&program),
         size_in: u32::try_from(frame.len()).context("a frame")?,
         data_in: address(frame.as_ptr()),
         repeat,
         ..TestRun::default()
     };
-    call(Command::ProgramTestRun, &run).context("the program was not run")?;
+    call_mut(Command::ProgramTestRun, &mut run).context("the program was not run")?;
     Ok(run.result)
 }
 

@@ -59,12 +59,12 @@ pub trait Backend {
     /// Adds an IPv6 flow with a value of zeros; `false` where another processor did so meanwhile.
     fn insert6(&self, key: &FlowKey6) -> Result<bool, Reason>;
 
-    /// Tells that the connection of an IPv4 entry ended because another one takes its place;
-    /// `false` where it could not be told.
+    /// Tells that the connection of an IPv4 entry ended because another one takes its place, and takes
+    /// the packets and bytes that it tells out of the entry; `false` where it could not be told.
     fn ended4(&self, key: &FlowKey4, last: &FlowCell<'_>) -> bool;
 
-    /// Tells that the connection of an IPv6 entry ended because another one takes its place;
-    /// `false` where it could not be told.
+    /// Tells that the connection of an IPv6 entry ended because another one takes its place, and takes
+    /// the packets and bytes that it tells out of the entry; `false` where it could not be told.
     fn ended6(&self, key: &FlowKey6, last: &FlowCell<'_>) -> bool;
 
     /// Hands a segment of an IPv4 connection to userspace.

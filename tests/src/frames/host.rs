@@ -244,13 +244,13 @@ impl Backend for Host {
     }
 
     fn ended4(&self, key: &FlowKey4, last: &FlowCell<'_>) -> bool {
-        let facts = Facts::from(&last.snapshot());
+        let facts = Facts::from(&last.end());
         self.ended.borrow_mut().push((Key::V4(*key), facts));
         true
     }
 
     fn ended6(&self, key: &FlowKey6, last: &FlowCell<'_>) -> bool {
-        let facts = Facts::from(&last.snapshot());
+        let facts = Facts::from(&last.end());
         self.ended.borrow_mut().push((Key::V6(*key), facts));
         true
     }

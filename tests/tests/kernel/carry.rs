@@ -1,6 +1,9 @@
 //! Packets and bytes that processors count in one word at once, and carry out of it.
 
-use std::thread;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
 
 use monitor_common::{abi::Hook, parse::protocol};
 use tests::{
@@ -56,6 +59,7 @@ fn what_processors_count_at_once_adds_up() {
             }
             (readings, low)
         });
+        assert!(readings > 0, "nothing was read meanwhile");
         // The moment of a carry is hardly ever met, and what is read then is only late.
         assert!(
             low * 20 <= readings,
@@ -74,6 +78,62 @@ fn what_processors_count_at_once_adds_up() {
             (packets, packets * length)
         );
     }
+}
+
+/// One processor opens connection after connection between the same ports, the others count answers in the
+/// entry that these take over.
+#[test]
+fn a_take_over_loses_nothing_that_others_count() {
+    /// Fewer than there is room for events.
+    const CONNECTIONS: u32 = 10_000;
+    let Some(_permit) = lab::gate::require() else {
+        return;
+    };
+    let pair = Pair {
+        v6: false,
+        local: 1,
+        remote: 2,
+        local_port: 1_000,
+        remote_port: 443,
+    };
+    let syn = |number: u32| {
+        let mut packet = Packet::new(pair, true, protocol::TCP);
+        packet.payload = build::tcp(1_000, 443, number << 16, 2, b"");
+        packet.frame()
+    };
+    let mut packet = Packet::new(pair, false, protocol::TCP);
+    packet.payload = build::tcp(443, 1_000, 1, 0x10, b"");
+    let answer = packet.frame();
+    let mut loaded = Loaded::new(&OPTIONS, UPLINK);
+    let [out, into] =
+        [Hook::Egress, Hook::Ingress].map(|hook| loaded.kernel.program_id(hook).expect("an id"));
+    // An answer before it would make a connection of its own.
+    bpf::run_program(out, &syn(0), 1).expect("a run");
+    let is_over = AtomicBool::new(false);
+    let answers: u64 = thread::scope(|scope| {
+        let run = scope.spawn(|| {
+            let mut count = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                bpf::run_program(into, &answer, 1_000).expect("a run");
+                count += 1_000;
+            }
+            count
+        });
+        for number in 1..CONNECTIONS {
+            bpf::run_program(out, &syn(number), 1).expect("a run");
+        }
+        is_over.store(true, Ordering::Relaxed);
+        run.join().expect("a thread")
+    });
+    let books = loaded.books();
+    assert_eq!(books.ended.len() as u64 + 1, u64::from(CONNECTIONS));
+    let values = books.ended.iter().map(|(_, facts)| facts);
+    let packets = values
+        .chain(books.flows.values())
+        .fold([0, 0], |[tx, rx], facts| {
+            [tx + facts.packets[0], rx + facts.packets[1]]
+        });
+    assert_eq!(packets, [u64::from(CONNECTIONS), answers]);
 }
 
 /// Of the only flow.

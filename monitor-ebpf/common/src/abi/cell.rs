@@ -163,16 +163,47 @@ impl FlowCell<'_> {
         unsafe { FlowValue::of(&*self.hot.0.get(), &*self.cold.get()) }
     }
 
-    /// Copies the whole value, without taking stack for it.
+    /// Copies the whole value, without taking stack for it, and takes packets and bytes out of this cell:
+    /// what other processors count meanwhile stays in it.
     ///
     /// # Safety
     /// `hot` and `cold` must be valid for writing and not overlap this cell.
     #[inline(always)]
-    pub unsafe fn copy_to(&self, hot: *mut Hot, cold: *mut Cold) {
+    pub unsafe fn move_to(&self, hot: *mut Hot, cold: *mut Cold) {
+        let own = self.hot.0.get();
         // SAFETY: this cell is valid and aligned; the others are the caller's.
         unsafe {
-            core::ptr::copy_nonoverlapping(self.hot.0.get(), hot, 1);
+            // First, so that what is carried meanwhile is told too low rather than twice.
+            let carried = (&raw const (*own).carried).read_volatile();
+            core::ptr::copy_nonoverlapping(own, hot, 1);
+            (*hot).carried = carried;
             core::ptr::copy_nonoverlapping(self.cold.get(), cold, 1);
+            self.take(&*hot);
+        }
+    }
+
+    /// The whole value; packets and bytes are taken out of this cell.
+    #[cfg(not(target_arch = "bpf"))]
+    pub fn end(&self) -> FlowValue {
+        let hot = self.get(|hot| *hot);
+        self.take(&hot);
+        FlowValue::of(&hot, &self.get_cold(|cold| *cold))
+    }
+
+    /// Takes packets and bytes out of this cell.
+    #[inline(always)]
+    fn take(&self, told: &Hot) {
+        let own = self.hot.0.get();
+        for direction in 0..2 {
+            // SAFETY: one of two directions of a valid entry; as in `add`.
+            unsafe {
+                let word = (&raw mut (*own).words).cast::<u64>().add(direction);
+                let carried = (&raw mut (*own).carried).cast::<Carried>().add(direction);
+                let (told_word, told) = (told.words[direction], told.carried[direction]);
+                add_shared(word, told_word.wrapping_neg());
+                add_shared(&raw mut (*carried).packets, told.packets.wrapping_neg());
+                add_shared(&raw mut (*carried).bytes, told.bytes.wrapping_neg());
+            }
         }
     }
 
@@ -225,18 +256,18 @@ impl FlowCell<'_> {
         }
     }
 
-    /// Sets the whole value to zeros.
+    /// Sets all but packets and bytes to zeros.
     #[inline(always)]
     pub fn clear(&self) {
+        self.update(|hot| {
+            hot.flags = [0; 2];
+            hot.last_seen_ticks = 0;
+            hot.next_sequence = [0; 2];
+        });
         // Volatile, lest the compiler makes a call of `memset` of it, a loop over bytes on BPF.
-        let hot = self.hot.0.get().cast::<u64>();
-        for index in 0..size_of::<Hot>() / size_of::<u64>() {
-            // SAFETY: within the part, which is plain data of this size and alignment.
-            unsafe { hot.add(index).write_volatile(0) };
-        }
         let cold = self.cold.get().cast::<u64>();
         for index in 0..size_of::<Cold>() / size_of::<u64>() {
-            // SAFETY: as above.
+            // SAFETY: within the part, which is plain data of this size and alignment.
             unsafe { cold.add(index).write_volatile(0) };
         }
     }

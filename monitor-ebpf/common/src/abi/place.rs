@@ -23,7 +23,7 @@ pub const fn split(capacity: u32) -> (u32, u32) {
 }
 
 /// A place for a flow: its key, and what most packets touch of it. For IPv4 that is one cache line, for IPv6
-/// two, of which a packet without TCP payload needs the first.
+/// two; in every second place a packet without TCP payload needs the first only.
 ///
 /// The key's last word (ports and scope) is written last and tells whether the place is taken: 0
 /// is free, [`LEAVING`] is about to be freed. The rest is in an [`Aside`] of the same number.

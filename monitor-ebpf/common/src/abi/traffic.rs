@@ -28,8 +28,9 @@ pub struct Carried {
 /// each carry what they see, which may leave less than nothing in it. The totals are exact all the
 /// same, as long as fewer than 500 processors do so at once.
 ///
-/// Carrying takes from the word first: who reads in between is told too little, and the next
-/// reading is right.
+/// Carrying takes from the word first and gives then: who reads in between is told too little, and the next
+/// reading is right. Where a processor may show its stores in another order (arm64) too much is told only
+/// while the word is full, see [`Traffic::is_full`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// What has not been carried.
@@ -56,13 +57,18 @@ impl Traffic {
     /// Packets in total.
     pub const fn packets(&self) -> u64 {
         let (packets, _) = divided(self.word);
-        ((self.carried.packets as u64) << PACKET_UNIT).wrapping_add_signed(packets)
+        ((self.carried.packets as u64) << PACKET_UNIT).saturating_add_signed(packets)
     }
 
     /// Bytes in total.
     pub const fn bytes(&self) -> u64 {
         let (_, bytes) = divided(self.word);
-        ((self.carried.bytes as u64) << BYTE_UNIT).wrapping_add_signed(bytes)
+        ((self.carried.bytes as u64) << BYTE_UNIT).saturating_add_signed(bytes)
+    }
+
+    /// Whether something is to be carried, or is being carried at this moment.
+    pub const fn is_full(&self) -> bool {
+        self.word & FULL != 0
     }
 }
 
@@ -83,9 +89,12 @@ pub(super) unsafe fn add(word: *mut u64, carried: *mut Carried, packets: u64, by
 }
 
 /// Takes full units out of the word: once in 65,536 packets, or 64 MiB.
+///
+/// # Safety
+/// As [`add`].
 #[inline(never)]
-fn carry(word: *mut u64, carried: *mut Carried) {
-    // SAFETY: as [`add`], which calls this; volatile, since others write it.
+unsafe fn carry(word: *mut u64, carried: *mut Carried) {
+    // SAFETY: the caller's; volatile, since others write it.
     unsafe {
         let (packets, bytes) = divided(word.read_volatile());
         if packets >> PACKET_UNIT > 0 {

@@ -10,7 +10,7 @@ macro_rules! flow_value {
     ) => {
         /// What most packets touch of a flow; with the key before it, in a [`Place`](super::Place), one
         /// cache line for IPv4. What comes first is enough for a packet without TCP payload: with the
-        /// key, one cache line for IPv6.
+        /// key it is as long as a cache line for IPv6 (and one in every second place).
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[repr(C)]
         pub struct Hot {

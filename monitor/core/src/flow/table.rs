@@ -9,7 +9,8 @@
 //!   was made before the event is recognised as stale;
 //! - reading first: the old connection is *displaced* and waits for its event.
 //!
-//! A reading may also be torn: made while the kernel replaced the entry. So a reading of a new
+//! A reading may also be torn: made while the kernel replaced the entry, or carried what it had counted
+//! (`Traffic`), which makes it too low. So a reading of a new
 //! connection is believed only if that began before the clock was sampled for this pass over the
 //! maps; if not, the next pass will tell. A reading that makes no sense at all, such as a counter
 //! that went backwards, is believed only when the next one makes no sense either.

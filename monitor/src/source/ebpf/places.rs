@@ -20,6 +20,9 @@ const STRIDE: usize = 16;
 /// their order, but for those that processors hold at an instant, one each.
 const MARGIN: u32 = 1_024;
 
+/// How often packets and bytes are read again that are being carried.
+const PATIENCE: u32 = 16;
+
 /// The places of one family.
 pub(super) struct Places<K> {
     elements: Elements<Place<K>>,
@@ -232,13 +235,18 @@ unsafe fn read_traffic(word: *mut u64, carried: *mut Carried) -> Traffic {
         bytes: bytes.load(Ordering::Acquire),
     };
     let mut before = read();
+    let mut tries = PATIENCE;
     loop {
-        let word = word.load(Ordering::Acquire);
-        let carried = read();
-        // At most once in 65,536 packets.
-        if carried == before {
-            return Traffic { word, carried };
+        let traffic = Traffic {
+            word: word.load(Ordering::Acquire),
+            carried: read(),
+        };
+        // At most once in 65,536 packets; a word may rest full until the next packet.
+        let is_settled = traffic.carried == before && !traffic.is_full();
+        if is_settled || tries == 0 {
+            return traffic;
         }
-        before = carried;
+        before = traffic.carried;
+        tries -= 1;
     }
 }

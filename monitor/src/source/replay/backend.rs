@@ -288,14 +288,14 @@ impl Backend for Table {
     fn ended4(&self, key: &FlowKey4, last: &FlowCell<'_>) -> bool {
         self.ended
             .borrow_mut()
-            .push((FlowKey::from(*key), last.snapshot()));
+            .push((FlowKey::from(*key), last.end()));
         true
     }
 
     fn ended6(&self, key: &FlowKey6, last: &FlowCell<'_>) -> bool {
         self.ended
             .borrow_mut()
-            .push((FlowKey::from(*key), last.snapshot()));
+            .push((FlowKey::from(*key), last.end()));
         true
     }
 

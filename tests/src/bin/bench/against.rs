@@ -1,5 +1,5 @@
 //! The shipped program against other objects of it, over the same packets, in interleaved rounds: what
-//! a change costs or saves.
+//! a change costs or saves. They must have the same layout of maps (`abi::ABI_VERSION`).
 
 use std::{fs, path::Path};
 
@@ -57,22 +57,12 @@ pub(super) fn run(bench: &mut Bench, args: &Args) -> Result<()> {
         for flows in [1, 1_024, 65_536] {
             let name = format!("{} {flows} flows", packet.name());
             let packets = args.packets.max(2 * flows);
-            compare(
-                bench,
-                &mut others,
-                args,
-                &name,
-                (packet, flows - 1, packets),
-            )?;
+            let case = (packet, flows - 1, packets, false);
+            compare(bench, &mut others, args, &name, case)?;
         }
         let name = format!("{} new flow", packet.name());
-        compare(
-            bench,
-            &mut others,
-            args,
-            &name,
-            (packet, u32::MAX >> 4, NEW),
-        )?;
+        let case = (packet, u32::MAX >> 4, NEW, true);
+        compare(bench, &mut others, args, &name, case)?;
     }
     Ok(())
 }
@@ -86,23 +76,32 @@ fn compare(
     others: &mut [Other],
     args: &Args,
     name: &str,
-    (packet, mask, packets): (Packet, u32, u32),
+    (packet, mask, packets, is_new): (Packet, u32, u32, bool),
 ) -> Result<()> {
     let frame = packet.frame();
-    let is_new = packets == NEW;
     let mut nets = vec![Vec::new(); 1 + others.len()];
     // The first round makes the flows.
     for round in 0..=args.rounds {
         let empty = bench.run(Who::Empty, &frame, mask, 0, packets)?;
-        if is_new {
-            clear(&mut bench.kernel)?;
-        }
-        let mut times = vec![bench.run(Who::Nodewatch, &frame, mask, 0, packets)?];
-        for other in &mut *others {
-            if is_new {
-                clear(&mut other.kernel)?;
-            }
-            times.push(bench.run_program(&other.program, &frame, mask, 0, packets)?);
+        let mut times = vec![0.0; nets.len()];
+        // Each is first in turn.
+        for turn in 0..times.len() {
+            let who = (round + turn) % times.len();
+            let time = match who.checked_sub(1).and_then(|index| others.get_mut(index)) {
+                None => {
+                    if is_new {
+                        clear(&mut bench.kernel)?;
+                    }
+                    bench.run(Who::Nodewatch, &frame, mask, 0, packets)?
+                }
+                Some(other) => {
+                    if is_new {
+                        clear(&mut other.kernel)?;
+                    }
+                    bench.run_program(&other.program, &frame, mask, 0, packets)?
+                }
+            };
+            times[who] = time;
         }
         if round > 0 {
             for (net, time) in nets.iter_mut().zip(times) {

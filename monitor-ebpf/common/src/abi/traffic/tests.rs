@@ -76,15 +76,25 @@ fn what_is_carried_twice_is_still_counted_once() {
     }
 }
 
+/// However many processors have taken and not given yet, and be it the first time.
 #[test]
 fn a_reading_in_between_is_too_low() {
-    let mut traffic = Traffic::default();
-    count(&mut traffic, 1 << PACKET_UNIT, 1_500);
-    let before = totals(&traffic);
-    traffic.word = traffic.word.wrapping_sub(joined(1 << PACKET_UNIT, 0));
-    assert!(totals(&traffic).0 < before.0);
-    traffic.carried.packets += 1;
-    assert_eq!(totals(&traffic), before);
+    for earlier in [0, 5] {
+        let mut traffic = Traffic::new(earlier << PACKET_UNIT, earlier << BYTE_UNIT);
+        count(&mut traffic, 1 << PACKET_UNIT, 1 << BYTE_UNIT);
+        let before = totals(&traffic);
+        for _ in 0..2 {
+            let unit = joined(1 << PACKET_UNIT, 1 << BYTE_UNIT);
+            traffic.word = traffic.word.wrapping_sub(unit);
+            let now = totals(&traffic);
+            assert!(now.0 < before.0 && now.1 < before.1, "{now:?} {before:?}");
+        }
+        for _ in 0..2 {
+            traffic.carried.packets += 1;
+            traffic.carried.bytes += 1;
+        }
+        assert_eq!(totals(&traffic), before);
+    }
 }
 
 #[test]
