@@ -9,6 +9,7 @@ mod flows;
 mod human;
 mod interrupt;
 mod list;
+mod lost;
 mod nsg;
 mod output;
 mod policy;

@@ -121,14 +121,18 @@ fn churn(name: &str, mode: &str) {
         "interface slots in use"
     );
     flows_are_forgotten(&after);
-    let metrics = daemon.metrics().expect("a scrape");
-    let listed = metrics.label_values("nodewatch_packets_seen_total", "interface");
+    let scrape = || daemon.metrics().expect("a scrape");
+    let listed = || scrape().label_values("nodewatch_packets_seen_total", "interface");
     let known = ["eth0", "removed"].map(str::to_owned);
-    assert!(
-        listed.iter().all(|name| known.contains(name)),
-        "series of interfaces: {listed:?}"
-    );
-    nothing_is_lost(&metrics);
+    // The engine hears of the last flows after the kernel has given them up.
+    let known = wait::until("series of interfaces to end", FORGET, || {
+        listed()
+            .iter()
+            .all(|name| known.contains(name))
+            .then_some(())
+    });
+    assert!(known.is_ok(), "series of interfaces: {:?}", listed());
+    nothing_is_lost(&scrape());
     let stopped = daemon.stop().expect("an end");
     assert!(stopped.status.success(), "{stopped:?}");
 }

@@ -47,7 +47,7 @@ pub use loss::LossStage;
 pub use manifests::{ManifestsStatus, SkippedIn};
 pub use nsg::{NsgRuleStatus, NsgStatus};
 pub use policy::PolicyStatus;
-pub use snapshot::{FamilyStatus, OpenersUnknown, Snapshot, Status};
+pub use snapshot::{FamilyStatus, Forgotten, OpenersUnknown, Snapshot, Status};
 pub use ssh::{Existing, Owner, OwnerAnswer, OwnerQuestion, Wanted};
 pub use translate::{
     Lookup, Pair, Translation, TranslationAnswer, TranslationQuestion, TranslationStatus,
@@ -222,6 +222,7 @@ impl Engine {
                 recall: Recall::default(),
                 recent: VecDeque::new(),
                 recent_max: config.recent,
+                forgotten: None,
                 settle_ns: u64::try_from(config.settle.as_nanos()).unwrap_or(u64::MAX),
                 anomalies: [0; Anomaly::ALL.len()],
                 connections: 0,

@@ -28,6 +28,8 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let shape = Shape {
         request: Request::Findings,
+        what: "findings",
+        forgotten: |forgotten| forgotten.findings,
         titles: |_| &render::FINDING_TITLES,
         widths: &render::FINDING_WIDTHS,
         row: |record, _, _| match record {

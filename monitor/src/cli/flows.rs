@@ -14,6 +14,8 @@ use crate::api::Request;
 pub(super) fn run(args: ListArgs) -> anyhow::Result<ExitCode> {
     let shape = Shape {
         request: Request::Flows,
+        what: "flows",
+        forgotten: |forgotten| forgotten.flows,
         titles: |wide| {
             if wide {
                 &render::WIDE_TITLES

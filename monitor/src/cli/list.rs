@@ -6,6 +6,7 @@ use std::{
 };
 
 use monitor_core::{
+    engine::Forgotten,
     event::{FindingKind, Record},
     filter::{Condition, Term},
     time::Timestamp,
@@ -17,13 +18,14 @@ use super::{
     exit::Refused,
     filter::FilterArgs,
     interrupt::Interrupted,
+    lost::{self, Wanted},
     output::{Format, Output, complain, end_unless_read},
     table::{Cell, Columns, table},
 };
 use crate::{
     api::{
         List, Request,
-        client::{self, Client, ClientError, Line},
+        client::{self, Client, Line},
     },
     config::{DEFAULT_SOCKET, parse_duration},
 };
@@ -64,6 +66,10 @@ pub(super) struct ListArgs {
 /// How records of a kind are asked for, and how they become rows.
 pub(super) struct Shape {
     pub(super) request: fn(List) -> Request,
+    /// What the records are about, in the plural.
+    pub(super) what: &'static str,
+    /// Up to when they may be forgotten.
+    pub(super) forgotten: fn(&Forgotten) -> Option<Timestamp>,
     pub(super) titles: fn(wide: bool) -> &'static [&'static str],
     /// Usual widths, for rows that are still to come.
     pub(super) widths: &'static [usize],
@@ -122,6 +128,12 @@ async fn print(args: ListArgs, shape: &Shape) -> anyhow::Result<usize> {
     let last = args.last();
     let mut filter = args.filter.0;
     filter.since = args.since;
+    let wanted = Wanted {
+        what: shape.what,
+        forgotten: shape.forgotten,
+        since: args.since,
+        all: args.all,
+    };
     let request = (shape.request)(List {
         filter,
         last,
@@ -129,7 +141,7 @@ async fn print(args: ListArgs, shape: &Shape) -> anyhow::Result<usize> {
     });
     let mut client = Client::ask(&args.socket, &request).await?;
     let mut printer = Printer::new(args.output, args.numeric, args.follow, shape);
-    let mut lost = 0;
+    let mut skipped = 0;
     // Also where nobody reads what is printed, and this thread waits for that.
     if args.follow {
         Interrupted::watch();
@@ -145,7 +157,7 @@ async fn print(args: ListArgs, shape: &Shape) -> anyhow::Result<usize> {
         // Whatever happened: what was printed so far is complete.
         match line {
             Ok(Some(Line::Data(line))) => printer.print(line)?,
-            Ok(Some(Line::Lost(records))) => lost += records,
+            Ok(Some(Line::Lost(records))) => skipped += records,
             Ok(None) if args.follow => {
                 printer.finish()?;
                 return Err(client.stopped().into());
@@ -158,44 +170,11 @@ async fn print(args: ListArgs, shape: &Shape) -> anyhow::Result<usize> {
         }
     }
     printer.finish()?;
-    summarise(&args.socket, lost).await;
+    let status = client::status(&args.socket).await.ok();
+    if let Some(summary) = lost::summary(status.as_ref(), &wanted, skipped) {
+        complain(&summary);
+    }
     Ok(printer.printed)
-}
-
-/// One line on standard error where something was lost or not counted.
-async fn summarise(socket: &std::path::Path, lost: u64) {
-    let mut parts = Vec::new();
-    let status: Result<_, ClientError> = client::status(socket).await;
-    if let Ok(status) = status {
-        let mut reasons = std::collections::BTreeMap::new();
-        for interface in &status.engine.interfaces {
-            for hook in [&interface.ingress, &interface.egress] {
-                for (reason, packets) in &hook.uncounted {
-                    // Not IP is not this tool's matter; it is in `status` and the metrics.
-                    if reason != "not_ip" {
-                        *reasons.entry(reason.to_string()).or_insert(0) += packets;
-                    }
-                }
-            }
-        }
-        let total: u64 = reasons.values().sum();
-        if total > 0 {
-            let reasons: Vec<_> = reasons
-                .iter()
-                .map(|(reason, packets)| format!("{reason} {packets}"))
-                .collect();
-            parts.push(format!(
-                "{total} packets uncounted ({})",
-                reasons.join(", ")
-            ));
-        }
-    }
-    if lost > 0 {
-        parts.push(format!("{lost} records skipped, this command was too slow"));
-    }
-    if !parts.is_empty() {
-        complain(&parts.join(", "));
-    }
 }
 
 /// Prints records in a format, as they come or at the end.

@@ -14,6 +14,8 @@ use crate::api::Request;
 pub(super) fn run(args: ListArgs) -> anyhow::Result<ExitCode> {
     let shape = Shape {
         request: Request::Ssh,
+        what: "SSH connections",
+        forgotten: |forgotten| forgotten.ssh,
         titles: render::ssh_titles,
         widths: &render::SSH_WIDTHS,
         row: |record, wide, numeric| match record {

@@ -39,6 +39,8 @@ pub(super) struct Books {
     /// Closed connections, the latest last.
     pub(super) recent: VecDeque<Closed>,
     pub(super) recent_max: usize,
+    /// Last packet of the latest of them that is no longer remembered.
+    pub(super) forgotten: Option<Timestamp>,
     pub(super) settle_ns: u64,
     /// By [`Anomaly`].
     pub(super) anomalies: [u64; Anomaly::ALL.len()],
@@ -335,6 +337,7 @@ impl Effects for Books {
                 && let Some(oldest) = self.recent.pop_front()
             {
                 self.nsg.closed(&oldest.flow);
+                self.forgotten = self.forgotten.max(Some(oldest.flow.end()));
             }
             let interface = Arc::clone(interface);
             self.recent.push_back(Closed {

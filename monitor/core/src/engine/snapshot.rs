@@ -35,6 +35,9 @@ pub struct Status {
     pub flows: BTreeMap<Family, FamilyStatus>,
     /// Closed connections that are remembered.
     pub recent: u64,
+    /// Up to when what is over may be forgotten; absent where all of it is remembered.
+    #[serde(default, skip_serializing_if = "Forgotten::is_nothing")]
+    pub forgotten: Forgotten,
     /// Connections so far.
     pub connections: u64,
     /// Present interfaces, uplinks first.
@@ -75,6 +78,20 @@ pub struct Status {
     pub series_folded: BTreeMap<Cow<'static, str>, u64>,
 }
 
+/// Of what is over, the newest records are remembered. These are the latest that were not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forgotten {
+    /// Last packet of a closed flow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flows: Option<Timestamp>,
+    /// Last packet of a closed SSH connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh: Option<Timestamp>,
+    /// Time of a finding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub findings: Option<Timestamp>,
+}
+
 /// Until when first packets do not tell who opened a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenersUnknown {
@@ -91,6 +108,14 @@ pub struct FamilyStatus {
     pub active: u64,
     /// Entries that the kernel's map can hold; 0 if unknown.
     pub capacity: u64,
+}
+
+// === impl Forgotten ===
+
+impl Forgotten {
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 // === impl Engine ===
@@ -111,6 +136,10 @@ impl Engine {
             time: self.now,
             flows: self.families().into(),
             recent: self.books.recent.len() as u64,
+            forgotten: Forgotten {
+                flows: self.books.forgotten,
+                ..self.books.ssh.given_up()
+            },
             connections: self.books.connections,
             interfaces: self.books.ledger.status(),
             nsg: self.books.nsg.status(),

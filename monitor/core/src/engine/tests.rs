@@ -299,6 +299,15 @@ fn queries_answer_with_the_newest_last() {
         ..FlowFilter::default()
     };
     assert_eq!(ports(FlowFilter::default(), None), [2, 3, 4]);
+    let forgotten = engine.status().forgotten;
+    assert_eq!((forgotten.ssh, forgotten.findings), (None, None));
+    let first = engine_with(Config::default());
+    assert_eq!(first.status().forgotten, Forgotten::default());
+    assert!(
+        forgotten
+            .flows
+            .is_some_and(|until| until < engine.query(&FlowFilter::default(), None)[0].end)
+    );
     assert_eq!(ports(FlowFilter::default(), Some(2)), [3, 4]);
     assert_eq!(ports(FlowFilter::default(), Some(0)), [0_u16; 0]);
     assert_eq!(ports(only(Condition::Port(3)), None), [3]);

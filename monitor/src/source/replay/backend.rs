@@ -102,7 +102,7 @@ impl<K: Copy + Eq + Hash + Into<FlowKey>> Flows<K> {
     fn remove(&self, key: &K) -> Option<FlowValue> {
         let place = self.places.borrow_mut().remove(key)?;
         let slot = self.slots.get(place)?;
-        let value = slot.entry.cell().snapshot();
+        let value = slot.entry.cell().end();
         slot.entry.cell().clear();
         slot.touched.set(false);
         self.free.borrow_mut().push(place);

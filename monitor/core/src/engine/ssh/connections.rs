@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    engine::translate::Pair,
+    engine::{Forgotten, translate::Pair},
     event::{FindingKind, FindingRecord, Severity, SshRecord, State, Target},
     flow::FlowKey,
     judge::{Attempt, Expectations, Thresholds, Told, Watch},
@@ -97,6 +97,8 @@ pub(crate) struct Connections {
     recent_findings: VecDeque<Arc<FindingRecord>>,
     /// Those of proposed policies: however many, they push no other out.
     recent_proposed: VecDeque<Arc<FindingRecord>>,
+    /// What is no longer remembered for later questions.
+    given_up: Forgotten,
     /// What was said of sources and destinations a while ago.
     pub(super) told: Told<Statement>,
     /// Connections that closed.
@@ -142,6 +144,7 @@ impl Connections {
             recent: VecDeque::new(),
             recent_findings: VecDeque::new(),
             recent_proposed: VecDeque::new(),
+            given_up: Forgotten::default(),
             told: Told::default(),
             closed: 0,
             untracked: 0,
@@ -338,7 +341,8 @@ impl Connections {
     /// Remembers the record of a closed connection for later questions.
     pub(super) fn keep(&mut self, record: Arc<SshRecord>) {
         if self.recent.len() >= RECENT {
-            self.recent.pop_front();
+            let oldest = self.recent.pop_front().map(|record| record.end);
+            self.given_up.ssh = self.given_up.ssh.max(oldest);
         }
         self.recent.push_back(record);
     }
@@ -355,7 +359,8 @@ impl Connections {
             _ => &mut self.recent_findings,
         };
         if recent.len() >= RECENT {
-            recent.pop_front();
+            let oldest = recent.pop_front().map(|record| record.time);
+            self.given_up.findings = self.given_up.findings.max(oldest);
         }
         recent.push_back(Arc::new(record));
     }
@@ -382,6 +387,11 @@ impl Connections {
     /// Recent findings, those of proposed policies behind the others, the oldest first.
     pub(crate) fn recent_findings(&self) -> impl Iterator<Item = &Arc<FindingRecord>> {
         self.recent_findings.iter().chain(&self.recent_proposed)
+    }
+
+    /// Up to when records may have been given up for newer ones.
+    pub(crate) fn given_up(&self) -> Forgotten {
+        self.given_up
     }
 
     /// Findings so far.
