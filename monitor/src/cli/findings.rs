@@ -29,7 +29,11 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let shape = Shape {
         request: Request::Findings,
         what: "findings",
-        forgotten: |forgotten| forgotten.findings,
+        forgotten: if args.proposed {
+            |forgotten| forgotten.proposed
+        } else {
+            |forgotten| forgotten.findings
+        },
         titles: |_| &render::FINDING_TITLES,
         widths: &render::FINDING_WIDTHS,
         row: |record, _, _| match record {

@@ -128,17 +128,17 @@ async fn print(args: ListArgs, shape: &Shape) -> anyhow::Result<usize> {
     let last = args.last();
     let mut filter = args.filter.0;
     filter.since = args.since;
-    let wanted = Wanted {
-        what: shape.what,
-        forgotten: shape.forgotten,
-        since: args.since,
-        all: args.all,
-    };
     let request = (shape.request)(List {
         filter,
         last,
         follow: args.follow,
     });
+    // Of what is followed nothing is forgotten.
+    let before = if args.follow {
+        client::status(&args.socket).await.ok()
+    } else {
+        None
+    };
     let mut client = Client::ask(&args.socket, &request).await?;
     let mut printer = Printer::new(args.output, args.numeric, args.follow, shape);
     let mut skipped = 0;
@@ -171,6 +171,16 @@ async fn print(args: ListArgs, shape: &Shape) -> anyhow::Result<usize> {
     }
     printer.finish()?;
     let status = client::status(&args.socket).await.ok();
+    let at_answer = if args.follow { &before } else { &status };
+    let has_fewer = args.last.is_some_and(|last| printer.printed < last);
+    let wanted = Wanted {
+        what: shape.what,
+        forgotten: at_answer
+            .as_ref()
+            .and_then(|status| (shape.forgotten)(&status.engine.forgotten)),
+        since: args.since,
+        all: args.all || has_fewer && !args.follow,
+    };
     if let Some(summary) = lost::summary(status.as_ref(), &wanted, skipped) {
         complain(&summary);
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use monitor_core::{engine::Forgotten, time::Timestamp};
+use monitor_core::{engine::LossStage, time::Timestamp};
 
 use super::human::time_of_day;
 use crate::api::StatusAnswer;
@@ -11,11 +11,11 @@ use crate::api::StatusAnswer;
 pub(super) struct Wanted {
     /// In the plural.
     pub(super) what: &'static str,
-    /// Up to when they may be forgotten.
-    pub(super) forgotten: fn(&Forgotten) -> Option<Timestamp>,
+    /// Up to when some were forgotten as the answer came.
+    pub(super) forgotten: Option<Timestamp>,
     /// From when on.
     pub(super) since: Option<Timestamp>,
-    /// All that there are.
+    /// All that there are, or more than were found.
     pub(super) all: bool,
 }
 
@@ -40,17 +40,20 @@ pub(super) fn summary(
         }
         parts.extend(sum("packets uncounted", reasons));
         let stages = engine.events_lost.iter();
-        let stages = stages.map(|(stage, events)| (stage.name().to_owned(), *events));
-        parts.extend(sum("events lost", stages.collect()));
-        if let Some(until) = (wanted.forgotten)(&engine.forgotten)
-            && (wanted.all || wanted.since.is_some_and(|since| since <= until))
-        {
-            parts.push(format!(
-                "some {} up to {} are forgotten, only the newest are kept",
-                wanted.what,
-                time_of_day(until)
-            ));
-        }
+        let stages = stages
+            // Of other readers and of the file: not of what is listed here.
+            .filter(|(stage, _)| !matches!(stage, LossStage::Follower | LossStage::EventLog))
+            .map(|(stage, events)| (stage.name().to_owned(), *events));
+        parts.extend(sum("events lost since the start", stages.collect()));
+    }
+    if let Some(until) = wanted.forgotten
+        && (wanted.all || wanted.since.is_some_and(|since| since <= until))
+    {
+        parts.push(format!(
+            "some {} up to {} are forgotten, only the newest are kept",
+            wanted.what,
+            time_of_day(until)
+        ));
     }
     if skipped > 0 {
         parts.push(format!(
@@ -73,7 +76,7 @@ fn sum(what: &str, mut counts: BTreeMap<String, u64>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use monitor_core::engine::{Config, Engine, LossStage};
+    use monitor_core::engine::{Config, Engine};
 
     use super::*;
     use crate::api::DaemonInfo;
@@ -81,7 +84,7 @@ mod tests {
     fn wanted(since: Option<i64>, all: bool) -> Wanted {
         Wanted {
             what: "flows",
-            forgotten: |forgotten| forgotten.flows,
+            forgotten: Some(Timestamp::from_nanoseconds(5_000_000_000)),
             since: since.map(Timestamp::from_nanoseconds),
             all,
         }
@@ -100,7 +103,11 @@ mod tests {
 
     #[test]
     fn nothing_is_said_where_nothing_is_missing() {
-        assert_eq!(summary(Some(&status()), &wanted(Some(0), true), 0), None);
+        let all = Wanted {
+            forgotten: None,
+            ..wanted(Some(0), true)
+        };
+        assert_eq!(summary(Some(&status()), &all, 0), None);
         assert_eq!(summary(None, &wanted(None, false), 0), None);
     }
 
@@ -109,9 +116,9 @@ mod tests {
         let mut status = status();
         status.engine.events_lost.insert(LossStage::KernelRing, 3);
         status.engine.events_lost.insert(LossStage::Channel, 0);
-        status.engine.forgotten.flows = Some(Timestamp::from_nanoseconds(5_000_000_000));
+        status.engine.events_lost.insert(LossStage::Follower, 9);
         let said = |wanted: &Wanted| summary(Some(&status), wanted, 2).unwrap();
-        let lost = "3 events lost (kernel_ring 3), ";
+        let lost = "3 events lost since the start (kernel_ring 3), ";
         let forgotten = "some flows up to 00:00:05.000Z are forgotten, only the newest are kept, ";
         let skipped = "2 records skipped, this command was too slow";
         assert_eq!(said(&wanted(None, false)), format!("{lost}{skipped}"));

@@ -40,7 +40,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// So many packets and bytes: below 2^48 and 2^58.
+    /// So many packets and bytes: below 2^47 and 2^57.
     pub const fn new(packets: u64, bytes: u64) -> Self {
         Self {
             word: joined(
@@ -57,13 +57,13 @@ impl Traffic {
     /// Packets in total.
     pub const fn packets(&self) -> u64 {
         let (packets, _) = divided(self.word);
-        ((self.carried.packets as u64) << PACKET_UNIT).saturating_add_signed(packets)
+        total(self.carried.packets, PACKET_UNIT, packets)
     }
 
     /// Bytes in total.
     pub const fn bytes(&self) -> u64 {
         let (_, bytes) = divided(self.word);
-        ((self.carried.bytes as u64) << BYTE_UNIT).saturating_add_signed(bytes)
+        total(self.carried.bytes, BYTE_UNIT, bytes)
     }
 
     /// Whether something is to be carried, or is being carried at this moment.
@@ -110,6 +110,12 @@ unsafe fn carry(word: *mut u64, carried: *mut Carried) {
             add_shared(&raw mut (*carried).bytes, units as u32);
         }
     }
+}
+
+/// Both parts are signed: in the moment in which an entry is taken over either may be below zero.
+const fn total(carried: u32, unit: u32, rest: i64) -> u64 {
+    let total = ((carried.cast_signed() as i64) << unit) + rest;
+    if total < 0 { 0 } else { total.cast_unsigned() }
 }
 
 #[inline(always)]

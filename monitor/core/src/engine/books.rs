@@ -348,6 +348,7 @@ impl Effects for Books {
             });
         } else {
             self.nsg.closed(flow);
+            self.forgotten = self.forgotten.max(Some(flow.end()));
         }
         self.ledger.closed(key.interface_id());
     }

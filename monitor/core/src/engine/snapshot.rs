@@ -87,9 +87,12 @@ pub struct Forgotten {
     /// Last packet of a closed SSH connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh: Option<Timestamp>,
-    /// Time of a finding.
+    /// Time of a finding that is not of a proposed policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub findings: Option<Timestamp>,
+    /// Time of a finding of a proposed policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proposed: Option<Timestamp>,
 }
 
 /// Until when first packets do not tell who opened a flow.

@@ -242,9 +242,15 @@ unsafe fn read_traffic(word: *mut u64, carried: *mut Carried) -> Traffic {
             carried: read(),
         };
         // At most once in 65,536 packets; a word may rest full until the next packet.
-        let is_settled = traffic.carried == before && !traffic.is_full();
-        if is_settled || tries == 0 {
+        if traffic.carried == before && !traffic.is_full() {
             return traffic;
+        }
+        if tries == 0 {
+            // With what was carried before the word was read: rather too low than twice.
+            return Traffic {
+                carried: before,
+                ..traffic
+            };
         }
         before = traffic.carried;
         tries -= 1;

@@ -104,9 +104,22 @@ fn totals_are_those_it_was_made_of() {
         (1, 40),
         (65_535, 1 << 26),
         (65_536, (1 << 26) - 1),
-        ((1 << 48) - 1, (1 << 58) - 1),
+        ((1 << 47) - 1, (1 << 57) - 1),
     ] {
         let traffic = Traffic::new(totals_.0, totals_.1);
         assert_eq!(totals(&traffic), totals_);
     }
+}
+
+/// Two processors that take the same connection's counts out of an entry at once.
+#[test]
+fn what_was_taken_out_twice_is_nothing() {
+    let counted = Traffic::new(5 << PACKET_UNIT | 7, 5 << BYTE_UNIT | 7);
+    let mut entry = counted;
+    for _ in 0..2 {
+        entry.word = entry.word.wrapping_sub(counted.word);
+        entry.carried.packets = entry.carried.packets.wrapping_sub(counted.carried.packets);
+        entry.carried.bytes = entry.carried.bytes.wrapping_sub(counted.carried.bytes);
+    }
+    assert_eq!(totals(&entry), (0, 0));
 }

@@ -352,15 +352,15 @@ impl Connections {
             .findings
             .entry((record.finding, record.severity))
             .or_default() += 1;
-        let recent = match record.finding {
+        let (recent, given_up) = match record.finding {
             FindingKind::PolicyWouldAllow | FindingKind::PolicyWouldDeny => {
-                &mut self.recent_proposed
+                (&mut self.recent_proposed, &mut self.given_up.proposed)
             }
-            _ => &mut self.recent_findings,
+            _ => (&mut self.recent_findings, &mut self.given_up.findings),
         };
         if recent.len() >= RECENT {
             let oldest = recent.pop_front().map(|record| record.time);
-            self.given_up.findings = self.given_up.findings.max(oldest);
+            *given_up = (*given_up).max(oldest);
         }
         recent.push_back(Arc::new(record));
     }
