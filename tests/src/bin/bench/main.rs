@@ -225,8 +225,8 @@ impl Bench {
     }
 
     /// The first packet of each flow, the map having room.
-    fn new_flows(&mut self, args: &Args) -> Result<()> {
-        let frame = Packet::V4.frame();
+    fn new_flows(&mut self, args: &Args, packet: Packet) -> Result<()> {
+        let frame = packet.frame();
         let flows = 60_000;
         let mut rounds = Rounds::default();
         for _ in 0..args.rounds {
@@ -234,21 +234,20 @@ impl Bench {
             let empty = self.run(Who::Empty, &frame, u32::MAX >> 4, 0, flows)?;
             let own = self.run(Who::Nodewatch, &frame, u32::MAX >> 4, 0, flows)?;
             rounds.add(empty, None, own);
-            let mut present: Vec<(FlowKey4, FlowValue)> = Vec::new();
-            self.kernel.read_flows4(&mut present)?;
-            ensure!(
-                present.len() > 59_000,
-                "only {} flows were added",
-                present.len()
-            );
+            let mut present = 0;
+            match packet {
+                Packet::V4 => self.kernel.each_flow4(None, |_, _| present += 1)?,
+                Packet::V6 => self.kernel.each_flow6(None, |_, _| present += 1)?,
+            }
+            ensure!(present > 59_000, "only {present} flows were added");
         }
-        self.missed |= rounds.print("IPv4 new flow", 700.0, f64::INFINITY);
+        self.missed |= rounds.print(&format!("{} new flow", packet.name()), 700.0, f64::INFINITY);
         Ok(())
     }
 
     /// Endless new flows, the map being full: each is counted as uncounted.
-    fn overload(&mut self, args: &Args) -> Result<()> {
-        let frame = Packet::V4.frame();
+    fn overload(&mut self, args: &Args, packet: Packet) -> Result<()> {
+        let frame = packet.frame();
         self.run(Who::Nodewatch, &frame, u32::MAX >> 4, 0, 2 * DEFAULT_FLOWS4)?;
         let before = self.kernel.counters(1)?;
         let mut rounds = Rounds::default();
@@ -268,7 +267,11 @@ impl Bench {
             after.counted[0],
         );
         ensure!(after.seen[0] > before.seen[0], "nothing was seen");
-        self.missed |= rounds.print("IPv4 overload, table full", 1500.0, f64::INFINITY);
+        self.missed |= rounds.print(
+            &format!("{} overload, table full", packet.name()),
+            1500.0,
+            f64::INFINITY,
+        );
         Ok(())
     }
 
@@ -449,8 +452,10 @@ fn main() -> Result<ExitCode> {
             bench.hot(&args, packet, flows)?;
         }
     }
-    bench.new_flows(&args)?;
-    bench.overload(&args)?;
+    for packet in [Packet::V4, Packet::V6] {
+        bench.new_flows(&args, packet)?;
+        bench.overload(&args, packet)?;
+    }
     bench.reading()?;
     inspect::run(&mut bench, &args)?;
     bench.missed |= real::run(args.rounds.min(9))?;
